@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= $(BNF_ALIGN_DATA)
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: quickstart test check install bench clean
+
+quickstart: install  ## the main job: a tiny model learns from thumbs, offline, in minutes
+	$(BIN)/bnf-align quickstart
+
+test: install  ## the default tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: install  ## style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bnf-align needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+bench: install  ## what the documentation says about real data and about seeds 0, 1 and 2; needs BNF_ALIGN_DATA
+	$(BIN)/python benchmarks/quickstart_seeds.py
+	$(BIN)/python benchmarks/real_input.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,64 @@
+"""bnf-align: align a language model from thumbs up and thumbs down, at the cost of fine-tuning."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnf_align.losses import (
+        LOSSES,
+        CompletionLogps,
+        LossSpec,
+        bnf_loss,
+        bnf_weights,
+        dpo,
+        eq4_value,
+        ipo,
+        kto,
+        nll_pll,
+        orpo,
+        rdpo,
+        sft,
+        simpo,
+        slic_hf,
+    )
+    from bnf_align.records import BadInput
+    from bnf_align.training.config import BNFConfig, PreferenceConfig
+    from bnf_align.training.trainer import BNFTrainer, PreferenceTrainer
+
+_HOMES = {
+    "BadInput": "records",
+    "BNFConfig": "training.config",
+    "BNFTrainer": "training.trainer",
+    "PreferenceConfig": "training.config",
+    "PreferenceTrainer": "training.trainer",
+}
+
+__all__ = [
+    "LOSSES",
+    "BNFConfig",
+    "BNFTrainer",
+    "BadInput",
+    "CompletionLogps",
+    "LossSpec",
+    "PreferenceConfig",
+    "PreferenceTrainer",
+    "bnf_loss",
+    "bnf_weights",
+    "dpo",
+    "eq4_value",
+    "ipo",
+    "kto",
+    "nll_pll",
+    "orpo",
+    "rdpo",
+    "sft",
+    "simpo",
+    "slic_hf",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the package must stay instant, because every `bnf-align --help` does it; torch comes with first use.
+    if name not in __all__:
+        raise AttributeError(f"module 'bnf_align' has no attribute {name!r}")
+    return getattr(import_module(f"bnf_align.{_HOMES.get(name, 'losses')}"), name)

@@ -1,0 +1,123 @@
+"""The flags of a run: where the rows come from, `PreferenceConfig`, TRL's `ModelConfig`; from YAML and the shell."""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import PeftConfig
+from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
+
+from bnf_align.data.read import iter_rows
+from bnf_align.data.rows import split_by_prompt
+from bnf_align.records import BadInput
+from bnf_align.training.config import PreferenceConfig
+
+
+@dataclass
+class DataArguments:
+    """Where the rows come from."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A .json, .jsonl or .parquet file (.gz too), a folder, or a hub name."}
+    )
+    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on, where there are splits."})
+    dataset_test_split: str | None = field(default=None, metadata={"help": "Split to evaluate on."})
+    eval_dataset_name: str | None = field(
+        default=None, metadata={"help": "A file, folder or hub name of its own to evaluate on."}
+    )
+    eval_fraction: float = field(
+        default=0.0,
+        metadata={"help": "Share of the prompts to keep out of training and evaluate on, with their rows."},
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with the model. Only for models that you trust."}
+    )
+
+
+Arguments = tuple[DataArguments, PreferenceConfig, ModelConfig]
+
+
+def parser() -> TrlParser:
+    """The parser of `train` and `reference build`."""
+    types: Any = [DataArguments, PreferenceConfig, ModelConfig]
+    return TrlParser(types, prog="bnf-align train", exit_on_error=False)
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Read `--config recipe.yaml` and the flags on top of it.
+
+    Raises:
+        BadInput: For an unknown flag or key, a value of the wrong type, or a missing model, data set or output folder.
+    """
+    given = [part for argument in argv for part in _split_config(argument)]
+    try:
+        data, config, model = parser().parse_args_and_config(given)
+    except (ArgumentError, FileNotFoundError) as error:
+        raise BadInput(f"{error}. `bnf-align train --help-all` lists every flag.") from None
+    except ValueError as error:
+        raise error if isinstance(error, BadInput) else BadInput(str(error)) from None
+    required = {
+        "model_name_or_path": model.model_name_or_path,
+        "dataset_name": data.dataset_name,
+        "output_dir": config.output_dir,
+    }
+    missing = [f"--{name}" for name, value in required.items() if not value]
+    if missing:
+        raise BadInput(f"{' and '.join(missing)} must be given, on the command line or in the --config file.")
+    return data, config, model
+
+
+def _split_config(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
+
+
+def load_rows(data: DataArguments, config: PreferenceConfig) -> tuple[list[Any], list[Any] | None]:
+    """Training and evaluation rows; None where nothing is to be evaluated on.
+
+    Raises:
+        BadInput: If evaluation is asked for in two ways, or by its schedule alone.
+    """
+    assert data.dataset_name is not None
+    asked = [data.eval_dataset_name, data.dataset_test_split, data.eval_fraction or None]
+    if sum(way is not None for way in asked) > 1 and not (data.eval_dataset_name and data.dataset_test_split):
+        raise BadInput("Give one of --eval_dataset_name, --dataset_test_split and --eval_fraction, not several.")
+    if config.eval_strategy != "no" and not any(asked):
+        raise BadInput("--eval_strategy needs rows to evaluate on: give --eval_fraction 0.05, for example.")
+    rows = list(iter_rows(data.dataset_name, data.dataset_train_split))
+    if data.eval_fraction:
+        return split_by_prompt(rows, data.eval_fraction)
+    if data.eval_dataset_name or data.dataset_test_split:
+        source = data.eval_dataset_name or data.dataset_name
+        return rows, list(iter_rows(source, data.dataset_test_split or data.dataset_train_split))
+    return rows, None
+
+
+def model_kwargs(model: ModelConfig, data: DataArguments) -> dict[str, Any]:
+    """What `load_model` takes, from TRL's flags."""
+    kwargs: dict[str, Any] = {
+        "dtype": model.dtype,
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "trust_remote_code": data.trust_remote_code,
+    }
+    if (quantization := get_quantization_config(model)) is not None:
+        kwargs["quantization_config"] = quantization
+        if torch.cuda.is_available():
+            kwargs["device_map"] = {"": PartialState().local_process_index}
+    return kwargs
+
+
+def adapter_config(model: ModelConfig) -> PeftConfig | None:
+    """The LoRA configuration that TRL's flags describe; None without --use_peft."""
+    return get_peft_config(model)
+
+
+def is_adapter(path: str) -> bool:
+    """Whether `path` holds an adapter, which is then continued."""
+    return (Path(path) / "adapter_config.json").exists()

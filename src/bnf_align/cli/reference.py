@@ -1,0 +1,93 @@
+"""`bnf-align reference`: the cache of reference log-probabilities."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bnf_align.training.cache import NamespaceInfo, collect_garbage, default_root, namespaces
+
+EPILOG = """\
+build takes the flags of `bnf-align train` and stops before step 1, for example to fill the cache on one machine for
+many. A namespace stands for one reference: its weights, config, dtype and attention."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit status."""
+    if argv and argv[0] == "build" and not {"-h", "--help"} & set(argv):
+        return _build(argv[1:])
+    parser = argparse.ArgumentParser(prog="bnf-align reference", epilog=EPILOG)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("build", help="compute and store what a run would need")
+    for verb, text in {
+        "ls": "what is stored",
+        "verify": "read everything and compare it with its checksum; exit status 2 if something is damaged",
+        "gc": "delete damaged files, leftovers of killed runs, and what was not used for long",
+    }.items():
+        sub = verbs.add_parser(verb, help=text)
+        sub.add_argument("--ref_cache_dir", default=str(default_root()), help="default: %(default)s")
+        sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
+        if verb == "gc":
+            sub.add_argument("--older_than_days", type=float, default=90.0, help="default: %(default)s")
+            sub.add_argument("--dry_run", action="store_true", help="only say what would go")
+    arguments = parser.parse_args(argv)
+    return {"ls": _ls, "verify": _verify, "gc": _gc}[arguments.verb](arguments)
+
+
+def _build(argv: Sequence[str]) -> int:
+    from bnf_align.cli import arguments, train
+
+    trainer = train.make_trainer(arguments.parse(argv))
+    report = trainer.prepared.reference
+    if trainer.is_world_process_zero():
+        print(f"namespace {report.namespace}" if report else f"{trainer.args.loss_type} needs no reference.")
+    return 0
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    found = namespaces(arguments.ref_cache_dir)
+    if arguments.json:
+        print(json.dumps({"root": arguments.ref_cache_dir, "namespaces": [_as_dict(info) for info in found]}))
+        return 0
+    print(f"{arguments.ref_cache_dir}: {len(found)} namespaces")
+    for info in found:
+        model = info.manifest["about"].get("model") or "a model given in Python"
+        used = time.strftime("%Y-%m-%d", time.localtime(info.used))
+        counts = f"{info.rows:,} rows, {info.tokens:,} tokens, {_mib(info.size)}"
+        print(f"  {info.folder.name}  {counts}, used {used}: {model}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    found = namespaces(arguments.ref_cache_dir)
+    damaged = [str(path) for info in found for path in info.damaged]
+    if arguments.json:
+        print(json.dumps({"namespaces": len(found), "damaged": damaged}))
+    else:
+        print(f"{sum(info.rows for info in found):,} rows in {len(found)} namespaces are whole.")
+        for path in damaged:
+            print(f"  damaged: {path}")
+        if damaged:
+            print("Runs compute damaged rows again; `bnf-align reference gc` deletes the files.")
+    return 2 if damaged else 0
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    doomed, size = collect_garbage(arguments.ref_cache_dir, arguments.older_than_days, arguments.dry_run)
+    if arguments.json:
+        print(json.dumps({"deleted": [str(path) for path in doomed], "bytes": size, "dry_run": arguments.dry_run}))
+    else:
+        print(f"{'Would delete' if arguments.dry_run else 'Deleted'} {len(doomed)} files, {_mib(size)}.")
+    return 0
+
+
+def _as_dict(info: NamespaceInfo) -> dict[str, Any]:
+    counts = {"rows": info.rows, "tokens": info.tokens, "bytes": info.size, "used": info.used}
+    return {"namespace": info.folder.name, **counts, "damaged": [str(p) for p in info.damaged], **info.manifest}
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,81 @@
+"""`bnf-align train`: rows and a model in, an aligned model out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnf_align.training.trainer import PreferenceTrainer
+
+HELP = """\
+usage: bnf-align train [--config RECIPE.yaml] --model_name_or_path M --dataset_name DATA --output_dir OUT [flags]
+
+Align the model M with the preferences in DATA. Several devices: accelerate launch -m bnf_align train ...
+
+  --model_name_or_path   folder or hub name of the model, or of an adapter to continue
+  --dataset_name         .json, .jsonl or .parquet file (.gz too), folder, or hub name; pairs, thumbs, or both
+  --output_dir           receives the model, run.json and a model card
+  --config               YAML file with any of the flags; flags on the command line win
+
+  --loss_type            bnf (default), nll_pll, sft, kto, dpo, ipo, rdpo, simpo, slic_hf, orpo
+  --loss_kwargs          its hyper-parameters as JSON; bnf has none
+  --learning_rate        default 1e-6, with LoRA 1e-5
+  --batch_size           pairs or single responses in one optimizer step, over all devices
+  --max_tokens_per_micro_batch   memory; changes no result (default 8192)
+  --max_length           tokens of prompt and completion together (default 4096)
+  --num_train_epochs     default 1
+  --use_peft             LoRA; --load_in_4bit for QLoRA
+  --eval_fraction        share of the prompts to keep out of training and evaluate on
+  --label_map            what labels mean, if they are not true/false, 1/0 or 1/-1: good=up bad=down
+  --map                  columns under other names: prompt=question completion=answer label=rating
+  --show_tokens          print that many responses token by token, with what is scored
+  --ref_cache_dir        folder of the reference cache, shared between runs
+  --resume_from_checkpoint   a checkpoint folder of this run, or latest
+
+--help-all lists every flag, those of transformers.TrainingArguments and trl.ModelConfig among them."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit status."""
+    if "-h" in argv or "--help" in argv:
+        print(HELP)
+        return 0
+    from bnf_align.cli import arguments
+
+    if "--help-all" in argv:
+        arguments.parser().print_help()
+        return 0
+    trainer = make_trainer(arguments.parse(argv))
+    resume = trainer.args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=True if resume == "latest" else resume)
+    trainer.save_model()
+    if trainer.eval_dataset is not None:
+        trainer.evaluate()
+    trainer.record.write()
+    if trainer.is_world_process_zero():
+        print(f"The model is in {trainer.args.output_dir}, what the run did in {trainer.args.output_dir}/run.json.")
+    return 0
+
+
+def make_trainer(parsed: tuple) -> PreferenceTrainer:
+    """The trainer that the arguments describe; making it checks the rows and fills the reference cache."""
+    from bnf_align.cli.arguments import adapter_config, is_adapter, load_rows, model_kwargs
+    from bnf_align.records import BadInput
+    from bnf_align.training.model import load_model
+    from bnf_align.training.trainer import PreferenceTrainer
+
+    data, config, model = parsed
+    main_process = config.process_index == 0
+    logging.basicConfig(format="%(message)s", level=logging.WARNING if main_process else logging.ERROR)
+    if model.use_peft and is_adapter(model.model_name_or_path):
+        raise BadInput(f"{model.model_name_or_path} is an adapter and is continued as it is: leave --use_peft out.")
+    rows, eval_rows = load_rows(data, config)
+    return PreferenceTrainer(
+        load_model(model.model_name_or_path, **model_kwargs(model, data)),
+        config,
+        train_dataset=rows,
+        eval_dataset=eval_rows,
+        peft_config=adapter_config(model),
+    )

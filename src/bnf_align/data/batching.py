@@ -1,0 +1,167 @@
+"""From responses to optimizer steps: which rows meet in a step, how a step is cut, how a cut becomes tensors.
+
+A step holds `batch_size` units (a pair or a single response). Its content depends on the seed and the epoch alone;
+the number of ranks and the memory only decide how it is cut into micro-batches. Every rank plans the whole step from
+the lengths, without talking, and every rank runs the same number of micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from bnf_align.data.responses import MicroBatch, Responses
+
+
+class Step(NamedTuple):
+    """One rank's share of an optimizer step."""
+
+    micro_batches: list[MicroBatch]
+    mismatched: list[MicroBatch]
+    """KTO's mismatched completions of the same step, cut on their own; empty for other losses."""
+    size: int
+    """Responses (pairs for pairwise losses) in the step over all ranks: what its loss is the mean over."""
+
+
+class Item(NamedTuple):
+    """What must stay in one micro-batch: a response, or the two of a pair (chosen, rejected)."""
+
+    rows: tuple[int, ...]
+    length: int
+
+
+def plan_step(items: Sequence[Item], max_tokens: int, world: int) -> list[list[list[Item]]]:
+    """Cut a step into micro-batches and deal them to the ranks: plan[rank][micro-batch] is a list of items.
+
+    Sorted by length, cut where padding would exceed the budget, then dealt by cost in a snake, so that padding and
+    waiting stay small. Ranks get equally many micro-batches: FSDP gathers weights in every forward, so a rank with
+    one fewer would leave the others waiting for ever. Where items are fewer than ranks some micro-batches are empty.
+
+    Args:
+        items: The whole step's items, over all ranks.
+        max_tokens: Ceiling for the padded tokens of one micro-batch; an item longer than that runs alone.
+        world: Number of ranks.
+    """
+    cuts: list[list[Item]] = []
+    for item in sorted(items, key=lambda item: -item.length):
+        if cuts and cuts[-1][0].length * (_rows(cuts[-1]) + len(item.rows)) <= max_tokens:
+            cuts[-1].append(item)
+        else:
+            cuts.append([item])
+    while len(cuts) % world:
+        widest = max(cuts, key=len)
+        half = -(-len(widest) // 2)  # of a single item all stays, and a rank joins with an empty micro-batch
+        cuts.append(widest[half:])
+        del widest[half:]
+    cuts.sort(key=lambda cut: -cut[0].length * _rows(cut) if cut else 0)
+    rounds = [cuts[start : start + world] for start in range(0, len(cuts), world)]
+    return [[dealt[::-1][rank] if n % 2 else dealt[rank] for n, dealt in enumerate(rounds)] for rank in range(world)]
+
+
+def _rows(items: Sequence[Item]) -> int:
+    return sum(len(item.rows) for item in items)
+
+
+class StepDataset(Dataset[Step]):
+    """Units in, steps out: indexed by a list of units, it returns this rank's micro-batches of that step.
+
+    Args:
+        responses: The tokenised responses.
+        units: Response numbers of each unit (a pair or a single response).
+        keep_pairs: Keep a unit in one micro-batch, chosen rows first (pairwise losses).
+        mismatched: KTO's rows, aligned with `responses`.
+        max_tokens: Budget of padded tokens per micro-batch.
+        pad_token_id: What fills the right of shorter rows; masked everywhere.
+        rank: This process.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self,
+        responses: Responses,
+        units: Sequence[Sequence[int]],
+        *,
+        keep_pairs: bool,
+        mismatched: Responses | None,
+        max_tokens: int,
+        pad_token_id: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.responses, self.units, self.keep_pairs, self.mismatched = responses, units, keep_pairs, mismatched
+        self.max_tokens, self.pad_token_id, self.rank, self.world = max_tokens, pad_token_id, rank, world
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitems__(self, units: Sequence[int]) -> Step:
+        """The step made of `units`, this rank's share of it."""
+        rows = [row for unit in units for row in self.units[unit]]
+        groups = [tuple(self.units[unit]) for unit in units] if self.keep_pairs else [(row,) for row in rows]
+        singles = [(row,) for row in rows] if self.mismatched is not None else []
+        return Step(
+            micro_batches=self._micro_batches(self.responses, groups, empty=2 if self.keep_pairs else 1),
+            mismatched=self._micro_batches(self.mismatched, singles, empty=1) if self.mismatched is not None else [],
+            size=len(groups),
+        )
+
+    def _micro_batches(self, responses: Responses, groups: Sequence[tuple[int, ...]], empty: int) -> list[MicroBatch]:
+        items = [Item(group, int(max(responses.lengths[row] for row in group))) for group in groups]
+        batches = []
+        for cut in plan_step(items, self.max_tokens, self.world)[self.rank]:
+            rows = [item.rows[side] for side in range(len(cut[0].rows)) for item in cut] if cut else []
+            batch = responses.collate(rows, self.pad_token_id)
+            # A pairwise loss halves its rows, so an empty micro-batch needs two of them.
+            batches.append(batch if rows or empty == 1 else {k: torch.cat([v, v]) for k, v in batch.items()})
+        return batches
+
+
+class StepSampler(Sampler[list[int]]):
+    """Which units meet in which step: a permutation per epoch, from the seed alone.
+
+    Args:
+        count: Number of units.
+        batch_size: Units in a step, over all ranks; the last step of an epoch may hold fewer.
+        seed: Seed of the permutation; None keeps the order (evaluation).
+        drop_last: Leave out an incomplete last step.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int | None, drop_last: bool = False) -> None:
+        self.count, self.batch_size, self.seed, self.drop_last = count, batch_size, seed, drop_last
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation of `epoch`."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(self.count)
+        if self.seed is not None:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        for step in range(len(self)):
+            yield order[step * self.batch_size : (step + 1) * self.batch_size].tolist()
+
+
+class StepLoader(DataLoader[Step]):
+    """A DataLoader of steps; `set_epoch` reaches the sampler.
+
+    `skip_first_batches` turns it into a plain DataLoader around the same sampler, which Trainer still reaches.
+    """
+
+    def __init__(self, dataset: StepDataset, sampler: StepSampler, **kwargs: Any) -> None:
+        super().__init__(dataset, batch_sampler=sampler, collate_fn=_as_is, **kwargs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation of `epoch`."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def _as_is(step: Any) -> Any:
+    return step

@@ -1,0 +1,123 @@
+"""From whatever marks an answer as good or bad to a bool, without ever asking whether a foreign value is truthy.
+
+Feedback tools write a thumbs down as -1, 0, false, "thumbsDown" or "Dislike", and `bool("thumbsDown")` is True: a
+label read by truthiness trains on the answers people disliked. What is read is a short table; all else is an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bnf_align.records import BadInput, rows_text
+
+UP, DOWN = True, False
+MEANINGS = {"up": UP, "down": DOWN, "drop": None}
+SHOWN = 20
+
+
+def read_labels(
+    values: Sequence[Any], label_map: Mapping[str, str] | None = None, *, rows: Sequence[int] | None = None
+) -> tuple[list[bool | None], str | None]:
+    """Labels as bools, and how they were read.
+
+    Without a map: bool; "true" and "false" in any case; 1 with 0 or 1 with -1, as int or float (Arrow turns a column
+    of integers with gaps into floats). With a map, every value that occurs must be in it.
+
+    Args:
+        values: The column, None where a row has no label.
+        label_map: Value, as text -> "up", "down" or "drop", as `--label_map` gives it.
+        rows: The rows' numbers, for messages; their positions if not given.
+
+    Returns:
+        True for up, False for down, None for a row without a label or mapped to drop; and a sentence for the report,
+        None where every label was a bool already.
+
+    Raises:
+        BadInput: If a value has no certain meaning; the message lists every value seen with its count.
+
+    Example:
+        >>> read_labels([1, -1, None, 1])
+        ([True, False, None, True], '2 x 1 read as up, 1 x -1 read as down; another meaning? --label_map')
+    """
+    texts = [None if value is None else _text(value) for value in values]
+    counts = Counter(text for text in texts if text is not None)
+    kinds = {text: value for text, value in zip(texts, values, strict=True) if text is not None}
+    meaning = _mapped(kinds, label_map) if label_map else _read(kinds, counts)
+    unread = [text for text in counts if text not in meaning]
+    if unread:
+        at = [position for position, text in enumerate(texts) if text in unread]
+        numbers = at if rows is None else [rows[position] for position in at]
+        raise BadInput(_unread(counts, unread, numbers, bool(label_map)))
+    labels = [None if text is None else meaning[text] for text in texts]
+    plain = not label_map and all(value is None or isinstance(value, bool) for value in values)
+    return labels, None if plain or not counts else _sentence(counts, meaning, bool(label_map))
+
+
+def _text(value: Any) -> str:
+    """A value as `--label_map` writes it: true, -1, 0.5, good. A string that could be taken for another is quoted."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str):
+        return repr(value) if _is_number(value) or not value.strip() else value
+    return str(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read(kinds: Mapping[str, Any], counts: Counter[str]) -> dict[str, bool | None]:
+    """The meaning of each value that has a certain one."""
+    if "0" in kinds and "-1" in kinds:
+        raise BadInput(
+            f"The labels hold both 0 and -1 ({_listed(counts)}): one may mean down and the other no opinion. "
+            "Say what each means, for example --label_map 1=up -1=down 0=drop"
+        )
+    meaning: dict[str, bool | None] = {}
+    for text, value in kinds.items():
+        if isinstance(value, bool):
+            meaning[text] = value
+        elif isinstance(value, int | float) and value in (1, 0, -1):
+            meaning[text] = value == 1
+        elif isinstance(value, str) and value.lower() in ("true", "false"):
+            meaning[text] = value.lower() == "true"
+    return meaning
+
+
+def _mapped(kinds: Mapping[str, Any], label_map: Mapping[str, str]) -> dict[str, bool | None]:
+    wrong = {value: to for value, to in label_map.items() if to not in MEANINGS}
+    if wrong:
+        listed = " ".join(f"{value}={to}" for value, to in wrong.items())
+        raise BadInput(f"--label_map {listed}: a value is mapped to up, down or drop.")
+    # A map comes from the command line as text, where the string "1" and the number 1 or 1.0 look the same.
+    found = {text: label_map.get(text, label_map.get(str(value))) for text, value in kinds.items()}
+    return {text: MEANINGS[to] for text, to in found.items() if to is not None}
+
+
+def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bool) -> str:
+    why = "are not in --label_map" if mapped else "are not labels that can be read for certain"
+    values = ", ".join(unread[:SHOWN]) + (", ..." if len(unread) > SHOWN else "")
+    form = " ".join(f"{text}=up|down|drop" for text in list(counts)[:3]) + (" ..." if len(counts) > 3 else "")
+    return (
+        f"Values {values} in {rows_text(rows)} {why}. Seen: {_listed(counts)}. A label taken for its opposite trains "
+        f"on the answers people disliked, so nothing is guessed: say what each value means with --label_map {form}"
+    )
+
+
+def _listed(counts: Counter[str]) -> str:
+    listed = ", ".join(f"{count:,} x {text}" for text, count in counts.most_common(SHOWN))
+    return listed if len(counts) <= SHOWN else f"{listed} and {len(counts) - SHOWN:,} other values"
+
+
+def _sentence(counts: Counter[str], meaning: Mapping[str, bool | None], mapped: bool) -> str:
+    words = {UP: "read as up", DOWN: "read as down", None: "left out"}
+    read = ", ".join(f"{count:,} x {text} {words[meaning[text]]}" for text, count in counts.most_common())
+    return f"{read} (--label_map)" if mapped else f"{read}; another meaning? --label_map"

@@ -1,0 +1,99 @@
+"""Column access to tokenised responses, and from rows to padded tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+MicroBatch = dict[str, Tensor]
+
+
+class Responses:
+    """Column access to a tokenised dataset: one response by number, without copying the others.
+
+    Args:
+        dataset: Columns `input_ids`, `completion_mask`, `label`, `ended`, and `ref_logps` (one float32 per scored
+            token) where the loss needs a reference.
+
+    Raises:
+        ValueError: If a row's reference does not have one value per scored token.
+    """
+
+    def __init__(self, dataset: datasets.Dataset) -> None:
+        self.ids, self.starts = ragged_column(dataset, "input_ids")
+        self.masks, _ = ragged_column(dataset, "completion_mask")
+        self.labels = np.asarray(dataset["label"], dtype=bool)
+        self.ended = np.asarray(dataset["ended"], dtype=bool)
+        self.lengths = np.diff(self.starts)
+        self.ref_logps: np.ndarray | None = None
+        if "ref_logps" in dataset.column_names:
+            self.ref_logps, self.ref_starts = ragged_column(dataset, "ref_logps")
+            self._check_reference()
+
+    def _check_reference(self) -> None:
+        scored = np.add.reduceat(self.masks.astype(np.int64), self.starts[:-1]) if len(self) else np.zeros(0)
+        wrong = np.flatnonzero(np.diff(self.ref_starts) != scored)
+        if len(wrong):
+            row = wrong[0]
+            raise ValueError(
+                f"Response {row} has {np.diff(self.ref_starts)[row]} reference values for {scored[row]} scored tokens "
+                f"({len(wrong)} such responses): the reference was computed on other tokens."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def tokens(self, row: int) -> np.ndarray:
+        """Token ids of `row`."""
+        return self.ids[self.starts[row] : self.starts[row + 1]]
+
+    def mask(self, row: int) -> np.ndarray:
+        """Which tokens of `row` are scored."""
+        return self.masks[self.starts[row] : self.starts[row + 1]]
+
+    def reference(self, row: int) -> np.ndarray:
+        """One float32 per scored token of `row`."""
+        assert self.ref_logps is not None
+        return self.ref_logps[self.ref_starts[row] : self.ref_starts[row + 1]]
+
+    def collate(self, rows: Sequence[int], pad_token_id: int) -> MicroBatch:
+        """Tensors of `rows`, padded on the right to the longest.
+
+        Without rows it is one row with nothing scored: a rank that has no share of a step joins with it.
+        """
+        shape = (max(len(rows), 1), max((int(self.lengths[row]) for row in rows), default=2))
+        batch: dict[str, Any] = {
+            "input_ids": torch.full(shape, pad_token_id, dtype=torch.long),
+            "attention_mask": torch.zeros(shape, dtype=torch.long),
+            "completion_mask": torch.zeros(shape, dtype=torch.bool),
+            "label": torch.zeros(shape[0], dtype=torch.bool),
+            "ended": torch.zeros(shape[0], dtype=torch.bool),
+        }
+        if not rows:
+            batch["attention_mask"][:] = 1
+        if self.ref_logps is not None:
+            batch["ref_logps"] = torch.zeros(shape, dtype=torch.float32)
+        for i, row in enumerate(rows):
+            length = int(self.lengths[row])
+            batch["input_ids"][i, :length] = torch.from_numpy(self.tokens(row).astype(np.int64))
+            batch["attention_mask"][i, :length] = 1
+            batch["completion_mask"][i, :length] = torch.from_numpy(self.mask(row).copy())
+            batch["label"][i] = bool(self.labels[row])
+            batch["ended"][i] = bool(self.ended[row])
+            if self.ref_logps is not None:
+                scored = batch["completion_mask"][i]
+                batch["ref_logps"][i][scored] = torch.tensor(self.reference(row), dtype=torch.float32)
+        return batch
+
+
+def ragged_column(dataset: datasets.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as (values of all rows, offsets (rows + 1,)), without copying where Arrow allows it."""
+    column = dataset.with_format("arrow")[:].column(name).combine_chunks()
+    offsets = column.offsets.to_numpy()
+    values = column.values.slice(offsets[0], offsets[-1] - offsets[0]) if len(offsets) else column.values
+    return values.to_numpy(zero_copy_only=False), offsets.astype(np.int64) - int(offsets[0])

@@ -1,0 +1,1 @@
+"""The tiny world of the quickstart: tasks with verifiable answers, a tiny model, the paper's claim on a laptop."""

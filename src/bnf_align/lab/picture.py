@@ -1,0 +1,63 @@
+"""The quickstart's picture: what BNF does to right and wrong answers while it trains, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bnf_align.lab.measure import Change
+from bnf_align.lab.table import ACCURACIES
+
+UP, DOWN, BEFORE = "#0072b2", "#d55e00", "#999999"  # told apart by colour-blind readers too (Okabe and Ito, 2008)
+
+
+def draw(path: Path, history: Sequence[Mapping[str, Any]], measures: Mapping[str, Change], title: str) -> None:
+    """Draw the run and write it as PNG.
+
+    Args:
+        path: Where to.
+        history: The trainer's log lines, with `bnf/shift/*` and `bnf/weight/*`.
+        measures: Every measurement of `ACCURACIES`.
+        title: Over the picture.
+    """
+    figure = Figure(figsize=(11, 5), layout="constrained")  # without pyplot no display is ever asked for
+    grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.1])
+    shift = figure.add_subplot(grid[0, 0])
+    weight = figure.add_subplot(grid[1, 0], sharex=shift)
+    _sides(shift, history, "bnf/shift", "shift of log-probability\nper token (nats)")
+    shift.axhline(0, color="black", linewidth=0.6)
+    shift.legend(frameon=False)
+    _sides(weight, history, "bnf/weight", "mean BNF weight\nof a token")
+    weight.set(xlabel="BNF step", ylim=(0, 1.05))
+    _accuracies(figure.add_subplot(grid[:, 1]), measures)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
+
+
+def _sides(axes: Axes, history: Sequence[Mapping[str, Any]], name: str, label: str) -> None:
+    for side, word, color in (("chosen", "right answers", UP), ("rejected", "wrong answers", DOWN)):
+        points = [(line["step"], line[f"{name}/{side}"]) for line in history if f"{name}/{side}" in line]
+        axes.plot(*zip(*points, strict=True), color=color, label=word)
+    axes.set_ylabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _accuracies(axes: Axes, measures: Mapping[str, Change]) -> None:
+    rows = range(len(ACCURACIES))
+    for offset, color, word in ((0.12, BEFORE, "before"), (-0.12, UP, "after BNF")):
+        found = [getattr(measures[name], word.split()[0]) for name in ACCURACIES]
+        means = [100 * one.mean for one in found]
+        errors = [[100 * (one.mean - one.low) for one in found], [100 * (one.high - one.mean) for one in found]]
+        places = [-row + offset for row in rows]
+        axes.errorbar(means, places, xerr=errors, fmt="o", capsize=3, color=color, label=word)
+        for mean, place in zip(means, places, strict=True):
+            axes.annotate(f"{mean:.1f}", (mean, place), (0, 6), textcoords="offset points", ha="center", color=color)
+    axes.set(yticks=[-row for row in rows], yticklabels=[title.replace(": ", "\n") for title in ACCURACIES.values()])
+    axes.set(xlabel="right answers to fresh prompts, % (95 % intervals)", xlim=(None, 102.5))
+    axes.legend(frameon=False, loc="lower left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)

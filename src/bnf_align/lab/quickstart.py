@@ -1,0 +1,133 @@
+"""The quickstart: a model that errs when it samples, its own answers with a thumb each, BNF, and what came of it.
+
+It is a small copy of the real thing and takes the same way: SFT gives the base, the base answers prompts, a verifier
+gives each answer a thumb, `BNFTrainer` aligns the base with them, and fresh prompts tell what changed. Every number
+is measured in the run that reports it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from bnf_align.lab.measure import compare
+from bnf_align.lab.picture import draw
+from bnf_align.lab.runs import Settings, align, base_model
+from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
+from bnf_align.lab.table import conclusion, table
+from bnf_align.lab.world import MATH, SORT, draw_prompts
+from bnf_align.records import PreferenceRow, write_json
+from bnf_align.training.card import versions
+
+logger = logging.getLogger(__name__)
+
+
+def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None) -> dict[str, Any]:
+    """Run the tiny world once.
+
+    Args:
+        out: Folder for everything: `preferences.jsonl`, `model/`, `cache/`, `base-SEED/` (used again by the next
+            run with the same settings), `quickstart.json` and `quickstart.png`.
+        seed: Seed of the weights, the prompts, the samples and the order of training.
+        settings: How long everything is.
+
+    Returns:
+        What `quickstart.json` holds: `measures` (accuracies as shares, log-probabilities in nats per token; `before`,
+        `after` and `change`, each with a 95 % interval over prompts), `table` and `conclusion` as text, the data
+        counts, the reference cache's work, the trainer's `history` and the `seconds` of each phase.
+    """
+    out, settings, seconds = Path(out), settings or Settings(), dict[str, float]()
+    held_out = {s.name: draw_prompts(s, settings.eval_prompts, f"evaluation {s.name} {seed}") for s in (MATH, SORT)}
+    with _timed("1/5 base: fine-tuning on demonstrations with slips", seconds, "base"):
+        base, reused = base_model(out / f"base-{seed}", seed, settings, held_out)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with _timed(
+        f"2/5 feedback: {settings.samples} answers to each of {settings.prompts} prompts", seconds, "feedback"
+    ):
+        prompts = draw_prompts(MATH, settings.prompts, f"preferences {seed}", avoid=set(held_out[MATH.name]))
+        rows = answers_with_thumbs(model, tokenizer, MATH, prompts, settings.samples, seed)
+        _write_rows(out / "preferences.jsonl", rows)
+    with _timed("3/5 the base on fresh prompts", seconds, "before"):
+        unseen = answers_with_thumbs(model, tokenizer, MATH, held_out[MATH.name], 1, seed)
+        before = measure(model, tokenizer, held_out, unseen, seed)
+    with _timed("4/5 alignment: BNF on the thumbs", seconds, "alignment"):
+        trainer = align(base, rows, out, seed, settings)
+    with _timed("5/5 the aligned model on fresh prompts", seconds, "after"):
+        after = measure(trainer.model, tokenizer, held_out, unseen, seed)
+
+    measures = {name: compare(before[name], after[name], seed) for name in before}
+    ups = sum(row["label"] for row in rows)
+    result = {
+        "seed": seed,
+        "settings": asdict(settings),
+        "versions": versions(),
+        "base_reused": reused,
+        "preferences": {"rows": len(rows), "ups": ups, "downs": len(rows) - ups},
+        "reference": trainer.prepared.reference.as_dict() if trainer.prepared.reference else None,
+        "measures": {name: asdict(change) for name, change in measures.items()},
+        "table": table(measures),
+        "conclusion": conclusion(measures, settings.eval_prompts),
+        "seconds": seconds,
+        "history": trainer.state.log_history,
+    }
+    draw(out / "quickstart.png", trainer.state.log_history, measures, title=_title(result))
+    write_json(out / "quickstart.json", result)
+    return result
+
+
+def measure(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: Mapping[str, Sequence[str]],
+    unseen: Sequence[PreferenceRow],
+    seed: int,
+) -> dict[str, list[float]]:
+    """One value per prompt of everything that the table shows.
+
+    Args:
+        model: The base or the aligned model.
+        tokenizer: Its tokenizer.
+        held_out: Prompts of each skill, by its name.
+        unseen: The base's answers to held-out prompts with their thumbs.
+        seed: Seed of the samples.
+    """
+    values: dict[str, list[float]] = {}
+    for skill in (MATH, SORT):
+        prompts = held_out[skill.name]
+        sampled, greedy = (complete(model, tokenizer, prompts, seed=seed, **how) for how in ({}, {"temperature": 0}))
+        values[f"{skill.name} sampled"] = outcomes(skill, prompts, sampled)
+        values[f"{skill.name} greedy"] = outcomes(skill, prompts, greedy)
+    for name, label in (("logps up", True), ("logps down", False)):
+        if rows := [row for row in unseen if row["label"] is label]:
+            values[name] = mean_logps(model, tokenizer, rows)
+    return values
+
+
+def _write_rows(path: Path, rows: Sequence[PreferenceRow]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    counts, settings = result["preferences"], result["settings"]
+    thumbs = f"{counts['ups']:,} thumbs up, {counts['downs']:,} down"
+    return f"BNF on a tiny model's own answers: {thumbs}, {settings['steps']} steps, seed {result['seed']}"
+
+
+@contextmanager
+def _timed(phase: str, seconds: dict[str, float], name: str) -> Iterator[None]:
+    logger.info(phase)
+    start = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - start, 1)

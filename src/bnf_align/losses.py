@@ -1,0 +1,344 @@
+r"""The maths: what a completion's log-probabilities are worth. Torch only.
+
+Notation, as in the paper (Bidirectional Negative Feedback Loss, arXiv 2410.04834): a prompt x, a completion y of |y|
+scored tokens, the policy pi, the frozen reference r, label(y) = +1 or -1. Shapes: B completions, P pairs, T tokens.
+Log-probabilities are in nats and at least float32. Every loss is unreduced: one number per completion (pointwise) or
+per pair (pairwise); the trainer takes the mean. Hyper-parameter defaults live in the signatures here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CompletionLogps:
+    """Log-probabilities of B completions, token by token; position i speaks of token i.
+
+    Args:
+        logps: (B, T) log pi(y_i | x, y_<i), carries the graph. Half precision is raised to float32.
+        mask: (B, T) bool, True where a token is scored. Values elsewhere are ignored.
+        ref_logps: (B, T) log r(y_i | x, y_<i), without graph; None for losses that need no reference.
+
+    Raises:
+        ValueError: If shapes differ or the mask is not bool.
+    """
+
+    logps: Tensor
+    mask: Tensor
+    ref_logps: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool (True = scored), got {self.mask.dtype}.")
+        for name in ("logps", "ref_logps"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if values.shape != self.mask.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(values.shape)}, mask {tuple(self.mask.shape)}: one per token."
+                )
+            # 1 - pi is 0 in bfloat16 from pi = 0.998 on, so nothing below float32 goes any further.
+            object.__setattr__(self, name, values.to(torch.promote_types(values.dtype, torch.float32)))
+
+    def halves(self) -> tuple[CompletionLogps, CompletionLogps]:
+        """Chosen and rejected, where the first B/2 rows are the chosen ones in the order of their rejected ones."""
+        parts = [(None, None) if v is None else v.chunk(2) for v in (self.logps, self.mask, self.ref_logps)]
+        chosen, rejected = zip(*parts, strict=True)
+        return CompletionLogps(*chosen), CompletionLogps(*rejected)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(B,) sum of per-token `values` (B, T) over the scored tokens."""
+        return torch.where(self.mask, values, 0.0).sum(-1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(B,) mean of per-token `values` (B, T) over the scored tokens; 0 where none is scored."""
+        return self.sum(values) / self.length.clamp(min=1)
+
+    @property
+    def length(self) -> Tensor:
+        """(B,) |y|, the number of scored tokens."""
+        return self.mask.sum(-1)
+
+    @property
+    def logp(self) -> Tensor:
+        """(B,) log pi(y | x), the sum over tokens."""
+        return self.sum(self.logps)
+
+    @property
+    def mean_logp(self) -> Tensor:
+        """(B,) log pi(y | x) / |y|."""
+        return self.mean(self.logps)
+
+    @property
+    def logratio(self) -> Tensor:
+        """(B,) log pi(y | x) - log r(y | x), the sum over tokens."""
+        return self.sum(self.logps - self.reference())
+
+    @property
+    def mean_logratio(self) -> Tensor:
+        """(B,) the log-ratio per token."""
+        return self.mean(self.logps - self.reference())
+
+    def reference(self) -> Tensor:
+        """(B, T) `ref_logps`; ValueError where there are none."""
+        if self.ref_logps is None:
+            raise ValueError("This loss compares with the reference and needs ref_logps; none were given.")
+        return self.ref_logps
+
+
+def log_odds(logp: Tensor) -> Tensor:
+    """log(p / (1 - p)) from log p, finite for every p in [0, 1].
+
+    log p is clamped one rounding step below 0, where its own error lies: p = 1 - eps and p = 1 cannot be told apart.
+    """
+    logp = logp.clamp(max=-torch.finfo(logp.dtype).eps)
+    # log(1 - p), each branch where it is exact (Maechler 2012, "Accurately computing log(1 - exp(-|a|))").
+    log_rest = torch.where(logp > -math.log(2), torch.log(-torch.expm1(logp)), torch.log1p(-torch.exp(logp)))
+    return logp - log_rest
+
+
+def sign(label: Tensor) -> Tensor:
+    """label(y) of Eq. 4: +1.0 where `label` (B,) is True (preferred), -1.0 where it is False."""
+    if label.dtype != torch.bool:
+        raise ValueError(f"label must be bool (True = preferred), got {label.dtype}.")
+    return torch.where(label, 1.0, -1.0)
+
+
+# ---------------------------------------------------------------------------------------------- Section 3: BNF
+
+
+@torch.no_grad()
+def bnf_weights(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """The share of the fine-tuning gradient that each token keeps under BNF: w = min(1, odds pi / odds r).
+
+    Eq. 8 at the token itself is label/|y| (pi - f), fine-tuning's is label/|y| (pi - 1), and with Eq. 6 their ratio
+    (f - pi) / (1 - pi) is 1 where pi >= r and odds pi / odds r where pi < r; it holds for every other logit too.
+
+    Args:
+        logps: (B, T) log pi, nats.
+        ref_logps: (B, T) log r, nats.
+
+    Returns:
+        (B, T) in [0, 1], detached.
+    """
+    return torch.exp((log_odds(logps) - log_odds(ref_logps)).clamp(max=0.0))
+
+
+def bnf_loss(completions: CompletionLogps, label: Tensor) -> Tensor:
+    r"""Bidirectional Negative Feedback (Eq. 4 with the target of Eq. 6), through the surrogate with the same gradient.
+
+        L(y) = -label(y)/|y| sum_i sg[w_i] log pi(y_i),    w_i = min(1, odds pi(y_i) / odds r(y_i))
+
+    Eq. 4 is a cross-entropy against a detached target over the whole vocabulary. Its gradient (Eq. 8) is that of the
+    weighted log-likelihood above, exactly, so the token's own log-probability is all that is needed of the vocabulary.
+    The *value* differs from Eq. 4's where w < 1; `eq4_value` gives that one. There are no hyper-parameters.
+
+    Args:
+        completions: B completions with reference.
+        label: (B,) bool, True = preferred.
+
+    Returns:
+        (B,) nats per token; positive for preferred, negative for dispreferred completions.
+
+    Raises:
+        ValueError: If there is no reference or `label` is not bool.
+
+    Example:
+        >>> pi, ref = torch.tensor([[0.5, 0.1]]), torch.tensor([[0.5, 0.4]])
+        >>> y = CompletionLogps(pi.log(), torch.tensor([[True, True]]), ref.log())
+        >>> bnf_weights(y.logps, y.ref_logps)  # the second token has fallen already: its push fades
+        tensor([[1.0000, 0.1667]])
+        >>> bnf_loss(y, torch.tensor([False]))
+        tensor([-0.5385])
+    """
+    weights = bnf_weights(completions.logps, completions.reference())
+    return -sign(label) * completions.mean(weights * completions.logps)
+
+
+def eq4_value(completions: CompletionLogps, label: Tensor, entropy: Tensor) -> Tensor:
+    """The value of Eq. 4 itself, for curves that shall compare with the paper's; no gradient.
+
+    The other tokens' part of Eq. 4 is (1 - f)/(1 - pi) sum_{j != i} pi_j log pi_j, and that sum is -(H + pi log pi).
+
+    Args:
+        completions: B completions with reference.
+        label: (B,) bool, True = preferred.
+        entropy: (B, T) entropy H of the policy's next-token distribution at each position, nats.
+
+    Returns:
+        (B,) nats per token.
+    """
+    with torch.no_grad():
+        logps = completions.logps
+        log_target = (logps - completions.reference()).clamp(max=0.0)  # log f(y_i, y_i), Eq. 6
+        rest = -torch.expm1(logps.clamp(max=-torch.finfo(logps.dtype).eps))  # 1 - pi
+        others = -(-torch.expm1(log_target) / rest) * (entropy + logps.exp() * logps)
+        return -sign(label) * completions.mean(log_target.exp() * logps + others)
+
+
+# ------------------------------------------------------------------------------------ Section 2.1: log-likelihood
+
+
+def nll_pll(completions: CompletionLogps, label: Tensor, *, per_token: bool = True) -> Tensor:
+    """Negative log-likelihood of preferred, positive of dispreferred completions (Eq. 1): BNF with w = 1.
+
+    Args:
+        completions: B completions.
+        label: (B,) bool, True = preferred.
+        per_token: Divide by |y|, which Eq. 4 with Eq. 5 does and Eq. 1 does not.
+
+    Returns:
+        (B,) nats per token, or nats.
+    """
+    return -sign(label) * (completions.mean_logp if per_token else completions.logp)
+
+
+def sft(completions: CompletionLogps, label: Tensor) -> Tensor:
+    """Fine-tuning on the preferred completions (Eq. 2, per token); the data path leaves the dispreferred ones out.
+
+    Args:
+        completions: B completions.
+        label: (B,) bool; 0 is returned where it is False.
+
+    Returns:
+        (B,) nats per token.
+    """
+    return torch.where(label, -completions.mean_logp, 0.0)
+
+
+# ----------------------------------------------------------------------- Table 2 and Section 4: the compared methods
+
+
+def kto_kl(mismatched: CompletionLogps) -> Tensor:
+    """KTO's reference point z0 before its clamp: (B,) log-ratios of completions to other rows' prompts, detached.
+
+    The trainer averages them over the whole optimizer step and clamps the mean at 0 (Ethayarajh et al., 2024).
+    """
+    return mismatched.logratio.detach()
+
+
+def kto(
+    completions: CompletionLogps,
+    label: Tensor,
+    kl: Tensor,
+    *,
+    beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """KTO (Ethayarajh et al., 2024, Eq. 7-8): lambda (1 - sigmoid(+-beta (log-ratio - z0))).
+
+    Args:
+        completions: B completions with reference.
+        label: (B,) bool, True = preferred (desirable).
+        kl: () z0 >= 0, the mean of `kto_kl` over the step, clamped at 0, nats.
+        beta: Scale of the log-ratio.
+        desirable_weight: lambda of preferred completions.
+        undesirable_weight: lambda of dispreferred completions.
+
+    Returns:
+        (B,) in [0, lambda].
+    """
+    weight = torch.where(label, desirable_weight, undesirable_weight)
+    return weight * (1 - torch.sigmoid(sign(label) * beta * (completions.logratio - kl)))
+
+
+def dpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.1) -> Tensor:
+    """DPO (Rafailov et al., 2023, Eq. 7; Table 2). (P,)."""
+    return -F.logsigmoid(beta * (chosen.logratio - rejected.logratio))
+
+
+def ipo(chosen: CompletionLogps, rejected: CompletionLogps, *, tau: float = 0.1, per_token: bool = True) -> Tensor:
+    """IPO (Azar et al., 2023, Eq. 17; Table 2). (P,).
+
+    Its authors average the log-ratio over tokens, as TRL does; Table 2 prints the sum, `per_token=False`.
+    """
+    gap = chosen.mean_logratio - rejected.mean_logratio if per_token else chosen.logratio - rejected.logratio
+    return (gap - 1 / (2 * tau)) ** 2
+
+
+def rdpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
+    """R-DPO (Park et al., 2024): DPO with + alpha (|y_w| - |y_l|) inside the sigmoid. (P,).
+
+    A longer chosen completion starts with a larger margin, so length is worth less of the gradient.
+    """
+    margin = beta * (chosen.logratio - rejected.logratio)
+    return -F.logsigmoid(margin + alpha * (chosen.length - rejected.length))
+
+
+def simpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 2.5, gamma: float = 1.375) -> Tensor:
+    """SimPO (Meng et al., 2024, Eq. 6; Table 2), without reference; gamma stands beside beta, not inside it. (P,)."""
+    return -F.logsigmoid(beta * (chosen.mean_logp - rejected.mean_logp) - gamma)
+
+
+def slic_hf(chosen: CompletionLogps, rejected: CompletionLogps, *, delta: float = 1.0, lam: float = 0.1) -> Tensor:
+    """SLiC-HF (Zhao et al., 2023, Eq. 3-4): the hinge of Table 2 and lam times the chosen completion's NLL. (P,).
+
+    Table 2 prints the hinge alone, `lam=0`; Section 4 says that the compared method integrates the SFT objective.
+    """
+    return F.relu(delta - chosen.logp + rejected.logp) - lam * chosen.logp
+
+
+def orpo(chosen: CompletionLogps, rejected: CompletionLogps, *, lam: float = 0.1) -> Tensor:
+    """ORPO (Hong et al., 2024, Eq. 6-7): NLL of the chosen completion plus lam times the odds-ratio term. (P,).
+
+    Odds are those of the mean token log-probability. Our NLL covers the completion; TRL's covers the prompt too.
+    """
+    odds_ratio = log_odds(chosen.mean_logp) - log_odds(rejected.mean_logp)
+    return -chosen.mean_logp - lam * F.logsigmoid(odds_ratio)
+
+
+# ------------------------------------------------------------------------------------------------------ the table
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """What the other rooms need to know of a loss.
+
+    `pairwise`: called with (chosen, rejected), else with (completions, label). `reference`: needs `ref_logps`.
+    `preferred_only`: trains on thumbs up alone. `mismatched`: takes KTO's z0 as third argument.
+    """
+
+    function: Callable[..., Tensor]
+    pairwise: bool = False
+    reference: bool = False
+    preferred_only: bool = False
+    mismatched: bool = False
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Name -> default of every hyper-parameter, from the function's signature."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def check(self, name: str, loss_kwargs: Mapping[str, Any]) -> None:
+        """Raise ValueError where `loss_kwargs` holds something that the loss called `name` does not take."""
+        unknown = sorted(set(loss_kwargs) - set(self.hyperparameters))
+        if unknown:
+            takes = ", ".join(self.hyperparameters) or "no hyper-parameter"
+            raise ValueError(f"{name} takes {takes}; loss_kwargs has {', '.join(unknown)}.")
+
+
+LOSSES: dict[str, LossSpec] = {
+    "bnf": LossSpec(bnf_loss, reference=True),
+    "nll_pll": LossSpec(nll_pll),
+    "sft": LossSpec(sft, preferred_only=True),
+    "kto": LossSpec(kto, reference=True, mismatched=True),
+    "dpo": LossSpec(dpo, pairwise=True, reference=True),
+    "ipo": LossSpec(ipo, pairwise=True, reference=True),
+    "rdpo": LossSpec(rdpo, pairwise=True, reference=True),
+    "simpo": LossSpec(simpo, pairwise=True),
+    "slic_hf": LossSpec(slic_hf, pairwise=True),
+    "orpo": LossSpec(orpo, pairwise=True),
+}
+"""Every objective by the name that a recipe gives it."""

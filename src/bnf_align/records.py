@@ -1,0 +1,80 @@
+"""Every shape that is ever written to disk or handed from room to room. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+PreferenceRow = dict[str, Any]
+"""One checked row, with `row`, its number in the source (from 0), and either `prompt, chosen, rejected` or
+`prompt, completion, label` (bool, True = thumbs up). Texts are all strings (plain) or all message lists
+(conversational); `tools` and `chat_template_kwargs` travel along where the source has them."""
+
+
+class BadInput(ValueError):
+    """Something the user can mend: the message says what was found, where, why it matters and which flag mends it.
+
+    The command line prints the message without a traceback and exits with status 2.
+    """
+
+
+@dataclass
+class DataReport:
+    """What became of the rows of one source: nothing is dropped, cut or read as something else without a line here."""
+
+    source: str
+    rows: int = 0
+    """Rows read."""
+    pairs: int = 0
+    """Pairs kept."""
+    ups: int = 0
+    """Single responses kept with a thumbs up."""
+    downs: int = 0
+    """Single responses kept with a thumbs down."""
+    dropped: dict[str, list[int]] = field(default_factory=dict)
+    """Reason -> numbers of the rows left out for it."""
+    cut: list[int] = field(default_factory=list)
+    """Numbers of the rows with a completion cut at `max_length`, so without its end token."""
+    lengths: dict[str, int] = field(default_factory=dict)
+    """Tokens of prompt and answer together, before cutting: p50, p95 and max over the responses kept."""
+    notes: list[str] = field(default_factory=list)
+    """How something ambiguous was read, each said once."""
+    warnings: list[str] = field(default_factory=list)
+    """What is likely to make the training worse, each said once."""
+
+    def drop(self, reason: str, row: int) -> None:
+        """Count `row` as left out for `reason`."""
+        self.dropped.setdefault(reason, []).append(row)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as it stands in `run.json`, with counts where the report keeps row numbers."""
+        numbers = {reason: len(rows) for reason, rows in self.dropped.items()}
+        return {**asdict(self), "dropped": numbers, "cut": len(self.cut)}
+
+    def lines(self) -> list[str]:
+        """The report in plain words, one finding a line."""
+        kept = f"{self.pairs:,} pairs, {self.ups:,} ups, {self.downs:,} downs"
+        lines = [f"{self.source}: {self.rows:,} rows -> {kept}"]
+        lines += [f"  left out {rows_text(rows)}: {reason}" for reason, rows in self.dropped.items()]
+        if self.cut:
+            lines.append(f"  cut at max_length, so the model is not taught to stop there: {rows_text(self.cut)}")
+        return lines + [f"  note: {note}" for note in self.notes] + [f"  warning: {text}" for text in self.warnings]
+
+
+def rows_text(rows: list[int], shown: int = 3) -> str:
+    """`rows` as "37 rows (12, 48, 51, ...)", for messages."""
+    first = ", ".join(str(row) for row in rows[:shown])
+    return f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} ({first}{', ...' if len(rows) > shown else ''})"
+
+
+def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as JSON in one step: a reader sees the old file or the new one, never half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

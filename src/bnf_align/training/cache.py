@@ -1,0 +1,162 @@
+"""The reference cache on disk: log-probabilities by content, shared between runs, methods and people.
+
+    ROOT/<namespace>/manifest.json     what the reference is: hash of its weights, config, dtype, attention, ...
+    ROOT/<namespace>/<digest>.arrow    a shard: column `key` (16 bytes), column `ref_logps` (list of float32)
+
+A key is the hash of a response's token ids and scored mask, so it outlives shuffling, other learning rates and a
+growing data set, and cannot outlive a change of tokens. A shard is named by the hash of its bytes and appears under
+its name only when whole: a kill loses at most what was not yet written, and damage is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bnf_align.records import write_json
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+SCHEMA = pa.schema([("key", pa.binary(16)), ("ref_logps", pa.list_(pa.float32()))])
+
+
+def default_root() -> Path:
+    """`$BNF_ALIGN_CACHE/reference`, or `~/.cache/bnf-align/reference`."""
+    return Path(os.environ.get("BNF_ALIGN_CACHE", "~/.cache/bnf-align")).expanduser() / "reference"
+
+
+def digest(data: bytes) -> str:
+    """32 hexadecimal digits that stand for `data`."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def row_key(input_ids: np.ndarray, mask: np.ndarray) -> bytes:
+    """The content address of a response: 16 bytes of its token ids and of which of them are scored."""
+    content = input_ids.astype("<i4").tobytes() + np.packbits(mask).tobytes() + len(mask).to_bytes(8, "little")
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+class ReferenceCache:
+    """One namespace of the cache.
+
+    Args:
+        root: Folder of all namespaces; made when the first shard is written.
+        namespace: What the values depend on besides the tokens. JSON values; its hash is the folder's name.
+        about: What a person may want to know of it (model name, ...); not part of the name.
+    """
+
+    def __init__(self, root: str | Path, namespace: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+        self.name = digest(json.dumps(dict(namespace), sort_keys=True).encode())
+        self.folder = Path(root).expanduser() / self.name
+        self.manifest = {**namespace, "about": dict(about or {})}
+
+    def read(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
+        """The stored values of those `keys` that are there: (scored tokens,) float32 each."""
+        wanted, found = set(keys), {}
+        for path, table in read_shards(self.folder):
+            if table is None:
+                logger.warning(f"{path} is damaged and ignored; its rows are computed again.")
+                continue
+            values = table.column("ref_logps").combine_chunks()
+            flat, offsets = values.values.to_numpy(), values.offsets.to_numpy()
+            for row, key in enumerate(table.column("key").to_pylist()):
+                if key in wanted:
+                    found[key] = flat[offsets[row] : offsets[row + 1]]
+        if found:
+            os.utime(self.folder / MANIFEST)  # the time of the last use, for `gc`
+        return found
+
+    def write(self, values: Mapping[bytes, np.ndarray]) -> None:
+        """Add one shard with `values`."""
+        if not values:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / MANIFEST).exists():
+            write_json(self.folder / MANIFEST, self.manifest)
+        lists = [np.asarray(value, dtype=np.float32) for value in values.values()]
+        offsets = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+        column = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(lists)))
+        table = pa.table([pa.array(list(values), pa.binary(16)), column.cast(pa.list_(pa.float32()))], schema=SCHEMA)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, SCHEMA) as writer:
+            writer.write_table(table)
+        data = sink.getvalue().to_pybytes()
+        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
+        temporary.write_bytes(data)
+        os.replace(temporary, self.folder / f"{digest(data)}.arrow")
+
+
+def read_shards(folder: Path) -> Iterator[tuple[Path, pa.Table | None]]:
+    """Every shard of a namespace, oldest name first; None where its bytes are not what its name says."""
+    for path in sorted(folder.glob("*.arrow")):
+        data = path.read_bytes()
+        yield path, pa.ipc.open_file(data).read_all() if digest(data) == path.stem else None
+
+
+@dataclass(frozen=True)
+class NamespaceInfo:
+    """What `bnf-align reference ls` and `verify` say of one namespace."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    rows: int
+    tokens: int
+    size: int
+    """Bytes."""
+    used: float
+    """Seconds since the epoch at the last read or write."""
+    damaged: list[Path]
+
+
+def namespaces(root: str | Path) -> list[NamespaceInfo]:
+    """Every namespace under `root`, the last used first; reads and checks every shard."""
+    folders = [path.parent for path in Path(root).expanduser().glob(f"*/{MANIFEST}")]
+    return sorted((_inspect(folder) for folder in folders), key=lambda info: -info.used)
+
+
+def _inspect(folder: Path) -> NamespaceInfo:
+    tables = dict(read_shards(folder))
+    whole = [table for table in tables.values() if table is not None]
+    return NamespaceInfo(
+        folder=folder,
+        manifest=json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
+        rows=sum(table.num_rows for table in whole),
+        tokens=sum(len(table.column("ref_logps").combine_chunks().values) for table in whole),
+        size=sum(path.stat().st_size for path in tables),
+        used=(folder / MANIFEST).stat().st_mtime,
+        damaged=[path for path, table in tables.items() if table is None],
+    )
+
+
+def collect_garbage(root: str | Path, older_than_days: float, dry_run: bool = False) -> tuple[list[Path], int]:
+    """Delete damaged shards, what a kill left behind, and namespaces unused for `older_than_days`.
+
+    Returns:
+        The deleted files (with `dry_run`, those that would be) and their bytes.
+    """
+    now, doomed = time.time(), []
+    for info in namespaces(root):
+        old = now - info.used > older_than_days * 86400
+        doomed += list(info.folder.iterdir()) if old else info.damaged
+    # A temporary file that was touched within the hour may belong to a run that is alive.
+    leftovers = Path(root).expanduser().glob("*/.*.tmp")
+    doomed += [path for path in leftovers if path not in doomed and now - path.stat().st_mtime > 3600]
+    size = sum(path.stat().st_size for path in doomed)
+    if not dry_run:
+        for path in doomed:
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+    return doomed, size

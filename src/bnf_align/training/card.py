@@ -1,0 +1,125 @@
+"""What a run leaves behind for people and programs: `run.json` and the model card."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bnf_align.records import DataReport, write_json
+
+if TYPE_CHECKING:
+    from bnf_align.training.trainer import PreferenceTrainer
+
+PACKAGES = ("bnf-align", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "bitsandbytes")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of every package that a result may depend on; absent packages are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory() -> int:
+    """Bytes at the peak: of the device where there is one, else of this process since it started."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class RunRecord:
+    """Measures one call of `train` and writes `OUTPUT_DIR/run.json` and the model card `OUTPUT_DIR/README.md`."""
+
+    def __init__(self, trainer: PreferenceTrainer) -> None:
+        self.trainer, self.started, self.seconds, self.tokens = trainer, 0.0, 0.0, 0
+
+    def start(self) -> None:
+        """Training starts now."""
+        self.started, self.trainer.tokens_seen = time.monotonic(), 0
+
+    def finish(self) -> None:
+        """Training has ended."""
+        self.seconds = time.monotonic() - self.started
+        seen = torch.tensor(self.trainer.tokens_seen, device=self.trainer.args.device)
+        self.tokens = int(self.trainer.accelerator.reduce(seen))
+        self.write()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contents of `run.json`."""
+        trainer = self.trainer
+        reference = trainer.prepared.reference
+        return {
+            "model": trainer.model_name,
+            "loss_type": trainer.args.loss_type,
+            "loss_kwargs": trainer.loss_kwargs,
+            "seed": trainer.args.seed,
+            "devices": trainer.args.world_size,
+            "data": {name: report.as_dict() for name, report in trainer.prepared.reports.items()},
+            "reference": reference.as_dict() if reference else None,
+            "metrics": {name: value for line in trainer.state.log_history for name, value in line.items()},
+            "train_seconds": round(self.seconds, 3),
+            "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
+            "peak_memory_bytes": peak_memory(),
+            "versions": versions(),
+            "arguments": trainer.args.to_dict(),
+        }
+
+    def write(self) -> None:
+        """Write both files, on the main process; `metrics` holds the last value of everything that was logged."""
+        if not self.trainer.is_world_process_zero():
+            return
+        record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
+        write_json(folder / "run.json", record)
+        (folder / "README.md").write_text(model_card(record, self.trainer.prepared.reports), encoding="utf-8")
+
+
+def model_card(record: dict[str, Any], reports: dict[str, DataReport]) -> str:
+    """The model card of a run, from its `run.json`."""
+    reference = record["reference"]
+    settings = ", ".join(f"{name} {value}" for name, value in record["loss_kwargs"].items())
+    used = [f"{name} {number}" for name, number in record["versions"].items()]
+    data = "\n".join(line for report in reports.values() for line in report.lines())
+    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in _reported(record["metrics"]))
+    return f"""---
+library_name: transformers
+base_model: {record["model"]}
+tags: [bnf-align, {record["loss_type"]}]
+---
+
+# {record["model"]}, trained with {record["loss_type"]}
+
+Trained by bnf-align from `{record["model"]}`, the reference of the loss.
+
+* Objective: `{record["loss_type"]}` ({settings or "no hyper-parameters"}), learning rate \
+{record["arguments"]["learning_rate"]}, {record["arguments"]["batch_size"]} units per step, seed {record["seed"]}
+* Reference cache: {f"`{reference['namespace']}`" if reference else "not needed"}
+* Versions: {", ".join(used)}
+
+## Data
+
+```
+{data}
+```
+
+## Last logged metrics
+
+| metric | value |
+|---|---|
+{metrics}
+"""
+
+
+def _reported(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    return [(name, value) for name, value in sorted(metrics.items()) if isinstance(value, (int, float))]

@@ -1,0 +1,98 @@
+"""What a run says about itself: sums per step on the device, one reduction per log line, names as in TRL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bnf_align.losses import CompletionLogps, LossSpec, bnf_weights
+
+SATURATED = 0.1
+"""Below this weight a token has all but left the training."""
+
+
+class Tally:
+    """Means over everything that was added since the last reading, over all ranks.
+
+    TRL's names: `logps/*` (sums over a completion, nats), `rewards/*` (beta times the log-ratio; beta is 1 for losses
+    without one), `kl`. Ours: `bnf/weight/*` (mean w over tokens), `bnf/saturated` (share of tokens with w < 0.1),
+    `bnf/shift/*` (log-ratio per token), `bnf/length/*` (scored tokens), `bnf/end_probability/*` (of the end token,
+    where the completion was not cut).
+
+    Args:
+        spec: The loss: without reference there are no weights, shifts and rewards.
+        beta: Scale of the rewards.
+        device: Where sums are kept, so that a step never waits for the device.
+    """
+
+    def __init__(self, spec: LossSpec, beta: float, device: torch.device) -> None:
+        self.spec, self.beta, self.device = spec, beta, device
+        self.sums: dict[str, Tensor] = {name: self._zero() for name in self._names()}
+
+    def _names(self) -> list[str]:
+        both = ["logps", "bnf/length", "bnf/end_probability"]
+        single = ["loss"]
+        if self.spec.reference:
+            both += ["rewards", "bnf/weight", "bnf/shift"]
+            single += ["bnf/weight", "bnf/saturated"]
+        if self.spec.pairwise and self.spec.reference:
+            single.append("rewards/accuracies")
+        if self.spec.mismatched:
+            single.append("kl")
+        return single + [f"{name}/{side}" for name in both for side in ("chosen", "rejected")]
+
+    def _zero(self) -> Tensor:
+        # float64 where the device has it: evaluation sums must not depend on their order.
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        return torch.zeros(2, dtype=dtype, device=self.device)
+
+    def add(self, name: str, values: Tensor, where: Tensor | None = None) -> None:
+        """Add `values` (any shape), those at `where` (bool, same shape) only."""
+        where = torch.ones_like(values, dtype=torch.bool) if where is None else where
+        total = self.sums.setdefault(name, self._zero())
+        kept = torch.where(where, values.detach(), 0.0).to(total.dtype)
+        total += torch.stack([kept.sum(), where.sum().to(total.dtype)])
+
+    @torch.no_grad()
+    def add_completions(self, completions: CompletionLogps, label: Tensor, ended: Tensor) -> None:
+        """Add all per-completion and per-token metrics of one micro-batch; rows with nothing scored do not count."""
+        present = completions.length > 0
+        token_sides = {side: completions.mask & rows[:, None] for side, rows in _sides(label, present)}
+        end_logps = completions.logps.gather(1, _last(completions.mask)[:, None])[:, 0]
+        for side, rows in _sides(label, present):
+            self.add(f"logps/{side}", completions.logp, rows)
+            self.add(f"bnf/length/{side}", completions.length.float(), rows)
+            self.add(f"bnf/end_probability/{side}", end_logps.exp(), rows & ended)
+        if self.spec.reference:
+            weights = bnf_weights(completions.logps, completions.reference())
+            self.add("bnf/weight", weights, completions.mask)
+            self.add("bnf/saturated", (weights < SATURATED).float(), completions.mask)
+            for side, rows in _sides(label, present):
+                self.add(f"rewards/{side}", self.beta * completions.logratio, rows)
+                self.add(f"bnf/weight/{side}", weights, token_sides[side])
+                self.add(f"bnf/shift/{side}", completions.logps - completions.reference(), token_sides[side])
+
+    def read(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """The means, and start anew.
+
+        Args:
+            reduce: Sums a tensor over all ranks; every rank must call it.
+        """
+        sums = reduce(torch.stack(list(self.sums.values()))).tolist()
+        means = {name: total / count for name, (total, count) in zip(self.sums, sums, strict=True) if count}
+        if {"rewards/chosen", "rewards/rejected"} <= means.keys():
+            means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+        self.sums = {name: self._zero() for name in self.sums}
+        return means
+
+
+def _sides(label: Tensor, present: Tensor) -> list[tuple[str, Tensor]]:
+    return [("chosen", label & present), ("rejected", ~label & present)]
+
+
+def _last(mask: Tensor) -> Tensor:
+    """(B,) position of the last scored token; 0 where none is."""
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    return (mask * positions).amax(-1)

@@ -1,0 +1,121 @@
+"""From rows to steps: check, tokenise, keep what the loss can use, add the reference. Before the loop, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bnf_align.data.batching import StepDataset
+from bnf_align.data.pairing import for_pairs, for_ups, mismatched, units
+from bnf_align.data.responses import Responses
+from bnf_align.data.rows import preference_rows
+from bnf_align.data.tokenize import show_tokens, tokenize_rows
+from bnf_align.records import DataReport
+from bnf_align.training.config import PreferenceConfig, assignments
+from bnf_align.training.reference import ReferenceReport, add_ref_logps
+
+logger = logging.getLogger(__name__)
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+@dataclass
+class PreparedData:
+    """What the loop takes its steps from, by name (`train`, `eval`), and what became of the rows."""
+
+    steps: dict[str, StepDataset] = field(default_factory=dict)
+    reports: dict[str, DataReport] = field(default_factory=dict)
+    reference: ReferenceReport | None = None
+
+
+def prepare(
+    sources: Mapping[str, Rows], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig
+) -> PreparedData:
+    """Make steps of every source.
+
+    Args:
+        sources: Rows by name.
+        model: The reference, where the loss needs one.
+        tokenizer: With chat template, end and padding token.
+        config: The run's settings.
+    """
+    prepared = PreparedData()
+    parts: dict[str, datasets.Dataset] = {}
+    for name, rows in sources.items():
+        parts[name], prepared.reports[name] = tokenized(name, rows, tokenizer, config)
+        if config.loss.mismatched:
+            parts[f"{name} mismatched"] = mismatched(parts[name], config.max_length)
+    if config.show_tokens and "train" in parts:
+        _say(show_tokens(parts["train"], tokenizer, config.show_tokens))
+    if config.loss.reference and parts:
+        parts, prepared.reference = _with_reference(parts, model, tokenizer, config)
+    for name in sources:
+        others = parts.get(f"{name} mismatched")
+        prepared.steps[name] = StepDataset(
+            Responses(parts[name]),
+            units(parts[name]),
+            keep_pairs=config.loss.pairwise,
+            mismatched=Responses(others) if others is not None else None,
+            max_tokens=config.max_tokens_per_micro_batch,
+            pad_token_id=tokenizer.pad_token_id,
+            rank=config.process_index,
+            world=config.world_size,
+        )
+    return prepared
+
+
+def tokenized(
+    name: str, rows: Rows, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig
+) -> tuple[datasets.Dataset, DataReport]:
+    """Check, tokenise and truncate the rows called `name`, keep what the loss can use, and say what was not."""
+    checked, report = preference_rows(
+        rows,
+        source=f"{name} rows",
+        column_map=assignments("map", config.map),
+        label_map=assignments("label_map", config.label_map),
+        role_map=assignments("role_map", config.role_map),
+        conflicting_labels=config.conflicting_labels,
+    )
+    responses = tokenize_rows(
+        checked, tokenizer, report, max_length=config.max_length, merge_system_prompt=config.merge_system_prompt
+    )
+    if config.loss.pairwise:
+        responses = for_pairs(responses, report)
+    elif config.loss.preferred_only:
+        responses = for_ups(responses, report)
+    _say("\n".join(report.lines()))
+    return responses, report
+
+
+def _with_reference(
+    parts: dict[str, datasets.Dataset],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PreferenceConfig,
+) -> tuple[dict[str, datasets.Dataset], ReferenceReport]:
+    if getattr(model, "hf_device_map", None) is None:  # else its parts are on their devices already
+        model.to(config.device)  # type: ignore[arg-type]
+    filled, report = add_ref_logps(
+        list(parts.values()),
+        model,
+        cache_dir=config.ref_cache_dir,
+        max_tokens=config.max_tokens_per_micro_batch,
+        pad_token_id=tokenizer.pad_token_id,
+        autocast=torch.bfloat16 if config.bf16 else None,
+        about={"model": model.config._name_or_path},
+    )
+    _say(f"reference: {report.computed_tokens:,} tokens computed, {report.cached_tokens:,} from the cache")
+    return dict(zip(parts, filled, strict=True)), report
+
+
+def _say(text: str) -> None:
+    """Once, on the main process, visible without any logging set-up: these lines stand before step 1."""
+    if PartialState().is_main_process:
+        logger.warning(text)

@@ -1,0 +1,196 @@
+"""The reference pass: one float32 per scored token, computed once per content and kept in the cache.
+
+The reference is the model as it stands before training. It is a column of the data, never a second model in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from bnf_align.data.batching import Item, plan_step
+from bnf_align.data.responses import Responses
+from bnf_align.logps import completion_logps
+from bnf_align.training.cache import ReferenceCache, default_root, digest, row_key
+
+logger = logging.getLogger(__name__)
+
+HEAD_VERSION = "logits-1"
+"""Raise it whenever `logps` would give other values for the same model and tokens."""
+
+SECONDS_PER_SHARD = 30.0
+"""How much work a kill may cost."""
+
+# Names, versions and settings that say nothing about the values of a forward pass in evaluation mode.
+IGNORED_CONFIG = re.compile(r"_name_or_path|transformers_version|dtype|use_cache|dropout|pdrop|(bos|eos|pad)_token_id")
+
+
+@dataclass(frozen=True)
+class ReferenceReport:
+    """How the reference column came about: `run.json`'s `reference`. Together all scored tokens of all rows."""
+
+    computed_tokens: int
+    cached_tokens: int
+    namespace: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in `run.json`."""
+        return asdict(self)
+
+
+def namespace_of(model: PreTrainedModel, autocast: torch.dtype | None) -> dict[str, Any]:
+    """Everything besides the tokens that reference values depend on."""
+    config = {key: value for key, value in model.config.to_dict().items() if not IGNORED_CONFIG.search(key)}
+    return {
+        "head": HEAD_VERSION,
+        "weights": weights_hash(model),
+        "config": digest(json.dumps(config, sort_keys=True, default=str).encode()),
+        "dtype": str(next(model.parameters()).dtype),
+        "autocast": str(autocast),
+        "attention": str(getattr(model.config, "_attn_implementation", None)),
+    }
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """Hash of every weight (adapters too) with its name, type and shape."""
+
+    def entry(named: tuple[str, Any]) -> bytes:
+        name, value = named
+        if not isinstance(value, Tensor):
+            return f"{name}|{value!r}".encode()
+        data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return f"{name}|{value.dtype}|{tuple(value.shape)}|".encode() + hashlib.blake2b(data.data).digest()
+
+    with ThreadPoolExecutor(4) as pool:  # blake2b works outside Python's lock
+        return digest(b"\n".join(pool.map(entry, sorted(model.state_dict().items()))))
+
+
+def add_ref_logps(
+    parts: Sequence[datasets.Dataset],
+    model: PreTrainedModel,
+    *,
+    cache_dir: str | None,
+    max_tokens: int,
+    pad_token_id: int,
+    autocast: torch.dtype | None = None,
+    about: dict[str, Any] | None = None,
+) -> tuple[list[datasets.Dataset], ReferenceReport]:
+    """Add the column `ref_logps` (float32, one per scored token) to tokenised responses.
+
+    Values come from the cache where it has them; the rest is computed with `model` in evaluation mode, each process
+    its share, and written to the cache as it goes, so a killed pass goes on where it stopped.
+
+    Args:
+        parts: Tokenised data sets (training, evaluation, KTO's mismatched rows), all filled in one pass.
+        model: The reference: the policy before training, on its device.
+        cache_dir: The cache's root; None for the default.
+        max_tokens: Padded tokens in one forward pass.
+        pad_token_id: Any valid token id.
+        autocast: The dtype that training will autocast to. Policy and reference must agree: the weight of BNF has its
+            kink where they are equal, so rounding on one side alone biases it downwards.
+        about: For people who look at the cache.
+    """
+    cache = ReferenceCache(cache_dir or default_root(), namespace_of(model, autocast), about)
+    responses = Responses(datasets.concatenate_datasets(list(parts)))
+    keys = [_key(responses, row) for row in range(len(responses))]
+    first_rows = {key: row for row, key in reversed(list(enumerate(keys)))}
+    reference_pass = _ReferencePass(model, responses, keys, cache, max_tokens, pad_token_id, autocast)
+
+    values = cache.read(first_rows)
+    missing = [row for key, row in first_rows.items() if key not in values]
+    state = PartialState()
+    state.wait_for_everyone()  # every process has looked before any of them writes
+    reference_pass.compute(missing, state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    if missing:
+        # On nodes without a common disk the others' shares are not here: a second look computes them too.
+        values = cache.read(first_rows)
+        reference_pass.compute([row for key, row in first_rows.items() if key not in values], 0, 1)
+        values = cache.read(first_rows)
+
+    computed = sum(int(responses.mask(row).sum()) for row in missing)
+    report = ReferenceReport(computed, int(responses.masks.sum()) - computed, cache.name)
+    rows = iter(keys)
+    return [_with_column(part, [values[next(rows)] for _ in range(len(part))]) for part in parts], report
+
+
+def _key(responses: Responses, row: int) -> bytes:
+    return row_key(responses.tokens(row), responses.mask(row))
+
+
+def _with_column(dataset: datasets.Dataset, values: list[np.ndarray]) -> datasets.Dataset:
+    offsets = np.cumsum([0, *map(len, values)])
+    flat = np.concatenate(values) if values else np.zeros(0, dtype=np.float32)
+    column = pa.LargeListArray.from_arrays(offsets, pa.array(flat, pa.float32()))
+    return datasets.Dataset(dataset.with_format("arrow")[:].append_column("ref_logps", column))
+
+
+@dataclass(frozen=True)
+class _ReferencePass:
+    """What the forward passes over a set of responses have in common."""
+
+    model: PreTrainedModel
+    responses: Responses
+    keys: list[bytes]
+    cache: ReferenceCache
+    max_tokens: int
+    pad_token_id: int
+    autocast: torch.dtype | None
+
+    def compute(self, rows: list[int], rank: int, world: int) -> None:
+        """Compute and store this process's share of `rows`."""
+        # The plan starts with the longest, so that a budget too large for the memory fails at once, not at the end.
+        items = [Item((row,), int(self.responses.lengths[row])) for row in rows]
+        share = [cut for cut in plan_step(items, self.max_tokens, world)[rank] if cut]
+        total = sum(map(len, share))
+        pending: dict[bytes, np.ndarray] = {}
+        written = time.monotonic()
+        bar = tqdm(total=total, desc="Reference log-probabilities", unit="row", disable=rank > 0 or not total)
+        with bar, _evaluation_mode(self.model):
+            for cut in share:
+                pending |= self._forward([item.rows[0] for item in cut])
+                bar.update(len(cut))
+                if time.monotonic() - written > SECONDS_PER_SHARD:
+                    self.cache.write(pending)
+                    pending, written = {}, time.monotonic()
+        self.cache.write(pending)
+
+    @torch.no_grad()
+    def _forward(self, rows: list[int]) -> dict[bytes, np.ndarray]:
+        device = next(self.model.parameters()).device
+        batch = {
+            k: v.to(device) for k, v in self.responses.collate(rows, self.pad_token_id).items() if k != "ref_logps"
+        }
+        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            completions = completion_logps(self.model, batch)
+        values = completions.logps[completions.mask].float().cpu().numpy()
+        ends = np.cumsum(completions.length.cpu().numpy())[:-1]
+        return {self.keys[row]: logps for row, logps in zip(rows, np.split(values, ends), strict=True)}
+
+
+@contextmanager
+def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode inside, what it was before afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

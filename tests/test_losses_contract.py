@@ -1,0 +1,150 @@
+"""What every loss promises: the mask, the dtype, the shape, the reference, the label; and the table `LOSSES`."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from batches import CHOSEN, random_batch
+from bnf_align.losses import LOSSES, CompletionLogps, bnf_loss, eq4_value, sft
+
+
+def evaluate(name: str, completions: CompletionLogps, label: Tensor) -> Tensor:
+    """The loss of this name with its defaults; the first half of the batch is chosen for pairwise losses."""
+    spec = LOSSES[name]
+    if spec.pairwise:
+        return spec.function(*completions.halves())
+    return spec.function(completions, label, *[torch.tensor(0.3)] * spec.mismatched)
+
+
+def test_halves_are_the_chosen_and_the_rejected_in_the_order_of_their_pairs():
+    completions = random_batch().completions()
+    chosen, rejected = completions.halves()
+    for name in ("logps", "mask", "ref_logps"):
+        assert torch.equal(getattr(chosen, name), getattr(completions, name)[:4])
+        assert torch.equal(getattr(rejected, name), getattr(completions, name)[4:])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_stands_outside_the_mask_and_how_long_the_padding_is_changes_nothing(name):
+    batch = random_batch()
+    completions, label = batch.completions(), batch.label
+    expected = evaluate(name, completions, label)
+    for garbage, width in [(0.0, 0), (7.0, 3), (-1e30, 1), (1e30, 20)]:
+        padding, unscored = torch.full((8, width), garbage), torch.full_like(completions.logps, garbage)
+        logps, ref_logps = (
+            torch.cat([torch.where(batch.mask, values.detach(), filler), padding], 1)
+            for values, filler in [(completions.logps, unscored), (completions.ref_logps, -unscored)]
+        )
+        mask = torch.cat([batch.mask, torch.zeros_like(padding, dtype=torch.bool)], 1)
+        loss = evaluate(name, CompletionLogps(logps.requires_grad_(), mask, ref_logps), label)
+        torch.testing.assert_close(loss, expected, rtol=1e-13, atol=1e-13)
+        (gradient,) = torch.autograd.grad(loss.sum(), logps)
+        assert (gradient[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mask_shifted_by_one_changes_the_loss(name):
+    batch = random_batch()
+    shifted = batch._replace(mask=batch.mask.roll(1, dims=1)).completions()
+    difference = evaluate(name, shifted, batch.label) - evaluate(name, batch.completions(), batch.label)
+    assert difference.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_one_number_per_completion_or_pair_in_float64_or_at_least_float32(name):
+    batch = random_batch()
+    kept = batch.completions()
+    assert evaluate(name, kept, batch.label).dtype == torch.float64
+    assert evaluate(name, kept, batch.label).shape == ((4,) if LOSSES[name].pairwise else (8,))
+    for half in (torch.bfloat16, torch.float16):
+        raised = CompletionLogps(kept.logps.to(half), kept.mask, kept.ref_logps.to(half))
+        assert raised.logps.dtype == raised.ref_logps.dtype == torch.float32
+        assert evaluate(name, raised, batch.label).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_table_says_which_losses_need_the_reference(name):
+    batch = random_batch()
+    without = CompletionLogps(batch.completions().logps, batch.mask)
+    if LOSSES[name].reference:
+        with pytest.raises(ValueError, match="ref_logps"):
+            evaluate(name, without, batch.label)
+    else:
+        torch.testing.assert_close(
+            evaluate(name, without, batch.label), evaluate(name, batch.completions(), batch.label)
+        )
+
+
+def test_eq4_value_needs_the_reference():
+    with pytest.raises(ValueError, match="ref_logps"):
+        eq4_value(CompletionLogps(CHOSEN.logps, CHOSEN.mask), torch.tensor([True]), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("name", [name for name, spec in LOSSES.items() if not spec.pairwise])
+@pytest.mark.parametrize("label", [torch.tensor([1]), torch.tensor([-1]), torch.tensor([1.0])])
+def test_a_label_that_is_not_bool_is_refused(name, label):
+    """-1 is a truth in Python and a down in half of the data sets."""
+    with pytest.raises((ValueError, RuntimeError), match="bool"):
+        evaluate(name, CHOSEN, label)
+
+
+def test_a_mask_that_is_not_bool_is_refused():
+    with pytest.raises(ValueError, match=r"mask must be bool.*int64"):
+        CompletionLogps(CHOSEN.logps, CHOSEN.mask.long())
+
+
+@pytest.mark.parametrize("wrong", ["logps", "ref_logps"])
+def test_shapes_that_differ_are_refused_with_both_shapes(wrong):
+    values = {"logps": CHOSEN.logps, "ref_logps": CHOSEN.ref_logps, wrong: torch.zeros(1, 3)}
+    with pytest.raises(ValueError, match=rf"{wrong} has shape \(1, 3\), mask \(1, 2\)"):
+        CompletionLogps(mask=CHOSEN.mask, **values)
+
+
+def test_a_completion_without_a_scored_token_costs_nothing():
+    nothing = CompletionLogps(CHOSEN.logps, torch.zeros_like(CHOSEN.mask), CHOSEN.ref_logps)
+    assert bnf_loss(nothing, torch.tensor([True])).item() == 0
+    assert sft(nothing, torch.tensor([True])).item() == 0
+
+
+# ------------------------------------------------------------------------------------------------- the table
+
+
+def test_bnf_has_no_hyper_parameter_and_the_others_have_the_papers():
+    names = {name: set(spec.hyperparameters) for name, spec in LOSSES.items()}
+    assert names == {
+        "bnf": set(),
+        "nll_pll": {"per_token"},
+        "sft": set(),
+        "kto": {"beta", "desirable_weight", "undesirable_weight"},
+        "dpo": {"beta"},
+        "ipo": {"tau", "per_token"},
+        "rdpo": {"beta", "alpha"},
+        "simpo": {"beta", "gamma"},
+        "slic_hf": {"delta", "lam"},
+        "orpo": {"lam"},
+    }
+
+
+def test_a_hyper_parameter_that_a_loss_does_not_take_is_named_with_those_it_takes():
+    LOSSES["rdpo"].check("rdpo", {"alpha": 0.2})
+    with pytest.raises(ValueError, match="rdpo takes beta, alpha; loss_kwargs has aplha, tau"):
+        LOSSES["rdpo"].check("rdpo", {"tau": 1, "beta": 0.1, "aplha": 0.2})
+    with pytest.raises(ValueError, match="bnf takes no hyper-parameter; loss_kwargs has beta"):
+        LOSSES["bnf"].check("bnf", {"beta": 0.1})
+
+
+def test_only_sft_takes_thumbs_up_alone_and_only_kto_needs_mismatched_completions():
+    assert [name for name, spec in LOSSES.items() if spec.preferred_only] == ["sft"]
+    assert [name for name, spec in LOSSES.items() if spec.mismatched] == ["kto"]
+    assert {name for name, spec in LOSSES.items() if spec.pairwise} == {
+        "dpo", "ipo", "rdpo", "simpo", "slic_hf", "orpo"
+    }  # fmt: skip
+
+
+def test_the_losses_can_be_imported_from_the_package():
+    import bnf_align
+    from bnf_align import losses
+
+    objectives = ["bnf_loss", "nll_pll", "sft", "kto", "dpo", "ipo", "rdpo", "simpo", "slic_hf", "orpo"]
+    for name in ["CompletionLogps", "LOSSES", "LossSpec", "bnf_weights", "eq4_value", *objectives]:
+        assert getattr(bnf_align, name) is getattr(losses, name)

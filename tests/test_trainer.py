@@ -1,0 +1,410 @@
+"""The trainer: the gradient is the paper's, and neither memory, nor keys, nor a kill changes a run."""
+
+import json
+import math
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from bnf_align import LOSSES, BadInput, BNFConfig, BNFTrainer, PreferenceConfig
+from reference.eq4 import eq4_loss
+from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
+from tiny_models import plain_tokenizer
+from tiny_nets import tiny_llama
+
+EVERY_LOSS = sorted(LOSSES)
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+
+
+def final_weights(trainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+
+
+def bitwise_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ------------------------------------------------------------------------------------------------ the gradient
+
+
+def literal_gradient(rows, scale=0.05):
+    """The gradient of Eq. 4 over the whole vocabulary, row by row, from the rows' text alone."""
+    from tiny_nets import perturbed
+
+    tokenizer = plain_tokenizer()
+    reference, policy = tiny_llama(len(tokenizer)), perturbed(tiny_llama(len(tokenizer)), scale)
+    for row in rows:
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        ids = torch.tensor([tokenizer(row["prompt"] + row["completion"] + tokenizer.eos_token)["input_ids"]])
+        with torch.no_grad():
+            ref_logits = reference(input_ids=ids).logits[:, :-1]
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        mask[:, len(prompt) :] = True
+        logits = policy(input_ids=ids).logits[:, :-1]
+        label = torch.tensor([row["label"]])
+        (eq4_loss(logits, ref_logits, ids[:, 1:], mask[:, 1:], label).sum() / len(rows)).backward()
+    return {name: p.grad for name, p in policy.named_parameters()}
+
+
+@pytest.mark.golden
+def test_the_gradient_of_a_bnf_step_is_that_of_the_literal_eq_4_on_the_rows_text(tmp_path):
+    rows = singles(6)
+    actual = first_gradient(perturb(make_trainer(tmp_path, rows)))
+    assert relative_difference(actual, literal_gradient(rows)) < 1e-5
+
+
+@pytest.mark.golden
+def test_a_label_turned_over_or_a_row_left_out_is_another_gradient(tmp_path):
+    rows = singles(6)
+    expected = literal_gradient(rows)
+    turned = [{**row, "label": not row["label"]} if i == 2 else row for i, row in enumerate(rows)]
+    assert relative_difference(first_gradient(perturb(make_trainer(tmp_path, turned))), expected) > 0.05
+    assert relative_difference(first_gradient(perturb(make_trainer(tmp_path, rows[1:]))), expected) > 0.05
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("loss_type", EVERY_LOSS)
+def test_the_gradient_does_not_depend_on_how_memory_cuts_the_step(tmp_path, loss_type):
+    rows = pairs(8) if LOSSES[loss_type].pairwise else pairs(4) + singles(8)
+    expected = None
+    for budget, least in ((10**6, 1), (160, 2), (2, 8)):
+        trainer = perturb(make_trainer(tmp_path, rows, loss_type=loss_type, max_tokens_per_micro_batch=budget))
+        micro_batches = len(trainer.train_dataset.__getitems__(range(len(trainer.train_dataset))).micro_batches)
+        assert micro_batches == 1 if least == 1 else micro_batches >= least
+        gradient = first_gradient(trainer)
+        expected = expected or gradient
+        assert relative_difference(gradient, expected) < 1e-5
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(("per_device", "accumulation"), [(16, 1), (4, 4), (1, 16)])
+def test_trl_keys_give_the_same_gradient_as_their_product(tmp_path, per_device, accumulation):
+    rows = singles(16)
+    expected = first_gradient(perturb(make_trainer(tmp_path, rows, batch_size=16)))
+    trainer = make_trainer(
+        tmp_path,
+        rows,
+        batch_size=None,
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=accumulation,
+    )
+    assert relative_difference(first_gradient(perturb(trainer)), expected) < 1e-5
+
+
+@pytest.mark.golden
+def test_the_mean_of_micro_batch_means_would_be_another_gradient(tmp_path):
+    """A control: what a trainer does that averages over micro-batches of unequal size must not pass for ours."""
+    rows = singles(16)
+    trainer = perturb(make_trainer(tmp_path, rows, max_tokens_per_micro_batch=160))
+    expected = first_gradient(perturb(make_trainer(tmp_path, rows)))
+
+    step = trainer.train_dataset.__getitems__(range(len(rows)))
+    assert len({len(batch["label"]) for batch in step.micro_batches}) > 1
+    trainer.model.zero_grad()
+    for batch in step.micro_batches:
+        (trainer.compute_loss(trainer.model, batch) / len(batch["label"]) / len(step.micro_batches)).backward()
+    naive = {name: p.grad for name, p in trainer.model.named_parameters()}
+    assert relative_difference(naive, expected) > 0.01
+
+
+@pytest.mark.golden
+def test_pairs_and_the_same_responses_as_singles_have_one_gradient(tmp_path):
+    rows = pairs(8)
+    unpaired = [
+        {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+        for row in rows
+        for side in ("chosen", "rejected")
+    ]
+    expected = first_gradient(perturb(make_trainer(tmp_path, rows)))
+    assert relative_difference(first_gradient(perturb(make_trainer(tmp_path, unpaired))), expected) < 1e-6
+
+
+@pytest.mark.golden
+def test_kto_compares_with_the_mean_over_the_whole_step(tmp_path):
+    """z0 must not depend on the cut; one that is a mean per micro-batch gives another loss."""
+    losses = []
+    for budget in (10**6, 60):
+        trainer = perturb(
+            make_trainer(tmp_path, singles(12), loss_type="kto", max_tokens_per_micro_batch=budget), scale=0.3
+        )
+        trainer.train()
+        losses.append((trainer.state.log_history[0]["loss"], trainer.state.log_history[0]["kl"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][1] > 0
+
+
+# ---------------------------------------------------------------------------------------------- step 0 and logs
+
+
+def test_mean_weight_is_1_before_anything_has_moved(tmp_path):
+    trainer = make_trainer(tmp_path, pairs(8) + singles(8), max_tokens_per_micro_batch=100)
+    trainer.train()
+    first = trainer.state.log_history[0]
+    assert first["bnf/weight"] == pytest.approx(1, abs=1e-5)
+    assert first["bnf/weight/chosen"] == pytest.approx(1, abs=1e-5)
+    assert first["bnf/weight/rejected"] == pytest.approx(1, abs=1e-5)
+    assert first["bnf/shift/chosen"] == pytest.approx(0, abs=1e-6)
+    assert first["bnf/saturated"] == 0
+
+
+def test_logged_metrics_are_the_means_of_the_rows(tmp_path):
+    rows = [
+        {"prompt": "a", "completion": "bc", "label": True},
+        {"prompt": "a", "completion": "bcde", "label": True},
+        {"prompt": "a", "completion": "b", "label": False},
+    ]
+    trainer = perturb(make_trainer(tmp_path, rows))
+    tokenizer, expected = plain_tokenizer(), {"chosen": [], "rejected": []}
+    with torch.no_grad():
+        for row in rows:
+            ids = torch.tensor([tokenizer(row["prompt"] + row["completion"] + tokenizer.eos_token)["input_ids"]])
+            logps = trainer.model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+            expected["chosen" if row["label"] else "rejected"].append(logps[range(ids.shape[1] - 1), ids[0, 1:]])
+    trainer.train()
+    log = trainer.state.log_history[0]
+    for side, logps in expected.items():
+        assert log[f"logps/{side}"] == pytest.approx(sum(float(x.sum()) for x in logps) / len(logps), rel=1e-5)
+        assert log[f"bnf/length/{side}"] == sum(len(x) for x in logps) / len(logps)
+        assert log[f"bnf/end_probability/{side}"] == pytest.approx(
+            sum(float(x[-1].exp()) for x in logps) / len(logps), rel=1e-5
+        )
+    assert log["rewards/margins"] == pytest.approx(log["rewards/chosen"] - log["rewards/rejected"])
+
+
+@pytest.mark.parametrize("loss_type", EVERY_LOSS)
+def test_every_loss_trains_evaluates_and_logs_finite_numbers(tmp_path, loss_type):
+    trainer = make_trainer(tmp_path, pairs(8), loss_type=loss_type, eval_rows=pairs(5), batch_size=4, max_steps=3)
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert all(math.isfinite(v) for line in trainer.state.log_history for v in line.values())
+    assert {"eval_loss", "eval_logps/chosen"} <= metrics.keys()
+    assert ("eval_bnf/weight" in metrics) == LOSSES[loss_type].reference
+    assert ("eval_rewards/accuracies" in metrics) == (LOSSES[loss_type].pairwise and LOSSES[loss_type].reference)
+
+
+def test_training_lowers_the_loss_and_parts_chosen_from_rejected(tmp_path):
+    trainer = make_trainer(tmp_path, pairs(8), max_steps=20, learning_rate=0.05, eval_rows=pairs(8))
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_logps/chosen"] > before["eval_logps/chosen"]
+    assert after["eval_logps/rejected"] < before["eval_logps/rejected"]
+
+
+# -------------------------------------------------------------------------------------------------- evaluation
+
+
+@pytest.mark.parametrize("loss_type", EVERY_LOSS)
+def test_evaluation_does_not_depend_on_the_cut(tmp_path, loss_type):
+    results = []
+    for budget in (10**6, 120, 2):
+        options = {"max_tokens_per_micro_batch": budget, "per_device_eval_batch_size": budget % 7 + 1}
+        trainer = make_trainer(tmp_path, pairs(4), eval_rows=pairs(13), loss_type=loss_type, **options)
+        results.append(perturb(trainer).evaluate())
+    speed = ("runtime", "per_second", "preparation_time")
+    for name in results[0]:
+        if not name.endswith(speed):
+            assert results[1][name] == pytest.approx(results[0][name], rel=1e-5, abs=1e-7), name
+            assert results[2][name] == pytest.approx(results[0][name], rel=1e-5, abs=1e-7), name
+
+
+def test_eq4_value_is_logged_on_request_and_equals_the_literal_one(tmp_path):
+    rows = singles(5)
+    trainer = perturb(make_trainer(tmp_path, rows, eval_rows=rows, log_eq4_value=True))
+    tokenizer, reference, total = plain_tokenizer(), tiny_llama(len(plain_tokenizer())), 0.0
+    with torch.no_grad():
+        for row in rows:
+            prompt = tokenizer(row["prompt"])["input_ids"]
+            ids = torch.tensor([tokenizer(row["prompt"] + row["completion"] + tokenizer.eos_token)["input_ids"]])
+            mask = torch.zeros_like(ids, dtype=torch.bool)
+            mask[:, len(prompt) :] = True
+            logits = [model(input_ids=ids).logits[:, :-1] for model in (trainer.model, reference)]
+            total += float(eq4_loss(*logits, ids[:, 1:], mask[:, 1:], torch.tensor([row["label"]])))
+    assert trainer.evaluate()["eval_bnf/eq4_loss"] == pytest.approx(total / len(rows), rel=1e-5)
+
+
+def test_rows_given_after_the_reference_was_made_are_refused(tmp_path):
+    trainer = make_trainer(tmp_path, pairs(4))
+    with pytest.raises(ValueError, match="reference is the model before training"):
+        trainer.evaluate(pairs(3))
+
+
+def test_several_evaluation_sets_are_reported_by_name(tmp_path):
+    trainer = make_trainer(tmp_path, pairs(4), eval_rows={"easy": pairs(3), "hard": singles(4)})
+    assert {"eval_easy_loss", "eval_hard_loss"} <= trainer.evaluate().keys()
+
+
+# ------------------------------------------------------------------------------------------------------ resume
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("steps_before", [2, 3, 5])
+def test_a_resumed_run_ends_bitwise_where_the_uninterrupted_one_does(tmp_path, lora, steps_before):
+    options = {
+        "batch_size": 4,
+        "max_steps": -1,
+        "num_train_epochs": 2,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "optim": "adamw_torch",
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "learning_rate": 1e-3,
+    }
+
+    def trainer():
+        config = {"peft_config": LoraConfig(**LORA, lora_dropout=0.1)} if lora else {}
+        return make_trainer(tmp_path, singles(14), **options, **config)
+
+    whole = trainer()
+    whole.train()
+    assert whole.state.global_step == 8
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{steps_before}"))
+    assert resumed.state.global_step == 8
+    assert bitwise_equal(final_weights(whole), final_weights(resumed))
+
+
+# --------------------------------------------------------------------------------------------------- adapters
+
+
+def test_a_fresh_adapter_trains_only_itself_against_the_base(tmp_path):
+    trainer = make_trainer(tmp_path, singles(8), peft_config=LoraConfig(**LORA), max_steps=2)
+    base = {n: p.clone() for n, p in trainer.model.named_parameters() if "lora_" not in n}
+    trainer.train()
+    assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
+    assert all(torch.equal(p, base[n]) for n, p in trainer.model.named_parameters() if n in base)
+    assert any(p.abs().sum() > 0 for n, p in trainer.model.named_parameters() if "lora_B" in n)
+
+
+def test_learning_rates_differ_for_all_weights_and_for_adapters(tmp_path):
+    assert make_trainer(tmp_path, pairs(4), learning_rate=None).args.learning_rate == 1e-6
+    adapted = make_trainer(tmp_path, pairs(4), learning_rate=None, peft_config=LoraConfig(**LORA))
+    assert adapted.args.learning_rate == 1e-5
+
+
+def test_gradient_checkpointing_changes_no_gradient(tmp_path):
+    for config in ({}, {"peft_config": LoraConfig(**LORA)}):
+        plain = first_gradient(perturb(make_trainer(tmp_path, singles(6), **config)))
+        checkpointed = make_trainer(tmp_path, singles(6), gradient_checkpointing=True, **config)
+        assert relative_difference(first_gradient(perturb(checkpointed)), plain) < 1e-5
+
+
+def test_dropout_is_off_unless_asked_for(tmp_path):
+    model = tiny_llama(len(plain_tokenizer()), attention_dropout=0.3)
+    trainer = make_trainer(tmp_path, singles(6), model=model)
+    trainer.train()
+    assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
+    kept = make_trainer(tmp_path, singles(6), model=tiny_llama(258, attention_dropout=0.3), disable_dropout=False)
+    kept.train()
+    assert kept.state.log_history[0]["bnf/weight"] < 0.99
+
+
+# ---------------------------------------------------------------------------------------------- configuration
+
+
+def test_bnf_has_no_loss_hyper_parameter():
+    with pytest.raises(TypeError):
+        BNFConfig(output_dir="out", loss_kwargs={"beta": 0.1})
+    with pytest.raises(TypeError):
+        BNFConfig(output_dir="out", beta=0.1)
+    with pytest.raises(BadInput, match="bnf takes no hyper-parameter; loss_kwargs has beta"):
+        PreferenceConfig(output_dir="out", loss_kwargs={"beta": 0.1})
+
+
+def test_bnf_trainer_refuses_the_settings_of_another_loss():
+    with pytest.raises(BadInput, match="BNFTrainer trains with bnf, args say dpo"):
+        BNFTrainer(tiny_llama(), PreferenceConfig(output_dir="out", loss_type="dpo"), train_dataset=pairs(2))
+
+
+def test_loss_kwargs_are_read_from_json_and_checked_against_the_signature():
+    config = PreferenceConfig(output_dir="out", loss_type="simpo", loss_kwargs='{"beta": 10, "gamma": 3}')
+    assert config.hyperparameters == {"beta": 10, "gamma": 3}
+    with pytest.raises(BadInput, match="simpo takes beta, gamma; loss_kwargs has tau"):
+        PreferenceConfig(output_dir="out", loss_type="simpo", loss_kwargs={"tau": 1})
+
+
+def test_loss_kwargs_reach_the_loss(tmp_path):
+    losses = []
+    for beta in (0.1, 1.0):
+        trainer = perturb(make_trainer(tmp_path, pairs(4), loss_type="dpo", loss_kwargs={"beta": beta}))
+        trainer.train()
+        losses.append(trainer.state.log_history[0])
+    assert losses[0]["loss"] != losses[1]["loss"]
+    assert losses[1]["rewards/chosen"] == pytest.approx(10 * losses[0]["rewards/chosen"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fp16", True),
+        ("deepspeed", "ds.json"),
+        ("auto_find_batch_size", True),
+        ("label_smoothing_factor", 0.1),
+        ("neftune_noise_alpha", 5.0),
+        ("train_sampling_strategy", "group_by_length"),
+        ("loss_type", "ppo"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(name, value):
+    with pytest.raises(BadInput, match=name):
+        PreferenceConfig(output_dir="out", **{name: value})
+
+
+def test_streaming_data_vision_float16_and_router_losses_are_refused(tmp_path):
+    import datasets
+
+    with pytest.raises(BadInput, match="Streaming"):
+        make_trainer(tmp_path, datasets.Dataset.from_list(pairs(4)).to_iterable_dataset(), batch_size=2)
+    with pytest.raises(BadInput, match="float16"):
+        make_trainer(tmp_path, pairs(4), model=tiny_llama(258).half())
+    routed = tiny_llama(258)
+    routed.config.output_router_logits = True
+    with pytest.raises(BadInput, match="router loss"):
+        make_trainer(tmp_path, pairs(4), model=routed)
+    seeing = tiny_llama(258)
+    seeing.config.vision_config = {}
+    with pytest.raises(BadInput, match="vision"):
+        make_trainer(tmp_path, pairs(4), model=seeing)
+
+
+def test_adapters_on_the_head_and_prompt_learning_are_refused(tmp_path):
+    from peft import PromptTuningConfig
+
+    with pytest.raises(BadInput, match="output head"):
+        make_trainer(tmp_path, pairs(4), peft_config=LoraConfig(**{**LORA, "target_modules": ["lm_head"]}))
+    with pytest.raises(BadInput, match="virtual tokens"):
+        make_trainer(tmp_path, pairs(4), peft_config=PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+
+
+def test_a_max_length_beyond_the_model_is_said(tmp_path, caplog):
+    make_trainer(tmp_path, pairs(4), max_length=4096)
+    assert "max_length 4096 is above the 512 positions" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------- what a run leaves
+
+
+def test_run_json_and_the_model_card_say_what_the_run_did(tmp_path):
+    rows = [*pairs(6), {"prompt": "p", "chosen": "same", "rejected": "same"}, *singles(3)]
+    trainer = make_trainer(tmp_path, rows, eval_rows=pairs(2), batch_size=3, max_steps=2)
+    trainer.train()
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    train = run["data"]["train"]
+    assert (train["rows"], train["pairs"], train["ups"] + train["downs"]) == (10, 6, 3)
+    assert sum(train["dropped"].values()) == 1
+    scored = sum(steps.responses.masks.sum() for steps in trainer.prepared.steps.values())
+    assert run["reference"]["computed_tokens"] + run["reference"]["cached_tokens"] == scored
+    assert run["metrics"]["loss"] == trainer.state.log_history[1]["loss"]
+    assert run["tokens_per_second"] > 0
+    assert run["train_seconds"] > 0
+    assert run["peak_memory_bytes"] > 2**20
+    assert {"bnf-align", "torch", "transformers"} <= run["versions"].keys()
+    assert run["arguments"]["loss_type"] == run["loss_type"] == "bnf"
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert run["reference"]["namespace"] in card
+    assert "6 pairs" in card
+    assert "seed 42" in card
