@@ -14,7 +14,6 @@ from peft import PeftConfig
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
 from bnf_align.data.read import iter_rows
-from bnf_align.data.rows import split_by_prompt
 from bnf_align.records import BadInput
 from bnf_align.training.config import PreferenceConfig
 
@@ -30,10 +29,6 @@ class DataArguments:
     dataset_test_split: str | None = field(default=None, metadata={"help": "Split to evaluate on."})
     eval_dataset_name: str | None = field(
         default=None, metadata={"help": "A file, folder or hub name of its own to evaluate on."}
-    )
-    eval_fraction: float = field(
-        default=0.0,
-        metadata={"help": "Share of the prompts to keep out of training and evaluate on, with their rows."},
     )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code that comes with the model. Only for models that you trust."}
@@ -78,24 +73,20 @@ def _split_config(argument: str) -> list[str]:
 
 
 def load_rows(data: DataArguments, config: PreferenceConfig) -> tuple[list[Any], list[Any] | None]:
-    """Training and evaluation rows; None where nothing is to be evaluated on.
+    """Training and evaluation rows; None where the evaluation rows are not given on their own.
 
     Raises:
-        BadInput: If evaluation is asked for in two ways, or by its schedule alone.
+        BadInput: If an evaluation schedule is set and there is nothing to evaluate on.
     """
     assert data.dataset_name is not None
-    asked = [data.eval_dataset_name, data.dataset_test_split, data.eval_fraction or None]
-    if sum(way is not None for way in asked) > 1 and not (data.eval_dataset_name and data.dataset_test_split):
-        raise BadInput("Give one of --eval_dataset_name, --dataset_test_split and --eval_fraction, not several.")
-    if config.eval_strategy != "no" and not any(asked):
+    own = data.eval_dataset_name or data.dataset_test_split
+    if config.eval_strategy != "no" and not own and not config.eval_fraction:
         raise BadInput("--eval_strategy needs rows to evaluate on: give --eval_fraction 0.05, for example.")
     rows = list(iter_rows(data.dataset_name, data.dataset_train_split))
-    if data.eval_fraction:
-        return split_by_prompt(rows, data.eval_fraction)
-    if data.eval_dataset_name or data.dataset_test_split:
-        source = data.eval_dataset_name or data.dataset_name
-        return rows, list(iter_rows(source, data.dataset_test_split or data.dataset_train_split))
-    return rows, None
+    if not own:
+        return rows, None
+    source = data.eval_dataset_name or data.dataset_name
+    return rows, list(iter_rows(source, data.dataset_test_split or data.dataset_train_split))
 
 
 def model_kwargs(model: ModelConfig, data: DataArguments) -> dict[str, Any]:

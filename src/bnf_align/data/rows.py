@@ -167,7 +167,8 @@ def _without_conflicts(rows: list[PreferenceRow], rule: str, report: DataReport)
     if rule == "keep":
         report.warnings.append(f"{counts}: kept, as --conflicting_labels keep says, and they cancel each other")
         return rows
-    report.notes.append(f"{counts}: {rule} (--conflicting_labels drop|majority|keep)")
+    left = {"drop": "none of them is kept", "majority": "the more frequent label is kept"}[rule]
+    report.notes.append(f"{counts}: {left} (--conflicting_labels drop|majority|keep)")
     lost = {id(row) for row in rows if "label" in row and _loses(row["label"], torn.get(_answer_key(row)), rule)}
     for row in rows:
         if id(row) in lost:

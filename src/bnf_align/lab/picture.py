@@ -40,8 +40,9 @@ def draw(path: Path, history: Sequence[Mapping[str, Any]], measures: Mapping[str
 
 def _sides(axes: Axes, history: Sequence[Mapping[str, Any]], name: str, label: str) -> None:
     for side, word, color in (("chosen", "right answers", UP), ("rejected", "wrong answers", DOWN)):
-        points = [(line["step"], line[f"{name}/{side}"]) for line in history if f"{name}/{side}" in line]
-        axes.plot(*zip(*points, strict=True), color=color, label=word)
+        lines = [line for line in history if f"{name}/{side}" in line]
+        steps, values = [line["step"] for line in lines], [line[f"{name}/{side}"] for line in lines]
+        axes.plot(steps, values, color=color, label=word)
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)
 

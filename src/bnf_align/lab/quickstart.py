@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from bnf_align.lab.measure import compare
@@ -45,15 +46,20 @@ def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None)
         `after` and `change`, each with a 95 % interval over prompts), `table` and `conclusion` as text, the data
         counts, the reference cache's work, the trainer's `history` and the `seconds` of each phase.
     """
-    out, settings, seconds = Path(out), settings or Settings(), dict[str, float]()
+    with _one_core_left_free():
+        result = _run(Path(out), seed, settings or Settings())
+    write_json(Path(out) / "quickstart.json", result)
+    return result
+
+
+def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
     held_out = {s.name: draw_prompts(s, settings.eval_prompts, f"evaluation {s.name} {seed}") for s in (MATH, SORT)}
     with _timed("1/5 base: fine-tuning on demonstrations with slips", seconds, "base"):
         base, reused = base_model(out / f"base-{seed}", seed, settings, held_out)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base)
-    with _timed(
-        f"2/5 feedback: {settings.samples} answers to each of {settings.prompts} prompts", seconds, "feedback"
-    ):
+    with _timed(f"2/5 feedback: {settings.prompts} prompts, {settings.samples} answers to each", seconds, "feedback"):
         prompts = draw_prompts(MATH, settings.prompts, f"preferences {seed}", avoid=set(held_out[MATH.name]))
         rows = answers_with_thumbs(model, tokenizer, MATH, prompts, settings.samples, seed)
         _write_rows(out / "preferences.jsonl", rows)
@@ -81,7 +87,6 @@ def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None)
         "history": trainer.state.log_history,
     }
     draw(out / "quickstart.png", trainer.state.log_history, measures, title=_title(result))
-    write_json(out / "quickstart.json", result)
     return result
 
 
@@ -123,6 +128,18 @@ def _title(result: Mapping[str, Any]) -> str:
     counts, settings = result["preferences"], result["settings"]
     thumbs = f"{counts['ups']:,} thumbs up, {counts['downs']:,} down"
     return f"BNF on a tiny model's own answers: {thumbs}, {settings['steps']} steps, seed {result['seed']}"
+
+
+@contextmanager
+def _one_core_left_free() -> Iterator[None]:
+    # A thread that shares its core makes all others wait: beside one busy program on two cores a step of this model
+    # takes two threads twice the time of one thread. Above four there is nothing to gain at this size.
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(4, before - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -53,7 +53,8 @@ def conclusion(measures: Mapping[str, Change], prompts: int) -> str:
         verdict = "BNF lowered the accuracy of sampled math answers"
     else:
         verdict = "no effect of BNF on sampled math answers can be told from chance"
-    excluded = "excludes" if tax.low > -TOLERATED_TAX else "does not exclude"
+    # Where all of n prompts agree the bootstrap sees no spread, yet up to 3 in n may differ (the rule of three).
+    excluded = "excludes" if tax.low > -TOLERATED_TAX and prompts * TOLERATED_TAX > 3 else "does not exclude"
     sentence = (
         f"On {prompts:,} fresh prompts {verdict}: {_points(gain)}; sort, the skill without feedback, changed by "
         f"{_points(tax)}, which {excluded} a loss of {100 * TOLERATED_TAX:.0f} points"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bnf_align.records import DataReport, write_json
+from bnf_align.training.health import verdict
 
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer
@@ -56,6 +57,16 @@ class RunRecord:
         self.tokens = int(self.trainer.accelerator.reduce(seen))
         self.write()
 
+    def metrics(self) -> dict[str, float]:
+        """The last value of everything that was logged."""
+        return {name: value for line in self.trainer.state.log_history for name, value in line.items()}
+
+    def verdict(self) -> str:
+        """The run in plain words, from its evaluation where there was one."""
+        metrics = self.metrics()
+        evaluation = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
+        return verdict(evaluation or metrics)
+
     def as_dict(self) -> dict[str, Any]:
         """The contents of `run.json`."""
         trainer = self.trainer
@@ -68,7 +79,8 @@ class RunRecord:
             "devices": trainer.args.world_size,
             "data": {name: report.as_dict() for name, report in trainer.prepared.reports.items()},
             "reference": reference.as_dict() if reference else None,
-            "metrics": {name: value for line in trainer.state.log_history for name, value in line.items()},
+            "metrics": self.metrics(),
+            "verdict": self.verdict(),
             "train_seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
             "peak_memory_bytes": peak_memory(),
@@ -77,7 +89,7 @@ class RunRecord:
         }
 
     def write(self) -> None:
-        """Write both files, on the main process; `metrics` holds the last value of everything that was logged."""
+        """Write both files, on the main process."""
         if not self.trainer.is_world_process_zero():
             return
         record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
@@ -114,6 +126,8 @@ Trained by bnf-align from `{record["model"]}`, the reference of the loss.
 ```
 
 ## Last logged metrics
+
+{record["verdict"]}
 
 | metric | value |
 |---|---|

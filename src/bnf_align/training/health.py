@@ -96,3 +96,26 @@ def _last(mask: Tensor) -> Tensor:
     """(B,) position of the last scored token; 0 where none is."""
     positions = torch.arange(mask.shape[1], device=mask.device)
     return (mask * positions).amax(-1)
+
+
+def verdict(metrics: dict[str, float]) -> str:
+    """A run in plain words, from the metrics of its last evaluation, or of its last log line.
+
+    Says what moved and by how much, and names what users ask about: preferred answers that fall with the others, and
+    tokens that have left the training. The thresholds are rules of thumb, not tests.
+    """
+    up, down = metrics.get("bnf/shift/chosen"), metrics.get("bnf/shift/rejected")
+    saturated = metrics.get("bnf/saturated", 0.0)
+    if up is None and down is None:
+        return "No reference was used, so there is no shift to judge."
+    moved = [f"{name} {shift:+.4f}" for name, shift in (("ups", up), ("downs", down)) if shift is not None]
+    text = f"Log-probability per token against the reference: {', '.join(moved)}. "
+    if up is not None and up < -0.01:
+        text += "Ups have fallen too: answers you like became less likely. A smaller learning rate keeps them up. "
+    elif up is not None and down is not None and up - down < 0.001:
+        text += "Ups and downs have hardly parted: train longer, or with a larger learning rate. "
+    elif up is not None and down is not None:
+        text += "Ups and downs have parted and ups are not lost: healthy. "
+    if saturated > 0.2:
+        text += f"{saturated:.0%} of tokens have all but left the training (weight below {SATURATED}). "
+    return text.strip()

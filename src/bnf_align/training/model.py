@@ -38,21 +38,30 @@ def load_model(path: str, **kwargs: Any) -> PreTrainedModel | PeftModel:
     return AutoModelForCausalLM.from_pretrained(path, **kwargs)
 
 
-def load_tokenizer(
-    given: PreTrainedTokenizerBase | None, model: PreTrainedModel, config: PreferenceConfig
+def configured_tokenizer(
+    source: str | PreTrainedTokenizerBase, chat_template_path: str | None = None, eos_token: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """`given`, or the one that belongs to the model, with the chat template and end token that `config` asks for."""
-    tokenizer = given or AutoTokenizer.from_pretrained(model.config._name_or_path)
+    """A tokenizer with the chat template and end token asked for, and with a padding token.
+
+    Args:
+        source: The tokenizer, or the folder or hub name of one.
+        chat_template_path: See `read_chat_template`.
+        eos_token: A token of the vocabulary.
+
+    Raises:
+        BadInput: If it is no text tokenizer, or what is asked for is not there.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(source) if isinstance(source, str) else source
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise BadInput(
             f"processing_class is a {type(tokenizer).__name__}: vision and audio are not supported, text is."
         )
-    if config.chat_template_path:
-        tokenizer.chat_template = read_chat_template(config.chat_template_path)
-    if config.eos_token:
-        if tokenizer.convert_tokens_to_ids(config.eos_token) in (None, tokenizer.unk_token_id):
-            raise BadInput(f"--eos_token {config.eos_token!r} is not a token of this tokenizer.")
-        tokenizer.eos_token = config.eos_token
+    if chat_template_path:
+        tokenizer.chat_template = read_chat_template(chat_template_path)
+    if eos_token:
+        if tokenizer.convert_tokens_to_ids(eos_token) in (None, tokenizer.unk_token_id):
+            raise BadInput(f"--eos_token {eos_token!r} is not a token of this tokenizer.")
+        tokenizer.eos_token = eos_token
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -131,5 +140,6 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, config: Prefere
     if isinstance(adapted.get_base_model().get_output_embeddings(), BaseTunerLayer):
         raise BadInput("An adapter on the output head is not supported. Leave lm_head out of --lora_target_modules.")
     if config.gradient_checkpointing:
-        model.enable_input_require_grads()  # else nothing below the first adapter asks for a gradient
+        # Else nothing below the first adapter asks for a gradient, and checkpointing would compute none.
+        model.enable_input_require_grads()  # type: ignore[operator]
     return adapted

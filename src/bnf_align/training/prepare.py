@@ -15,9 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bnf_align.data.batching import StepDataset
 from bnf_align.data.pairing import for_pairs, for_ups, mismatched, units
 from bnf_align.data.responses import Responses
-from bnf_align.data.rows import preference_rows
+from bnf_align.data.rows import preference_rows, split_by_prompt
 from bnf_align.data.tokenize import show_tokens, tokenize_rows
-from bnf_align.records import DataReport
+from bnf_align.records import BadInput, DataReport, PreferenceRow
 from bnf_align.training.config import PreferenceConfig, assignments
 from bnf_align.training.reference import ReferenceReport, add_ref_logps
 
@@ -48,15 +48,19 @@ def prepare(
     """
     prepared = PreparedData()
     parts: dict[str, datasets.Dataset] = {}
-    for name, rows in sources.items():
-        parts[name], prepared.reports[name] = tokenized(name, rows, tokenizer, config)
+    checked = {name: checked_rows(name, rows, config) for name, rows in sources.items()}
+    if config.eval_fraction and "train" in checked:
+        checked |= _held_out(checked, config.eval_fraction)
+    for name, (rows, report) in checked.items():
+        parts[name] = tokenized(rows, report, tokenizer, config)
+        prepared.reports[name] = report
         if config.loss.mismatched:
             parts[f"{name} mismatched"] = mismatched(parts[name], config.max_length)
     if config.show_tokens and "train" in parts:
         _say(show_tokens(parts["train"], tokenizer, config.show_tokens))
     if config.loss.reference and parts:
         parts, prepared.reference = _with_reference(parts, model, tokenizer, config)
-    for name in sources:
+    for name in checked:
         others = parts.get(f"{name} mismatched")
         prepared.steps[name] = StepDataset(
             Responses(parts[name]),
@@ -71,11 +75,9 @@ def prepare(
     return prepared
 
 
-def tokenized(
-    name: str, rows: Rows, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig
-) -> tuple[datasets.Dataset, DataReport]:
-    """Check, tokenise and truncate the rows called `name`, keep what the loss can use, and say what was not."""
-    checked, report = preference_rows(
+def checked_rows(name: str, rows: Rows, config: PreferenceConfig) -> tuple[list[PreferenceRow], DataReport]:
+    """Check the rows called `name` under the column, label and role names that `config` gives."""
+    return preference_rows(
         rows,
         source=f"{name} rows",
         column_map=assignments("map", config.map),
@@ -83,15 +85,34 @@ def tokenized(
         role_map=assignments("role_map", config.role_map),
         conflicting_labels=config.conflicting_labels,
     )
+
+
+Checked = dict[str, tuple[list[PreferenceRow], DataReport]]
+
+
+def _held_out(checked: Checked, fraction: float) -> Checked:
+    """Training rows without those of the held-out prompts, and these as evaluation rows."""
+    if "eval" in checked:
+        raise BadInput("--eval_fraction holds training rows out, but evaluation rows are given too: leave one away.")
+    rows, report = checked["train"]
+    kept, held = split_by_prompt(rows, fraction)
+    report.notes.append(f"{len(held):,} rows are held out for evaluation, with all rows of their prompts")
+    return {"train": (kept, report), "eval": (held, DataReport("eval rows", rows=len(held)))}
+
+
+def tokenized(
+    rows: list[PreferenceRow], report: DataReport, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig
+) -> datasets.Dataset:
+    """Tokenise and truncate checked rows, keep what the loss can use, and say what was not."""
     responses = tokenize_rows(
-        checked, tokenizer, report, max_length=config.max_length, merge_system_prompt=config.merge_system_prompt
+        rows, tokenizer, report, max_length=config.max_length, merge_system_prompt=config.merge_system_prompt
     )
     if config.loss.pairwise:
         responses = for_pairs(responses, report)
     elif config.loss.preferred_only:
         responses = for_ups(responses, report)
     _say("\n".join(report.lines()))
-    return responses, report
+    return responses
 
 
 def _with_reference(

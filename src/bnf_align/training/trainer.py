@@ -16,6 +16,7 @@ import torch
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from bnf_align.data.batching import Step, StepDataset, StepLoader, StepSampler
@@ -28,13 +29,14 @@ from bnf_align.training.config import LEARNING_RATE, LORA_LEARNING_RATE, BNFConf
 from bnf_align.training.health import Tally
 from bnf_align.training.model import (
     add_adapter,
+    configured_tokenizer,
     disable_dropout,
     load_model,
-    load_tokenizer,
     prepare_quantised,
     refuse_unsupported,
 )
 from bnf_align.training.prepare import Rows, prepare
+from bnf_align.training.progress import LineCallback
 
 EVALUATION_STEP = 1024
 """Units that evaluation cuts at a time; changes no result."""
@@ -76,7 +78,8 @@ class PreferenceTrainer(Trainer):
         args = copy.copy(args) if args is not None else self.config_class(output_dir="outputs")
         policy: Any = load_model(model) if isinstance(model, str) else model
         refuse_unsupported(policy, args, train_dataset, eval_dataset)
-        tokenizer = load_tokenizer(processing_class, policy, args)
+        source = processing_class or policy.config._name_or_path
+        tokenizer = configured_tokenizer(source, args.chat_template_path, args.eos_token)
         args.fold_batch_size()
         if args.learning_rate is None:
             has_adapter = peft_config is not None or isinstance(policy, PeftModel)
@@ -103,6 +106,8 @@ class PreferenceTrainer(Trainer):
             processing_class=tokenizer,
             **kwargs,
         )
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(LineCallback)
         self.tally = Tally(self.spec, self.beta, self.args.device)
         self.model_name: str = policy.config._name_or_path or "a model given in Python"
         self.tokens_seen = 0  # by this rank, without padding

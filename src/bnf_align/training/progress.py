@@ -1,0 +1,31 @@
+"""What a person sees while a run goes on: Trainer's bar, and one short line per log instead of every metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.trainer_callback import ProgressCallback
+
+SHOWN = {
+    "loss": "loss {:.4f}",
+    "learning_rate": "lr {:.2e}",
+    "grad_norm": "grad {:.3f}",
+    "bnf/weight": "weight {:.3f}",
+    "bnf/shift/chosen": "ups {:+.4f}",
+    "bnf/shift/rejected": "downs {:+.4f}",
+    "logps/chosen": "logps {:.1f}",
+    "rewards/accuracies": "accuracy {:.1%}",
+}
+"""The metrics of a line and how they read; ups and downs are log-probability per token against the reference."""
+
+
+class LineCallback(ProgressCallback):
+    """`ProgressCallback` with lines that fit a terminal; `state.log_history` and trackers keep every metric."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write the line above the bar."""
+        if not state.is_world_process_zero or self.training_bar is None or not logs or "train_runtime" in logs:
+            return
+        prefix = "eval_" if "eval_loss" in logs else ""
+        shown = [text.format(logs[prefix + name]) for name, text in SHOWN.items() if prefix + name in logs]
+        self.training_bar.write(f"{prefix.rstrip('_') or 'step'} {state.global_step}: {', '.join(shown)}")

@@ -1,0 +1,116 @@
+"""Labels: what is read, that it is said, and that nothing on earth turns a down into an up."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnf_align.data.labels import read_labels
+from bnf_align.records import BadInput
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([True, False, None], [True, False, None]),
+        (["true", "False", "TRUE"], [True, False, True]),
+        ([1, 0, 1], [True, False, True]),
+        ([1, -1, None], [True, False, None]),
+        ([1.0, -1.0, None], [True, False, None]),
+        ([1.0, -0.0], [True, False]),
+        ([True, 0, "false", 1], [True, False, False, True]),
+        ([-1], [False]),
+        ([], []),
+    ],
+)
+def test_bools_their_names_and_the_two_number_codes_are_read(values, expected):
+    assert read_labels(values)[0] == expected
+
+
+def test_what_was_read_is_said_once_with_counts():
+    assert read_labels([1] * 975 + [-1] * 229)[1] == (
+        "975 x 1 read as up, 229 x -1 read as down; another meaning? --label_map"
+    )
+    assert read_labels([True, False])[1] is None
+    assert read_labels([True, "true"])[1] is not None
+
+
+@pytest.mark.parametrize("values", [[1, 0, -1], [0, -1], [1.0, 0.0, -1.0]])
+def test_zero_beside_minus_one_is_ambiguous(values):
+    with pytest.raises(BadInput, match=r"both 0 and -1 .* --label_map 1=up -1=down 0=drop"):
+        read_labels(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [
+        ([0.1, 0.9, 0.9], "2 x 0.9, 1 x 0.1"),
+        ([1, 2], "1 x 1, 1 x 2"),
+        (["good", "bad", "good"], "2 x good, 1 x bad"),
+        (["1", "0"], "1 x '1', 1 x '0'"),
+        ([float("nan"), 1], "1 x nan, 1 x 1"),
+        ([["up"]], r"1 x \['up'\]"),
+        (["thumbsDown", True], "1 x thumbsDown, 1 x true"),
+        (["", True], "1 x '', 1 x true"),
+    ],
+)
+def test_any_other_value_stops_and_all_values_are_listed_with_counts(values, seen):
+    with pytest.raises(BadInput, match=f"Seen: {seen}. .*--label_map "):
+        read_labels(values)
+
+
+def test_the_error_names_the_rows_and_guesses_no_meaning():
+    with pytest.raises(
+        BadInput, match=r"Values 0.9 in 2 rows \(7, 9\).*--label_map 1=up\|down\|drop 0.9=up\|down\|drop"
+    ):
+        read_labels([1, 0.9, 0.9], rows=[5, 7, 9])
+
+
+def test_a_map_gives_every_value_its_meaning():
+    labels, note = read_labels(["good", "bad", "meh", None], {"good": "up", "bad": "down", "meh": "drop"})
+    assert labels == [True, False, None, None]
+    assert note == "1 x good read as up, 1 x bad read as down, 1 x meh left out (--label_map)"
+    assert read_labels([1, 2.0, "1", True], {"1": "down", "2": "up", "true": "up"})[0] == [False, True, False, True]
+
+
+def test_a_map_must_cover_all_values_and_know_its_targets():
+    with pytest.raises(BadInput, match=r"Values meh in 1 row \(1\) are not in --label_map"):
+        read_labels(["good", "meh"], {"good": "up"})
+    with pytest.raises(BadInput, match=r"--label_map good=yes: a value is mapped to up, down or drop"):
+        read_labels(["good"], {"good": "yes"})
+
+
+DOWNS = st.sampled_from([False, 0, -1, 0.0, -0.0, -1.0, "false", "False", "FALSE"])
+UPS = st.sampled_from([True, 1, 1.0, "true", "True", "TRUE"])
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=6),
+    st.binary(max_size=3),
+    st.lists(st.integers()),
+)
+
+
+@given(st.lists(st.one_of(DOWNS, UPS, ANYTHING), max_size=12))
+def test_no_input_turns_a_down_into_an_up_or_an_up_into_a_down(values):
+    try:
+        labels, _ = read_labels(values)
+    except BadInput:
+        return
+    for value, label in zip(values, labels, strict=True):
+        is_down = value in (0, -1) if isinstance(value, bool | int | float) else str(value).lower() == "false"
+        is_up = value == 1 if isinstance(value, bool | int | float) else str(value).lower() == "true"
+        assert label is (True if is_up else False if is_down else None)
+        assert (value is None) == (label is None)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", 1, 2.5, True]), max_size=10), st.data())
+def test_a_map_never_gives_a_value_the_opposite_meaning(values, data):
+    names = {"a": "a", "b": "b", "c": "c", "1": 1, "2.5": 2.5, "true": True}
+    given_map = {name: data.draw(st.sampled_from(["up", "down", "drop"])) for name in names}
+    labels, _ = read_labels(values, given_map)
+    meant = {"up": True, "down": False, "drop": None}
+    for value, label in zip(values, labels, strict=True):
+        name = "true" if value is True else str(value)
+        assert label is meant[given_map[name]]
