@@ -157,7 +157,8 @@ def test_pairs_of_equal_answers_are_dropped_and_counted(doctor):
 def test_empty_answers_are_dropped_and_counted(doctor):
     chat = {"prompt": [user("q")], "completion": [assistant(" ")], "label": True}
     rows = [single(0, completion=""), pair(1, rejected=" \n"), chat, {**chat, "completion": []}, pair(4)]
-    assert doctor(rows).report.dropped == {"an empty answer": [0, 1, 2, 3]}
+    rows.append({"chosen": "", "rejected": "said"})
+    assert doctor(rows).report.dropped == {"an empty answer": [0, 1, 2, 3, 5]}
 
 
 def test_a_missing_side_is_dropped_and_counted(doctor):

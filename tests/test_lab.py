@@ -1,6 +1,7 @@
 """The tiny world: its verifiers, its model, what is sampled, how it is measured, and the whole quickstart in small."""
 
 import json
+from dataclasses import asdict
 from random import Random
 
 import pytest
@@ -9,10 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bnf_align.lab.measure import Change, Estimate, compare, estimate
 from bnf_align.lab.model import MAX_TOKENS, build_model, build_tokenizer
-from bnf_align.lab.quickstart import quickstart
-from bnf_align.lab.runs import Settings
+from bnf_align.lab.quickstart import Settings, quickstart, table
 from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
-from bnf_align.lab.table import conclusion, table
+from bnf_align.lab.table import conclusion
 from bnf_align.lab.world import MATH, SORT, WORDS, demonstrations, draw_prompts, math_chain
 
 ANN = "Ann has 7 apples gets 5 loses 3 gets 8 ?"
@@ -117,12 +117,10 @@ def test_decoding_gives_the_text_back_and_every_word_is_one_known_token(tokenize
 
 
 def test_the_model_has_the_size_and_the_start_that_its_seed_gives(tokenizer):
-    model = build_model(tokenizer, seed=0)
-    assert sum(weight.numel() for weight in model.parameters()) == 651_264
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), build_model(tokenizer, 0).parameters(), strict=True)
-    )
-    assert not torch.equal(model.lm_head.weight, build_model(tokenizer, 1).lm_head.weight)
+    first, same, other = (build_model(tokenizer, seed) for seed in (0, 0, 1))
+    assert sum(weight.numel() for weight in first.parameters()) == 651_136
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
 
 
 def test_model_and_tokenizer_come_back_from_a_folder(tokenizer, model, tmp_path):
@@ -158,7 +156,7 @@ def test_samples_follow_the_seed_and_leave_the_global_random_state_alone(model, 
 
 
 def test_the_first_sampled_token_has_the_frequencies_of_the_tempered_distribution(model, tokenizer):
-    """A top-k of 50, which transformers would apply unasked, or another temperature fails here."""
+    """At temperature 1 the difference would be 0.10; the noise of 1,500 samples is half of that."""
     ids = tokenizer(ANN, return_tensors="pt").input_ids
     with torch.no_grad():
         expected = (model(input_ids=ids).logits[0, -1] / 0.8).softmax(-1)
@@ -167,7 +165,15 @@ def test_the_first_sampled_token_has_the_frequencies_of_the_tempered_distributio
     for text in texts:
         counts[tokenizer(text).input_ids[:1]] += 1
     difference = (counts / 1500 - expected).abs()[3:].sum() / 2  # special tokens are not in the texts
-    assert difference < 0.06
+    assert difference < 0.07
+
+
+def test_samples_come_from_the_whole_vocabulary(tokenizer):
+    """Not from the 50 likeliest tokens, which a model's generation settings may ask for."""
+    model = build_model(tokenizer, seed=0)  # almost uniform
+    model.generation_config.top_k = 50
+    (texts,) = complete(model, tokenizer, [ANN], samples=500)
+    assert len({text.split()[0] for text in texts if text.split()}) > 60
 
 
 def test_outcomes_are_the_share_of_a_prompts_answers_that_are_right():
@@ -223,10 +229,15 @@ def test_values_that_cannot_be_paired_are_refused():
         compare([0.0, 1.0], [1.0])
 
 
-def measured(gain: tuple[float, float], tax: tuple[float, float], greedy: tuple[float, float]) -> dict[str, Change]:
-    side = Estimate(0.5, 0.4, 0.6)
+Interval = tuple[float, float]
+
+
+def measured(gain: Interval, tax: Interval, greedy: Interval) -> dict[str, dict]:
+    """`measures` with these intervals of the changes."""
     intervals = {"math sampled": gain, "sort sampled": tax, "math greedy": greedy, "sort greedy": tax}
-    return {name: Change(side, side, Estimate((low + high) / 2, low, high)) for name, (low, high) in intervals.items()}
+    side = Estimate(0.5, 0.4, 0.6)
+    changes = {name: Estimate((low + high) / 2, low, high) for name, (low, high) in intervals.items()}
+    return {name: asdict(Change(side, side, change)) for name, change in changes.items()}
 
 
 @pytest.mark.parametrize(
@@ -245,9 +256,13 @@ def test_the_conclusion_claims_what_the_intervals_allow_and_no_more(gain, tax, g
 
 
 def test_the_table_shows_shares_in_per_cent_with_the_interval_of_the_change():
-    lines = table(measured((0.3, 0.4), (-0.01, 0.01), (-0.1, 0.1))).splitlines()
-    assert lines[2].split("  ")[0] == "math, sampled at T = 0.8"
-    assert lines[2].split()[-8:] == ["50.0", "%", "50.0", "%", "+35.0", "+30.0", "to", "+40.0"]
+    measures = measured((0.3, 0.4), (-0.01, 0.01), (-0.1, 0.1))
+    rest = {"seed": 5, "settings": {"steps": 7}, "preferences": {"ups": 1234, "downs": 2}, "seconds": {"base": 9.0}}
+    lines = table({"measures": measures, "conclusion": "It worked.", **rest}).splitlines()
+    (line,) = [line for line in lines if line.startswith("math, sampled at T = 0.8")]
+    assert line.split()[-8:] == ["50.0", "%", "50.0", "%", "+35.0", "+30.0", "to", "+40.0"]
+    assert "1,234 thumbs up and 2 thumbs down" in lines[1]
+    assert lines[-1] == "It worked."
 
 
 # --------------------------------------------------------------------------------------------------- the quickstart
@@ -271,7 +286,7 @@ def test_the_quickstart_leaves_its_data_its_model_its_numbers_and_its_picture(ru
     assert not {row["prompt"] for row in rows} & set(draw_prompts(MATH, 40, "evaluation math 3"))
     assert (out / "quickstart.png").read_bytes().startswith(b"\x89PNG")
     assert first["history"][-1]["step"] == 6
-    assert first["table"].count("\n") >= 5
+    assert first["conclusion"] in table(first)
 
 
 def test_the_numbers_of_the_quickstart_are_those_of_the_models_it_leaves(runs):

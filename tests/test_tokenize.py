@@ -236,6 +236,15 @@ def test_a_pair_goes_whole_where_one_prompt_leaves_no_room():
     assert report.pairs == 1
 
 
+def test_a_pair_goes_whole_where_only_one_side_leaves_no_room():
+    """The answer `bc` merges with the prompt's last letter and so starts one token earlier than `zz`."""
+    tokenizer = byte_tokenizer(["<eos>"], merges=(("a", "b"),), eos_token="<eos>")
+    raw = [{"prompt": "xa", "chosen": "bc", "rejected": "zz"}, {"prompt": "x", "chosen": "a", "rejected": "b"}]
+    ours, report = responses_of(raw, tokenizer, 2)
+    assert ours["row"][:] == [1, 1]
+    assert report.dropped == {"prompts longer than max_length=2": [0]}
+
+
 def test_a_prompt_that_changes_before_its_answer_is_pointed_out_and_cut_where_they_part():
     tokenizer = byte_tokenizer(["<eos>"], merges=(("a", "b"),), eos_token="<eos>")
     ours, report = responses_of([{"prompt": "xa", "completion": "bc", "label": True}], tokenizer)

@@ -29,6 +29,8 @@ from bnf_align.lab.world import MATH, SORT, draw_prompts
 from bnf_align.records import PreferenceRow, write_json
 from bnf_align.training.card import versions
 
+__all__ = ["Settings", "quickstart", "table"]
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,11 +45,12 @@ def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None)
 
     Returns:
         What `quickstart.json` holds: `measures` (accuracies as shares, log-probabilities in nats per token; `before`,
-        `after` and `change`, each with a 95 % interval over prompts), `table` and `conclusion` as text, the data
-        counts, the reference cache's work, the trainer's `history` and the `seconds` of each phase.
+        `after` and `change`, each with a 95 % interval over prompts), the `conclusion` in words, the data counts,
+        the reference cache's work, the trainer's `history` and the `seconds` of each phase. `table` prints it.
     """
     with _one_core_left_free():
         result = _run(Path(out), seed, settings or Settings())
+    draw(Path(out) / "quickstart.png", result)
     write_json(Path(out) / "quickstart.json", result)
     return result
 
@@ -71,23 +74,20 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
     with _timed("5/5 the aligned model on fresh prompts", seconds, "after"):
         after = measure(trainer.model, tokenizer, held_out, unseen, seed)
 
-    measures = {name: compare(before[name], after[name], seed) for name in before}
+    measures = {name: asdict(compare(before[name], after[name], seed)) for name in before}
     ups = sum(row["label"] for row in rows)
-    result = {
+    return {
         "seed": seed,
         "settings": asdict(settings),
         "versions": versions(),
         "base_reused": reused,
         "preferences": {"rows": len(rows), "ups": ups, "downs": len(rows) - ups},
         "reference": trainer.prepared.reference.as_dict() if trainer.prepared.reference else None,
-        "measures": {name: asdict(change) for name, change in measures.items()},
-        "table": table(measures),
+        "measures": measures,
         "conclusion": conclusion(measures, settings.eval_prompts),
         "seconds": seconds,
         "history": trainer.state.log_history,
     }
-    draw(out / "quickstart.png", trainer.state.log_history, measures, title=_title(result))
-    return result
 
 
 def measure(
@@ -122,12 +122,6 @@ def _write_rows(path: Path, rows: Sequence[PreferenceRow]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _title(result: Mapping[str, Any]) -> str:
-    counts, settings = result["preferences"], result["settings"]
-    thumbs = f"{counts['ups']:,} thumbs up, {counts['downs']:,} down"
-    return f"BNF on a tiny model's own answers: {thumbs}, {settings['steps']} steps, seed {result['seed']}"
 
 
 @contextmanager

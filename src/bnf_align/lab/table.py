@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from bnf_align.lab.measure import Change, Estimate
+from typing import Any
 
 ACCURACIES = {
     "math sampled": "math, sampled at T = 0.8",
@@ -18,51 +17,60 @@ LOGPS = {
     "logps up": "log-prob. per token, right answers",
     "logps down": "log-prob. per token, wrong answers",
 }
-"""Measurements in nats per token, of the base's own answers to held-out prompts."""
+"""Measurements in nats per token, of the base's own answers to fresh prompts."""
 
 TOLERATED_TAX = 0.02
 """A loss of the second skill that must be excluded before the alignment may be called free."""
 
 
-def table(measures: Mapping[str, Change]) -> str:
-    """One line per measurement: before, after, and the change with its 95 % interval."""
-    rows = [_row(ACCURACIES[name], measures[name], 100, 1, " %") for name in ACCURACIES]
-    rows += [_row(LOGPS[name], measures[name], 1, 3, "") for name in LOGPS if name in measures]
+def table(result: Mapping[str, Any]) -> str:
+    """The contents of `quickstart.json` for a person: one line per measurement, and what they mean."""
     head = f"{'':36}{'before':>9}  {'after':>9}  {'change':>9}   95 % interval"
-    return "\n".join([head, "-" * len(head), *rows])
+    measures = result["measures"]
+    rows = [_row(title, measures[name], 100, 1, " %") for name, title in ACCURACIES.items()]
+    rows += [_row(title, measures[name], 1, 3, "") for name, title in LOGPS.items() if name in measures]
+    return "\n".join(["", _heading(result), "", head, "-" * len(head), *rows, "", result["conclusion"]])
 
 
-def _row(title: str, found: Change, scale: int, digits: int, unit: str) -> str:
-    before, after = (f"{scale * side.mean:.{digits}f}{unit}" for side in (found.before, found.after))
-    change = found.change
-    low, high = f"{scale * change.low:+.{digits}f}", f"{scale * change.high:+.{digits}f}"
-    return f"{title:<36}{before:>9}  {after:>9}  {scale * change.mean:>+9.{digits}f}   {low} to {high}"
+def _heading(result: Mapping[str, Any]) -> str:
+    counts, seconds = result["preferences"], sum(result["seconds"].values())
+    return (
+        f"A tiny model was given {counts['ups']:,} thumbs up and {counts['downs']:,} thumbs down for its own answers "
+        f"to math.\n{result['settings']['steps']} steps of BNF, seed {result['seed']}, {seconds:.0f} seconds in all:"
+    )
 
 
-def conclusion(measures: Mapping[str, Change], prompts: int) -> str:
+def _row(title: str, found: Mapping[str, Mapping[str, float]], scale: int, digits: int, unit: str) -> str:
+    before, after = (f"{scale * found[side]['mean']:.{digits}f}{unit}" for side in ("before", "after"))
+    change, low, high = (f"{scale * found['change'][end]:+.{digits}f}" for end in ("mean", "low", "high"))
+    return f"{title:<36}{before:>9}  {after:>9}  {change:>9}   {low} to {high}"
+
+
+def conclusion(measures: Mapping[str, Any], prompts: int) -> str:
     """One sentence: whether the trained skill improved, whether that cost the other skill or the greedy answers.
 
     Args:
-        measures: Every measurement of `ACCURACIES`.
-        prompts: How many prompts each is the mean over.
+        measures: `quickstart.json`'s.
+        prompts: How many prompts each accuracy is the mean over.
     """
-    gain, tax, greedy = (measures[name].change for name in ("math sampled", "sort sampled", "math greedy"))
-    if gain.low > 0:
+    gain, tax, greedy = (measures[name]["change"] for name in ("math sampled", "sort sampled", "math greedy"))
+    if gain["low"] > 0:
         verdict = "BNF raised the accuracy of sampled math answers"
-    elif gain.high < 0:
+    elif gain["high"] < 0:
         verdict = "BNF lowered the accuracy of sampled math answers"
     else:
         verdict = "no effect of BNF on sampled math answers can be told from chance"
     # Where all of n prompts agree the bootstrap sees no spread, yet up to 3 in n may differ (the rule of three).
-    excluded = "excludes" if tax.low > -TOLERATED_TAX and prompts * TOLERATED_TAX > 3 else "does not exclude"
+    excluded = tax["low"] > -TOLERATED_TAX and prompts * TOLERATED_TAX > 3
     sentence = (
         f"On {prompts:,} fresh prompts {verdict}: {_points(gain)}; sort, the skill without feedback, changed by "
-        f"{_points(tax)}, which {excluded} a loss of {100 * TOLERATED_TAX:.0f} points"
+        f"{_points(tax)}, which {'excludes' if excluded else 'does not exclude'} a loss of 2 points"
     )
-    if greedy.high < 0:
+    if greedy["high"] < 0:
         sentence += f"; greedy math answers got worse, {_points(greedy)}"
     return sentence + "."
 
 
-def _points(change: Estimate) -> str:
-    return f"{100 * change.mean:+.1f} points (95 % interval {100 * change.low:+.1f} to {100 * change.high:+.1f})"
+def _points(change: Mapping[str, float]) -> str:
+    mean, low, high = (f"{100 * change[end]:+.1f}" for end in ("mean", "low", "high"))
+    return f"{mean} points (95 % interval {low} to {high})"

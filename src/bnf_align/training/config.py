@@ -67,6 +67,7 @@ class PreferenceConfig(TrainingArguments):
     show_tokens: int = _option(0, "Print this many responses token by token, with what is scored, before training.")
 
     # Defaults that differ from TrainingArguments.
+    output_dir: str | None = _option("", "Folder that receives the model, its checkpoints and run.json.")
     learning_rate: float | None = _option(  # type: ignore[assignment]
         None, f"Peak learning rate. Default: {LEARNING_RATE} for all weights, {LORA_LEARNING_RATE} for LoRA."
     )

@@ -128,7 +128,7 @@ def prepare_quantised(model: PreTrainedModel, config: PreferenceConfig) -> PreTr
     return model
 
 
-def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, config: PreferenceConfig) -> PeftModel:
+def add_adapter(model: Any, peft_config: PeftConfig, config: PreferenceConfig) -> PeftModel:
     """`model` under a fresh adapter.
 
     Raises:
@@ -137,9 +137,9 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, config: Prefere
     if peft_config.is_prompt_learning:
         raise BadInput(f"{peft_config.peft_type} is not supported: virtual tokens move every position. Use LoRA.")
     adapted = get_peft_model(model, peft_config)
-    if isinstance(adapted.get_base_model().get_output_embeddings(), BaseTunerLayer):
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise BadInput("An adapter on the output head is not supported. Leave lm_head out of --lora_target_modules.")
     if config.gradient_checkpointing:
         # Else nothing below the first adapter asks for a gradient, and checkpointing would compute none.
-        model.enable_input_require_grads()  # type: ignore[operator]
+        model.enable_input_require_grads()
     return adapted

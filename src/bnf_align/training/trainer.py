@@ -149,7 +149,7 @@ class PreferenceTrainer(Trainer):
                     loss = self.compute_loss(model, batch, kl=kl) / step.size
                 self.accelerator.backward(loss * world)  # ranks average their gradients, the step's mean is a sum
             total += loss.detach()
-        return total * world  # Trainer averages it over ranks
+        return self.accelerator.reduce(total)  # on every rank, because Trainer does not always average over them
 
     def compute_loss(self, model: nn.Module, batch: MicroBatch, kl: Tensor | None = None, **_: Any) -> Tensor:  # type: ignore[override]
         """The sum of the losses of one micro-batch; its metrics are added to the tally."""
@@ -239,8 +239,8 @@ class PreferenceTrainer(Trainer):
     # ------------------------------------------------------------------------------------------- what it says
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Trainer's log line, with the metrics since the last one."""
-        if "loss" in logs:  # a training line: Trainer has the loss itself
+        """Trainer's log line, with the metrics since the last one; the closing line has what no line had yet."""
+        if "loss" in logs or "train_runtime" in logs:  # Trainer has the loss itself
             means = self.tally.read(self.accelerator.reduce)
             logs |= {name: value for name, value in means.items() if name != "loss"}
         super().log(logs, start_time)

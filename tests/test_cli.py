@@ -1,0 +1,298 @@
+"""The command line, run as a user runs it: exit statuses, messages, and what is left on disk."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from bnf_align.cli import train
+from bnf_align.cli.main import VERBS, main
+from runs import pairs, singles
+from tiny_models import plain_tokenizer
+from tiny_nets import tiny_llama
+
+SOURCE = Path(__file__).parents[1] / "src" / "bnf_align"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder with a tiny model, rows and a recipe, which is also the working directory."""
+    tokenizer = plain_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny_llama(len(tokenizer)).save_pretrained(tmp_path / "model")
+    write(tmp_path / "rows.jsonl", [*pairs(4), *singles(8)])
+    recipe = {
+        "model_name_or_path": "model",
+        "dataset_name": "rows.jsonl",
+        "output_dir": "out",
+        "batch_size": 4,
+        "max_length": 128,
+        "learning_rate": 1e-3,
+        "use_cpu": True,
+        "ref_cache_dir": "cache",
+        "save_strategy": "no",
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run_json(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+# ------------------------------------------------------------------------------------------------------- train
+
+
+def test_a_recipe_trains_a_model_that_loads_and_differs_from_its_start(folder, capsys):
+    assert main(["train", "--config", "recipe.yaml"]) == 0
+    before, after = (load_file(folder / name / "model.safetensors") for name in ("model", "out"))
+    assert before.keys() == after.keys()
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+    record = run_json(folder / "out")
+    assert record["data"]["train"]["pairs"] == 4
+    assert record["arguments"]["learning_rate"] == 1e-3
+    assert "out/run.json" in capsys.readouterr().out
+    assert (folder / "out" / "tokenizer.json").exists()
+
+
+def test_flags_win_over_the_recipe_and_a_second_run_computes_no_reference(folder):
+    assert main(["train", "--config", "recipe.yaml"]) == 0
+    flags = ["--output_dir", "again", "--learning_rate", "2e-3", "--seed", "5", "--num_train_epochs", "2"]
+    assert main(["train", "--config=recipe.yaml", *flags]) == 0
+    first, second = run_json(folder / "out"), run_json(folder / "again")
+    assert second["arguments"]["learning_rate"] == 2e-3
+    assert second["arguments"]["batch_size"] == 4
+    assert first["reference"]["computed_tokens"] > 0
+    assert second["reference"]["computed_tokens"] == 0
+    assert second["reference"]["cached_tokens"] == sum(
+        first["reference"][name] for name in ("computed_tokens", "cached_tokens")
+    )
+
+
+def test_evaluation_rows_come_from_held_out_prompts(folder):
+    rows = [{"prompt": f"p{i % 10} ", "completion": f"answer {i}", "label": i % 2 == 0} for i in range(40)]
+    write(folder / "rows.jsonl", rows)
+    assert main(["train", "--config", "recipe.yaml", "--eval_fraction", "0.3"]) == 0
+    data = run_json(folder / "out")["data"]
+    kept = {side: data[side]["ups"] + data[side]["downs"] for side in ("train", "eval")}
+    assert sum(kept.values()) == 40
+    assert kept["eval"] % 4 == 0  # all four rows of a prompt, or none
+    assert "eval_loss" in run_json(folder / "out")["metrics"]
+
+
+def test_an_evaluation_file_of_its_own_is_used_whole(folder):
+    write(folder / "held.jsonl", singles(3))
+    assert main(["train", "--config", "recipe.yaml", "--eval_dataset_name", "held.jsonl"]) == 0
+    assert run_json(folder / "out")["data"]["eval"]["rows"] == 3
+
+
+def test_lora_saves_an_adapter_that_can_be_continued(folder):
+    lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "q_proj", "v_proj"]
+    assert main(["train", "--config", "recipe.yaml", *lora]) == 0
+    assert (folder / "out" / "adapter_config.json").exists()
+    assert not (folder / "out" / "model.safetensors").exists()
+    continued = ["--model_name_or_path", "out", "--output_dir", "more"]
+    assert main(["train", "--config", "recipe.yaml", *continued]) == 0
+    assert run_json(folder / "more")["reference"]["computed_tokens"] > 0  # not the base's: its own starting weights
+    before, after = (load_file(folder / name / "adapter_model.safetensors") for name in ("out", "more"))
+    assert before.keys() == after.keys()
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+    assert main(["train", "--config", "recipe.yaml", *continued, "--use_peft"]) == 2
+
+
+def test_latest_resumes_from_the_last_checkpoint_and_ends_where_the_whole_run_ends(folder):
+    steps = ["--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "10"]
+    assert main(["train", "--config", "recipe.yaml", *steps]) == 0
+    whole = load_file(folder / "out" / "model.safetensors")
+    assert main(["train", "--config", "recipe.yaml", *steps, "--output_dir", "cut"]) == 0
+    shutil.rmtree(folder / "cut" / "checkpoint-3")  # what a kill after step 2 leaves
+    (folder / "cut" / "model.safetensors").unlink()
+    assert (
+        main(["train", "--config", "recipe.yaml", *steps, "--output_dir", "cut", "--resume_from_checkpoint", "latest"])
+        == 0
+    )
+    resumed = load_file(folder / "cut" / "model.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--no_such_flag", "1"], "no_such_flag"),
+        (["--learning_rate", "fast"], "learning_rate"),
+        (["--loss_type", "ppo"], "Choose one of bnf"),
+        (["--loss_kwargs", '{"beta": 0.1}'], "bnf takes no hyper-parameter"),
+        (["--dataset_name", "missing.jsonl"], "missing.jsonl"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+        (["--map", "prompt"], "--map takes NAME=VALUE"),
+        (["--eval_strategy", "steps"], "--eval_fraction"),
+        (["--fp16", "true"], "fp16 is not supported"),
+    ],
+)
+def test_a_wrong_setting_stops_with_status_2_one_message_and_nothing_written(folder, capsys, flags, message):
+    given = flags if "--config" in flags else ["--config", "recipe.yaml", *flags]
+    assert main(["train", *given]) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "out").exists()
+    assert not (folder / "cache").exists()
+
+
+def test_missing_essentials_are_all_named_at_once(capsys):
+    assert main(["train"]) == 2
+    message = capsys.readouterr().err
+    assert all(flag in message for flag in ("--model_name_or_path", "--dataset_name", "--output_dir"))
+
+
+def test_an_unknown_key_in_a_recipe_is_named(folder, capsys):
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "learning_rat": 1.0}))
+    assert main(["train", "--config", "recipe.yaml"]) == 2
+    assert "learning_rat" in capsys.readouterr().err
+
+
+def test_labels_that_are_not_clear_stop_before_anything_is_written(folder, capsys):
+    write(folder / "rows.jsonl", [{"prompt": "p", "completion": "c", "label": 0.1 + 0.8 * (i % 2)} for i in range(4)])
+    assert main(["train", "--config", "recipe.yaml"]) == 2
+    assert "--label_map" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+    mapped = [{"prompt": f"p{i}", "completion": "c", "label": ["bad", "good"][i % 2]} for i in range(4)]
+    write(folder / "rows.jsonl", mapped)
+    assert main(["train", "--config", "recipe.yaml", "--label_map", "good=up", "bad=down"]) == 0
+    train_data = run_json(folder / "out")["data"]["train"]
+    assert (train_data["ups"], train_data["downs"]) == (2, 2)
+
+
+def test_show_tokens_prints_what_is_scored(folder, capsys, caplog):
+    assert main(["train", "--config", "recipe.yaml", "--show_tokens", "1"]) == 0
+    assert "scored (#)" in caplog.text + capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- other verbs
+
+
+def test_the_doctor_has_three_exit_statuses(folder, capsys):
+    write(folder / "clean.jsonl", singles(6))
+    write(folder / "dropped.jsonl", [*singles(6), {"prompt": "p", "completion": "", "label": True}])
+    write(folder / "unusable.jsonl", [{"question": "q", "good": "a", "bad": "b"}])
+    assert main(["doctor", "clean.jsonl", "--model_name_or_path", "model", "--max_length", "128"]) == 0
+    assert main(["doctor", "dropped.jsonl"]) == 1
+    capsys.readouterr()
+    assert main(["doctor", "unusable.jsonl", "--json"]) == 2
+    assert "--map" in json.loads(capsys.readouterr().out)["error"]
+    assert main(["doctor", "unusable.jsonl", "--map", "prompt=question", "chosen=good", "rejected=bad"]) == 0
+
+
+def test_reference_build_fills_the_cache_that_train_then_reads(folder, capsys):
+    assert main(["reference", "build", "--config", "recipe.yaml"]) == 0
+    assert not (folder / "out" / "model.safetensors").exists()
+    assert main(["train", "--config", "recipe.yaml"]) == 0
+    assert run_json(folder / "out")["reference"]["computed_tokens"] == 0
+    capsys.readouterr()
+    assert main(["reference", "ls", "--ref_cache_dir", "cache", "--json"]) == 0
+    (namespace,) = json.loads(capsys.readouterr().out)["namespaces"]
+    assert namespace["namespace"] == run_json(folder / "out")["reference"]["namespace"]
+    assert namespace["about"]["model"] == "model"
+
+
+def test_reference_verify_finds_damage_and_gc_removes_it(folder, capsys):
+    assert main(["reference", "build", "--config", "recipe.yaml"]) == 0
+    assert main(["reference", "verify", "--ref_cache_dir", "cache"]) == 0
+    (shard,) = (folder / "cache").glob("*/*.arrow")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert main(["reference", "verify", "--ref_cache_dir", "cache"]) == 2
+    assert main(["reference", "gc", "--ref_cache_dir", "cache"]) == 0
+    assert not shard.exists()
+    assert main(["reference", "verify", "--ref_cache_dir", "cache"]) == 0
+
+
+def test_env_reports_versions_as_json(capsys):
+    assert main(["env", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["torch"] == torch.__version__
+    assert all(line.startswith("pip install") for line in found["missing"].values())
+
+
+def test_an_unknown_verb_lists_the_known_ones(capsys):
+    assert main(["align"]) == 2
+    message = capsys.readouterr().err
+    assert all(verb in message for verb in VERBS)
+
+
+def test_accelerate_launches_the_same_command_in_two_processes(folder):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE.parent)}
+    # --multi_gpu chooses the launcher that starts processes; `use_cpu` in the recipe keeps them on the CPU.
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command = [*launcher, "-m", "bnf_align", "train", "--config", "recipe.yaml"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    record = run_json(folder / "out")
+    assert record["devices"] == 2
+    assert record["arguments"]["per_device_train_batch_size"] == 2
+    assert main(["train", "--config", "recipe.yaml", "--output_dir", "one"]) == 0
+    one = run_json(folder / "one")
+    assert one["reference"]["computed_tokens"] == 0  # the two processes filled the cache
+    assert one["metrics"]["train_loss"] == pytest.approx(record["metrics"]["train_loss"], rel=1e-4)
+
+
+# ---------------------------------------------------------------------------------- what help and messages name
+
+
+def known_flags() -> set[str]:
+    """Every flag of every verb, as its own parser has them."""
+    from bnf_align.cli import arguments
+
+    text = arguments.parser().format_help()
+    for verb in ("doctor", "reference ls", "reference gc", "reference verify", "env", "quickstart"):
+        command = [sys.executable, "-m", "bnf_align", *verb.split(), "--help"]
+        text += subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"--[a-z][a-z0-9_-]*", text)) | {"--config", "--help-all"}
+
+
+def texts() -> list[tuple[str, str]]:
+    """(file, string) of every string constant in the package."""
+    return [
+        (str(path.relative_to(SOURCE)), node.value)
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+def test_no_message_names_a_flag_that_does_not_exist():
+    elsewhere = {"--no-build-isolation"}  # pip's
+    known = known_flags() | elsewhere
+    named = {(file, flag) for file, text in texts() for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", text)}
+    assert {(file, flag) for file, flag in named if flag not in known} == set()
+
+
+def test_no_message_names_a_verb_that_does_not_exist():
+    named = {(file, verb) for file, text in texts() for verb in re.findall(r"`bnf-align ([a-z]+)", text)}
+    assert {(file, verb) for file, verb in named if verb not in VERBS} == set()
+
+
+def test_the_short_help_of_train_lists_every_loss():
+    from bnf_align import LOSSES
+
+    (line,) = [line for line in train.HELP.splitlines() if "--loss_type" in line]
+    assert set(re.findall(r"[a-z_]+", line.split("--loss_type")[1])) - {"default"} == set(LOSSES)
+
+
+def test_help_all_lists_every_flag_of_the_three_sources(capsys):
+    assert main(["train", "--help-all"]) == 0
+    text = capsys.readouterr().out
+    assert all(flag in text for flag in ("--dataset_name", "--loss_type", "--lora_r", "--weight_decay", "--label_map"))

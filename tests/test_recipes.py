@@ -1,0 +1,228 @@
+"""The recipes: what the paper and SimPO published and nothing else, and their losses train the three architectures."""
+
+import re
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bnf_align import LOSSES, BadInput
+from bnf_align.cli import arguments
+from bnf_align.logps import completion_logps
+from bnf_align.losses import CompletionLogps
+from bnf_align.training.config import PreferenceConfig
+from runs import make_trainer, pairs
+from tiny_models import plain_tokenizer
+from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral
+
+ROOT = Path(__file__).parent.parent
+MODELS = ("mistral-7b-instruct-v0.2", "llama3-8b-instruct", "gemma2-9b-it")
+# Section 4 and Table 4; `sft` is no method of the paper.
+METHODS = ("bnf", "nll_pll", "dpo", "ipo", "kto", "orpo", "rdpo", "simpo", "slic_hf")
+RECIPES = [f"{model}/{method}" for model in MODELS for method in METHODS]
+
+
+def path_of(recipe: str) -> Path:
+    return ROOT / "recipes" / f"{recipe}.yaml"
+
+
+def keys_of(recipe: str) -> dict:
+    return yaml.safe_load(path_of(recipe).read_text())
+
+
+def parse(recipe: str) -> arguments.Arguments:
+    return arguments.parse(["--config", str(path_of(recipe))])
+
+
+def plain(value):
+    return value.value if isinstance(value, Enum) else value
+
+
+# ------------------------------------------------------------------------------------------------------ the files
+
+
+def test_there_is_a_recipe_for_every_model_and_every_method_of_the_paper_and_no_other():
+    found = {path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in ROOT.glob("recipes/*/*.yaml")}
+    assert {name for name in found if not name.startswith("accelerate/")} == set(RECIPES)
+    assert set(METHODS) == set(LOSSES) - {"sft"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_parses_and_holds_only_what_differs_from_the_defaults(recipe):
+    parsed = parse(recipe)
+    defaults = arguments.parser().parse_args_and_config(["--output_dir", "out"])
+    for name, value in keys_of(recipe).items():
+        (found,) = [(part, default) for part, default in zip(parsed, defaults, strict=True) if hasattr(part, name)]
+        assert plain(getattr(found[0], name)) == value, f"{name} does not arrive"
+        assert plain(getattr(found[1], name)) != value, f"{name}: {value} is the default"
+    config = parsed[1]
+    usual = config.loss.hyperparameters
+    assert all(usual[name] != value for name, value in (config.loss_kwargs or {}).items())
+
+
+def test_an_unknown_key_and_a_hyper_parameter_of_another_loss_are_refused(tmp_path):
+    text = path_of("llama3-8b-instruct/dpo").read_text()
+    for mistake, message in (
+        (text + "warmup_ratio: 0.1\n", "warmup_ratio"),
+        (text.replace("beta", "tau"), "dpo takes beta; loss_kwargs has tau"),
+    ):
+        (tmp_path / "recipe.yaml").write_text(mistake)
+        with pytest.raises(BadInput, match=message):
+            arguments.parse(["--config", str(tmp_path / "recipe.yaml")])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_header_gives_the_command_for_this_very_file_and_says_what_the_paper_reports(recipe):
+    header = re.match(r"(#.*\n)+", path_of(recipe).read_text()).group()
+    command = next(line for line in header.splitlines() if "accelerate launch" in line)
+    named = re.findall(r"recipes/\S+\.yaml", command)
+    assert named == ["recipes/accelerate/ddp.yaml", f"recipes/{recipe}.yaml"]
+    assert all((ROOT / name).is_file() for name in named)
+    assert command.split(named[0])[1].startswith(" -m bnf_align train --config ")
+    assert "# Paper, not reproduced here (Table 4): " in header or "# Paper: " in header
+    assert "A100-80GB hours" in header
+    assert "--use_peft" in header
+
+
+def test_every_recipe_writes_to_a_folder_of_its_own():
+    folders = {keys_of(recipe)["output_dir"] for recipe in RECIPES}
+    assert folders == {f"outputs/{recipe.replace('/', '-').replace('_', '-')}" for recipe in RECIPES}
+
+
+# ------------------------------------------------------------------------------------------------ what is published
+
+
+@pytest.mark.parametrize(("model", "learning_rate"), zip(MODELS, (5e-7, 6e-7, 8e-7), strict=True))
+def test_bnf_is_trained_as_section_4_says(model, learning_rate):
+    _, config, _ = parse(f"{model}/bnf")
+    assert (config.loss_type, config.hyperparameters) == ("bnf", {})
+    assert (config.learning_rate, config.batch_size, config.max_length) == (learning_rate, 128, 4096)
+    assert (plain(config.lr_scheduler_type), config.warmup_steps) == ("cosine", 0.1)
+    assert plain(config.optim).startswith("adamw")
+    assert config.num_train_epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "simpo", "dpo"),
+    [
+        ("mistral-7b-instruct-v0.2", (2.5, 0.1, 5e-7), (0.01, 5e-7)),
+        ("llama3-8b-instruct", (10, 0.3, 1e-6), (0.01, 3e-7)),
+        ("gemma2-9b-it", (10, 0.5, 8e-7), (0.01, 5e-7)),
+    ],
+)
+def test_simpo_and_dpo_are_trained_as_simpos_readme_says(model, simpo, dpo):
+    """Its table gives gamma/beta; our gamma stands beside beta."""
+    config = parse(f"{model}/simpo")[1]
+    beta, gamma = config.hyperparameters["beta"], config.hyperparameters["gamma"]
+    assert (beta, gamma / beta, config.learning_rate) == pytest.approx(simpo)
+    config = parse(f"{model}/dpo")[1]
+    assert (config.hyperparameters["beta"], config.learning_rate) == dpo
+    assert (config.batch_size, config.max_length) == (128, 2048)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_methods_of_a_model_differ_in_loss_and_learning_rate_alone(model):
+    own = {"loss_type", "loss_kwargs", "learning_rate", "output_dir", "max_length"}
+    shared = [{k: v for k, v in keys_of(f"{model}/{m}").items() if k not in own} for m in METHODS]
+    assert all(keys == shared[0] for keys in shared)
+    bnf, nll_pll = keys_of(f"{model}/bnf"), keys_of(f"{model}/nll_pll")
+    assert {k for k in nll_pll if nll_pll[k] != bnf.get(k)} == {"loss_type", "output_dir"}
+
+
+def test_gemma_2_alone_has_eager_attention():
+    """SDPA leaves its softcapping out, or refuses it."""
+    assert [m for m in MODELS if keys_of(f"{m}/bnf").get("attn_implementation") == "eager"] == ["gemma2-9b-it"]
+
+
+@pytest.mark.parametrize(("name", "kind", "processes"), [("ddp", "MULTI_GPU", 8), ("single", "NO", 1)])
+def test_accelerate_reads_the_launch_configurations(name, kind, processes):
+    config = load_config_from_file(str(ROOT / f"recipes/accelerate/{name}.yaml"))
+    assert (config.distributed_type.value, config.num_processes, config.num_machines) == (kind, processes, 1)
+    assert config.mixed_precision == "no", "precision is the recipe's"
+    assert parse(RECIPES[0])[1].batch_size % processes == 0
+
+
+# --------------------------------------------------------------------------- the losses on the three architectures
+
+WINDOW = 8  # below the length of every row below, so that it is felt
+
+
+def build(model: str, **config) -> PreTrainedModel:
+    size = len(plain_tokenizer())
+    if model.startswith("mistral"):
+        return tiny_mistral(size, **{"sliding_window": WINDOW, **config})
+    if model.startswith("gemma2"):
+        return tiny_gemma2(size, **{"sliding_window": WINDOW, "attn_logit_softcapping": 2.0, **config})
+    return tiny_llama(size, **config)
+
+
+def scored(model: PreTrainedModel, rows: list[dict], side: str, length: int) -> CompletionLogps:
+    """One side of the pairs, forward passes of one row each, padded to `length` afterwards; the reference is itself."""
+    tokenizer, parts = plain_tokenizer(), []
+    with torch.no_grad():
+        for row in rows:
+            start = len(tokenizer(row["prompt"])["input_ids"])
+            ids = torch.tensor([tokenizer(row["prompt"] + row[side] + tokenizer.eos_token)["input_ids"]])
+            mask = torch.arange(ids.shape[1])[None] >= start
+            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "completion_mask": mask}
+            part = completion_logps(model, batch)
+            room = (0, length - ids.shape[1])
+            parts.append((torch.nn.functional.pad(part.logps, room), torch.nn.functional.pad(mask, room)))
+    logps, masks = (torch.cat(values) for values in zip(*parts, strict=True))
+    return CompletionLogps(logps, masks, logps)
+
+
+def loss_before_training(model: PreTrainedModel, rows: list[dict], config: PreferenceConfig, loss_type: str) -> Tensor:
+    """The mean loss of `rows`, by calling the loss itself."""
+    spec = LOSSES[loss_type]
+    settings = config.hyperparameters if loss_type == config.loss_type else {}
+    sides = [scored(model, rows, side, 64) for side in ("chosen", "rejected")]
+    if spec.pairwise:
+        return spec.function(*sides, **settings).mean()
+    extra = (torch.tensor(0.0),) if spec.mismatched else ()  # z0 = 0: policy and reference are one
+    labels = [torch.full((len(rows),), side) for side in (True, False)]
+    return torch.cat([spec.function(y, label, *extra, **settings) for y, label in zip(sides, labels, strict=True)]).mean()
+
+
+def test_the_tiny_models_feel_their_sliding_window_and_softcapping():
+    """Else the runs below would show nothing about them."""
+    rows = pairs(2)
+    for model, off in (
+        ("mistral-7b-instruct-v0.2", {"sliding_window": None}),
+        ("gemma2-9b-it", {"sliding_window": 512}),
+        ("gemma2-9b-it", {"attn_logit_softcapping": None}),
+        ("gemma2-9b-it", {"final_logit_softcapping": None}),
+    ):
+        on, without = (scored(build(model, **config), rows, "chosen", 64).logp for config in ({}, off))
+        assert ((on - without).abs() > 0.01).all(), (model, off)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_takes_real_steps_on_a_tiny_model_of_its_architecture(tmp_path, recipe):
+    """Its first loss is the loss function's own, and two steps at its learning rate lower it."""
+    _, config, model_config = parse(recipe)
+    attention = {"attn_implementation": model_config.attn_implementation} if model_config.attn_implementation else {}
+    model, rows = build(recipe, **attention), pairs(4)
+    expected = loss_before_training(model, rows, config, config.loss_type)
+    kept = {f.name: getattr(config, f.name) for f in fields(config) if f.name in keys_of(recipe)}
+    kept |= {"batch_size": len(rows), "output_dir": str(tmp_path / "run"), "max_length": 64}
+    kept |= {name: getattr(config, name) for name in ("optim", "lr_scheduler_type", "warmup_steps")}
+    trainer = make_trainer(tmp_path, rows, model=model, max_steps=2, **{"loss_kwargs": None, **kept})
+    before = loss_before_training(model, rows, config, falling(config))
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    if LOSSES[config.loss_type].reference:
+        assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
+    assert loss_before_training(model, rows, config, falling(config)) < before
+
+
+def falling(config: PreferenceConfig) -> str:
+    """The loss whose value must fall. Of a reference loss it is one without: `scored` compares a model with itself."""
+    spec = LOSSES[config.loss_type]
+    return config.loss_type if not spec.reference else "nll_pll"
