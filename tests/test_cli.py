@@ -176,6 +176,18 @@ def test_labels_that_are_not_clear_stop_before_anything_is_written(folder, capsy
     assert (train_data["ups"], train_data["downs"]) == (2, 2)
 
 
+def test_a_label_that_begins_with_a_minus_can_be_mapped(folder):
+    """argparse would take -1=down for an option; 1 is mapped to down here, so that no default reading helps."""
+    write(
+        folder / "rows.jsonl", [{"prompt": f"p{i}", "completion": "c", "label": 1 - 2 * (i % 3 > 0)} for i in range(6)]
+    )
+    flags = ["--label_map", "-1=up", "1=down"]
+    assert main(["train", "--config", "recipe.yaml", *flags]) == 0
+    data = run_json(folder / "out")["data"]["train"]
+    assert (data["ups"], data["downs"]) == (4, 2)
+    assert main(["doctor", "rows.jsonl", *flags]) == 0
+
+
 def test_show_tokens_prints_what_is_scored(folder, capsys, caplog):
     assert main(["train", "--config", "recipe.yaml", "--show_tokens", "1"]) == 0
     assert "scored (#)" in caplog.text + capsys.readouterr().err

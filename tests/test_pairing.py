@@ -70,6 +70,21 @@ def test_mismatched_rows_join_each_prompt_with_the_answer_before():
     assert others.features == FEATURES
 
 
+def test_neither_side_of_a_pair_is_mismatched_with_an_answer_to_its_own_prompt():
+    responses, _ = tokenised(PAIRS + [{"prompt": "q2", "completion": c, "label": True} for c in ("one", "two")])
+    texts = [plain_tokenizer().decode(ids) for ids in mismatched(responses, None)["input_ids"]]
+    assert texts[:4] == ["q0two<eos>", "q0two<eos>", "q1bad!<eos>", "q1bad!<eos>"]
+    assert texts[4:] == ["q2bad!<eos>", "q2bad!<eos>"]
+
+
+def test_where_there_is_one_prompt_alone_completions_rotate_by_one():
+    responses, _ = tokenised([{"prompt": "q", "completion": c, "label": True} for c in ("one", "two")])
+    assert [plain_tokenizer().decode(ids) for ids in mismatched(responses, None)["input_ids"]] == [
+        "qtwo<eos>",
+        "qone<eos>",
+    ]
+
+
 def test_mismatched_rows_keep_to_max_length_and_always_score_a_token():
     responses, _ = tokenised(SINGLES, max_length=20)
     others = mismatched(responses, 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
-    verb, *rest = arguments
+    verb, *rest = [_value(argument) for argument in arguments]
     if verb not in VERBS:
         print(f"bnf-align: {verb!r} is not a verb.\n\n{_help()}", file=sys.stderr)
         return 2
@@ -39,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"bnf-align {verb}: {error}", file=sys.stderr)
         return 2
+
+
+def _value(argument: str) -> str:
+    """`argument`, with a space before what argparse would take for an option: -1=down after --label_map."""
+    return f" {argument}" if re.match(r"-\d.*=", argument) else argument
 
 
 def _help() -> str:

@@ -12,10 +12,12 @@ from bnf_align.records import BadInput, DataReport
 
 
 def mismatched(responses: datasets.Dataset, max_length: int | None) -> datasets.Dataset:
-    """KTO's mismatched responses: prompt i with the completion of response i - 1, the first with the last's.
+    """KTO's mismatched responses: each prompt with the completion of the nearest response before it of another prompt.
 
-    Made once, in file order, as TRL makes them when its batch is the whole file (`add_kl_completion_ids` of trl 1.16,
-    kto_trainer.py). A completion that `tokenize` has cut is rotated as it was cut, where TRL rotates the uncut one.
+    Made once, in file order, and going round the end: where prompts differ from row to row this is the rotation by
+    one that TRL makes when its batch is the whole file (`add_kl_completion_ids` of trl 1.16, kto_trainer.py). Where
+    answers to one prompt stand side by side, as the two of a pair do, a rotation by one would match what must not
+    match. A completion that `tokenize` has cut is taken as it was cut, where TRL takes the uncut one.
 
     Args:
         responses: What `tokenize_rows` returned, in file order.
@@ -29,17 +31,24 @@ def mismatched(responses: datasets.Dataset, max_length: int | None) -> datasets.
     ids = [columns.ids[start:stop] for start, stop in bounds]
     masks = [columns.masks[start:stop] for start, stop in bounds]
     firsts = [int(mask.argmax()) for mask in masks]
-    ended = responses["ended"]
+    ended = responses["ended"][:]
+    prompts = [ids[i][: firsts[i]].tobytes() for i in range(len(ids))]
     made: dict[str, list] = {"input_ids": [], "completion_mask": [], "ended": []}
     for i in range(len(ids)):
-        start, donor = firsts[i], firsts[i - 1]
-        tokens = np.concatenate([ids[i][:start], ids[i - 1][donor:]])
-        mask = np.concatenate([np.zeros(start, dtype=bool), masks[i - 1][donor:]])
+        other = _other_prompt(prompts, i)
+        start, donor = firsts[i], firsts[other]
+        tokens = np.concatenate([ids[i][:start], ids[other][donor:]])
+        mask = np.concatenate([np.zeros(start, dtype=bool), masks[other][donor:]])
         made["input_ids"].append(tokens[:max_length])
         made["completion_mask"].append(mask[:max_length])
-        made["ended"].append(ended[i - 1] and len(tokens) == len(tokens[:max_length]))
+        made["ended"].append(ended[other] and len(tokens) == len(tokens[:max_length]))
     kept = {name: responses[name][:] for name in ("label", "pair_id", "row")}
     return datasets.Dataset.from_dict({**made, **kept}, features=responses.features)
+
+
+def _other_prompt(prompts: list[bytes], i: int) -> int:
+    """Position of the nearest response before i, round the end, with another prompt; i - 1 if there is none."""
+    return next((i - back for back in range(1, len(prompts)) if prompts[i - back] != prompts[i]), i - 1)
 
 
 def units(responses: datasets.Dataset) -> list[list[int]]:

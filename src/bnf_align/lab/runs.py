@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """How long everything is. The defaults take about two minutes on two cores."""
+    """How long everything is. The defaults take two to three minutes of one core."""
 
     sft_steps: int = 700
     sft_batch_size: int = 64

@@ -160,7 +160,7 @@ def assignments(flag: str, values: list[str] | Mapping[str, Any] | None) -> dict
     """
     if values is None or isinstance(values, Mapping):
         return {str(name): str(value) for name, value in (values or {}).items()}
-    pairs = [entry.rpartition("=") for entry in values]
+    pairs = [entry.strip().rpartition("=") for entry in values]
     wrong = [entry for entry, (name, _, value) in zip(values, pairs, strict=True) if not name or not value]
     if wrong:
         raise BadInput(f"--{flag} takes NAME=VALUE, got {wrong[0]!r}.")
