@@ -63,9 +63,10 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     lines = [
         "# The quickstart, seed by seed",
         "",
-        f"Each seed has its own base model and {settings['eval_prompts']:,} fresh prompts of each skill. Accuracies are in per",
-        "cent and their changes in points, log-probabilities in nats per token; in brackets stands the paired bootstrap",
-        "95 % interval of the change. `sort` is the skill without feedback: its change is the alignment tax.",
+        f"Each seed has its own base model and {settings['eval_prompts']:,} fresh prompts of each skill. Accuracies",
+        "are in per cent and their changes in points, log-probabilities in nats per token; in brackets stands the",
+        "paired bootstrap 95 % interval of the change. `sort` is the skill without feedback: its change is the",
+        "alignment tax.",
         "",
         f"| seed | ups / downs | {' | '.join(COLUMNS)} | seconds | claims |",
         "|---" * (len(COLUMNS) + 4) + "|",
