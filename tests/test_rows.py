@@ -3,7 +3,7 @@
 import datasets
 import pytest
 
-from bnf_align.data.rows import preference_rows, split_by_prompt
+from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_prompt
 from bnf_align.records import BadInput
 
 
@@ -161,8 +161,10 @@ def test_exact_repeats_are_counted_and_kept():
 
 def test_few_downs_among_many_ups_are_pointed_out():
     _, report = check([*(single(completion=f"a{i}") for i in range(21)), single(completion="b", label=False)])
+    remark_on_balance(report)
     assert report.warnings == ["21 ups against 1 downs: the rarer label has little say in the mean of a step"]
     _, report = check([*(single(completion=f"a{i}") for i in range(20)), single(completion="b", label=False)])
+    remark_on_balance(report)
     assert report.warnings == []
 
 

@@ -380,6 +380,26 @@ def test_adapters_on_the_head_and_prompt_learning_are_refused(tmp_path):
         make_trainer(tmp_path, pairs(4), peft_config=PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
 
 
+def test_training_on_ups_alone_is_warned_of_except_where_it_is_the_method(tmp_path):
+    ups = [row for row in singles(12) if row["label"]]
+    assert "only ups" in make_trainer(tmp_path, ups).prepared.reports["train"].warnings[0]
+    assert make_trainer(tmp_path, ups, loss_type="sft").prepared.reports["train"].warnings == []
+
+
+def test_a_verdict_says_which_way_ups_and_downs_went():
+    from bnf_align.training.health import verdict
+
+    def shifts(up, down, saturated=0.0):
+        return {"bnf/shift/chosen": up, "bnf/shift/rejected": down, "bnf/saturated": saturated}
+
+    assert "ups +0.0300, downs -0.1000" in verdict(shifts(0.03, -0.1))
+    assert "healthy" in verdict(shifts(0.03, -0.1))
+    assert "Ups have fallen too" in verdict(shifts(-0.5, -1.0))
+    assert "hardly parted" in verdict(shifts(0.0, 0.0))
+    assert "30% of tokens have all but left" in verdict(shifts(0.03, -0.1, saturated=0.3))
+    assert "No reference" in verdict({"loss": 1.0})
+
+
 def test_a_max_length_beyond_the_model_is_said(tmp_path, caplog):
     make_trainer(tmp_path, pairs(4), max_length=4096)
     assert "max_length 4096 is above the 512 positions" in caplog.text

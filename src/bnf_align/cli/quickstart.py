@@ -21,5 +21,12 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("bnf_align").setLevel(logging.INFO)
     result = quickstart(Path(arguments.output_dir), seed=arguments.seed)
-    print(json.dumps(result) if arguments.json else table(result))
+    print(json.dumps(result) if arguments.json else f"{table(result)}\n{_places(Path(arguments.output_dir))}")
     return 0
+
+
+def _places(folder: Path) -> str:
+    return (
+        f"\nThe picture is {folder / 'quickstart.png'}, every number is in {folder / 'quickstart.json'}.\n"
+        f"What was trained on is in {folder / 'preferences.jsonl'}: look at it with `bnf-align doctor`."
+    )

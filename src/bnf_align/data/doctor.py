@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from bnf_align.data.read import iter_rows
-from bnf_align.data.rows import preference_rows
+from bnf_align.data.rows import preference_rows, remark_on_balance
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport
 
@@ -73,4 +73,5 @@ def examine(
             tokenize_rows(rows, tokenizer, report, max_length=max_length, merge_system_prompt=merge_system_prompt)
     except BadInput as error:
         return DoctorResult(report, str(error))
+    remark_on_balance(report)
     return DoctorResult(report)

@@ -99,8 +99,4 @@ def for_ups(responses: datasets.Dataset, report: DataReport) -> datasets.Dataset
 
 
 def _kept(responses: datasets.Dataset, keep: Callable[[int], bool]) -> datasets.Dataset:
-    # flatten_indices writes the selection into a table of its own, so that column access stays without copies.
-    chosen = [position for position in range(len(responses)) if keep(position)]
-    if len(chosen) == len(responses):
-        return responses
-    return responses.select(chosen, keep_in_memory=True).flatten_indices(keep_in_memory=True)
+    return responses.select([position for position in range(len(responses)) if keep(position)])

@@ -203,14 +203,14 @@ def _remark(rows: Sequence[PreferenceRow], report: DataReport) -> None:
     unprompted = [row["row"] for row in rows if isinstance(row["prompt"], str) and not row["prompt"].strip()]
     if unprompted:
         report.warnings.append(f"the prompt is empty: {rows_text(unprompted)}")
-    _remark_on_balance(report)
 
 
 def _ends_with_assistant(prompt: str | list[dict[str, Any]]) -> bool:
     return isinstance(prompt, list) and prompt[-1]["role"] == "assistant"
 
 
-def _remark_on_balance(report: DataReport) -> None:
+def remark_on_balance(report: DataReport) -> None:
+    """Warn where single responses are all or nearly all of one label; pairs are balanced by nature."""
     if report.pairs:
         return
     if not report.downs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def table(result: Mapping[str, Any]) -> str:
     measures = result["measures"]
     rows = [_row(title, measures[name], 100, 1, " %") for name, title in ACCURACIES.items()]
     rows += [_row(title, measures[name], 1, 3, "") for name, title in LOGPS.items() if name in measures]
-    return "\n".join(["", _heading(result), "", head, "-" * len(head), *rows, "", result["conclusion"]])
+    return "\n".join(["", _heading(result), "", head, "-" * len(head), *rows, "", textwrap.fill(result["conclusion"], 84)])
 
 
 def _heading(result: Mapping[str, Any]) -> str:

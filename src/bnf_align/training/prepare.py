@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bnf_align.data.batching import StepDataset
 from bnf_align.data.pairing import for_pairs, for_ups, mismatched, units
 from bnf_align.data.responses import Responses
-from bnf_align.data.rows import preference_rows, split_by_prompt
+from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_prompt
 from bnf_align.data.tokenize import show_tokens, tokenize_rows
 from bnf_align.records import BadInput, DataReport, PreferenceRow
 from bnf_align.training.config import PreferenceConfig, assignments
@@ -111,6 +111,8 @@ def tokenized(
         responses = for_pairs(responses, report)
     elif config.loss.preferred_only:
         responses = for_ups(responses, report)
+    else:
+        remark_on_balance(report)
     _say("\n".join(report.lines()))
     return responses
 
