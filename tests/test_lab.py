@@ -12,7 +12,7 @@ from bnf_align.lab.measure import Change, Estimate, compare, estimate
 from bnf_align.lab.model import MAX_TOKENS, build_model, build_tokenizer
 from bnf_align.lab.quickstart import Settings, quickstart, table
 from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
-from bnf_align.lab.table import conclusion
+from bnf_align.lab.table import conclude
 from bnf_align.lab.world import MATH, SORT, WORDS, demonstrations, draw_prompts, math_chain
 
 ANN = "Ann has 7 apples gets 5 loses 3 gets 8 ?"
@@ -250,7 +250,7 @@ def measured(gain: Interval, tax: Interval, greedy: Interval) -> dict[str, dict]
     ],
 )
 def test_the_conclusion_claims_what_the_intervals_allow_and_no_more(gain, tax, greedy, prompts, says, never):
-    sentence = conclusion(measured(gain, tax, greedy), prompts)
+    sentence = conclude(measured(gain, tax, greedy), prompts)
     assert all(words in sentence for words in says)
     assert not any(words in sentence for words in never)
 
@@ -286,7 +286,7 @@ def test_the_quickstart_leaves_its_data_its_model_its_numbers_and_its_picture(ru
     assert not {row["prompt"] for row in rows} & set(draw_prompts(MATH, 40, "evaluation math 3"))
     assert (out / "quickstart.png").read_bytes().startswith(b"\x89PNG")
     assert first["history"][-1]["step"] == 6
-    assert first["conclusion"] in table(first)
+    assert first["conclusion"] in " ".join(table(first).split())
 
 
 def test_the_numbers_of_the_quickstart_are_those_of_the_models_it_leaves(runs):

@@ -24,7 +24,7 @@ from bnf_align.lab.measure import compare
 from bnf_align.lab.picture import draw
 from bnf_align.lab.runs import Settings, align, base_model
 from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
-from bnf_align.lab.table import conclusion, table
+from bnf_align.lab.table import conclude, table
 from bnf_align.lab.world import MATH, SORT, draw_prompts
 from bnf_align.records import PreferenceRow, write_json
 from bnf_align.training.card import versions
@@ -84,7 +84,7 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
         "preferences": {"rows": len(rows), "ups": ups, "downs": len(rows) - ups},
         "reference": trainer.prepared.reference.as_dict() if trainer.prepared.reference else None,
         "measures": measures,
-        "conclusion": conclusion(measures, settings.eval_prompts),
+        "conclusion": conclude(measures, settings.eval_prompts),
         "seconds": seconds,
         "history": trainer.state.log_history,
     }

@@ -30,7 +30,8 @@ def table(result: Mapping[str, Any]) -> str:
     measures = result["measures"]
     rows = [_row(title, measures[name], 100, 1, " %") for name, title in ACCURACIES.items()]
     rows += [_row(title, measures[name], 1, 3, "") for name, title in LOGPS.items() if name in measures]
-    return "\n".join(["", _heading(result), "", head, "-" * len(head), *rows, "", textwrap.fill(result["conclusion"], 84)])
+    conclusion = textwrap.fill(result["conclusion"], len(head))
+    return "\n".join(["", _heading(result), "", head, "-" * len(head), *rows, "", conclusion])
 
 
 def _heading(result: Mapping[str, Any]) -> str:
@@ -47,7 +48,7 @@ def _row(title: str, found: Mapping[str, Mapping[str, float]], scale: int, digit
     return f"{title:<36}{before:>9}  {after:>9}  {change:>9}   {low} to {high}"
 
 
-def conclusion(measures: Mapping[str, Any], prompts: int) -> str:
+def conclude(measures: Mapping[str, Any], prompts: int) -> str:
     """One sentence: whether the trained skill improved, whether that cost the other skill or the greedy answers.
 
     Args:
