@@ -77,7 +77,7 @@ def responses(rows: int = 6, with_reference: bool = True) -> datasets.Dataset:
         "label": [i % 2 == 0 for i in range(rows)],
         "pair_id": [i // 2 for i in range(rows)],
         "row": list(range(rows)),
-        "ended": [i != 1 for i in range(rows)],
+        "end": [2 * i + 2 if i != 1 else -1 for i in range(rows)],
     }
     if with_reference:
         columns["ref_logps"] = [[-float(k + 1) for k in range(i + 1)] for i in range(rows)]
@@ -96,7 +96,7 @@ def test_collate_pads_on_the_right_and_puts_the_reference_under_its_own_tokens()
 def test_labels_and_cut_completions_reach_the_batch_unchanged():
     batch = Responses(responses()).collate([1, 0, 3], pad_token_id=9)
     assert batch["label"].tolist() == [False, True, False]
-    assert batch["ended"].tolist() == [False, True, True]
+    assert batch["end"].tolist() == [-1, 2, 8]
 
 
 def test_selected_rows_keep_their_own_tokens():

@@ -66,7 +66,7 @@ def test_mismatched_rows_join_each_prompt_with_the_answer_before():
     assert others["completion_mask"][:] == [[False, False, True, True, True]] * 3
     for name in ("label", "row", "pair_id"):
         assert others[name][:] == responses[name][:]
-    assert others["ended"][:] == [True] * 3
+    assert others["end"][:] == [4] * 3
     assert others.features == FEATURES
 
 
@@ -89,10 +89,12 @@ def test_mismatched_rows_keep_to_max_length_and_always_score_a_token():
     responses, _ = tokenised(SINGLES, max_length=20)
     others = mismatched(responses, 20)
     assert [len(ids) for ids in others["input_ids"]] == [20, 6, 20, 8, 20]
-    assert others["ended"][:] == [False, True, False, True, False]
+    assert [end >= 0 for end in others["end"]] == [False, True, False, True, False]
+    eos = plain_tokenizer().eos_token_id
+    assert all(ids[end] == eos for ids, end in zip(others["input_ids"], others["end"], strict=True) if end >= 0)
     tight, _ = tokenised(SINGLES, max_length=16)
     assert all(any(mask) for mask in mismatched(tight, 16)["completion_mask"])
-    assert not mismatched(tight, 16)["ended"][4]  # its donor was cut before it was rotated
+    assert mismatched(tight, 16)["end"][4] == -1  # its donor was cut before it was rotated
 
 
 def test_a_turn_that_is_not_scored_stays_unscored_when_it_is_rotated():

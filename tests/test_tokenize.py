@@ -123,7 +123,7 @@ def test_an_answer_is_scored_whole_with_its_end_and_nothing_of_the_prompt():
         tokenizer = make_tokenizer()
         ours, _ = responses_of([CHAT[0], PAIRS[0]], tokenizer)
         assert scored_texts(ours, tokenizer) == [[f"a0{end}"], [f"yes{end}"], [f"no no{end}"]]
-        assert all(ours["ended"])
+        assert all(end >= 0 for end in ours["end"])
     ours, _ = responses_of(PLAIN[:1], plain_tokenizer())
     assert scored_texts(ours, plain_tokenizer()) == [["answer é 0<eos>"]]
 
@@ -212,7 +212,7 @@ def test_tokens_are_cut_once_at_the_end_and_cut_answers_are_counted():
     for max_length, kept, ended in ((9, "5678<eos>", True), (8, "5678", False), (5, "5", False)):
         ours, report = responses_of(raw, tokenizer, max_length)
         assert scored_texts(ours, tokenizer)[0] == [kept]
-        assert ours["ended"][0] is ended
+        assert (ours["end"][0] >= 0) is ended
         assert report.cut == ([] if ended else [0, 1] if max_length == 5 else [0])
     assert max(map(len, ours["input_ids"])) == 5
     assert report.lengths == {"p50": 8, "p95": 9, "max": 9}
@@ -224,7 +224,7 @@ def test_losing_only_what_follows_the_end_token_is_no_cut():
     whole, _ = responses_of(CHAT[:1], tokenizer)
     ours, report = responses_of(CHAT[:1], tokenizer, len(whole["input_ids"][0]) - 1)
     assert scored_texts(ours, tokenizer) == [["a0<|im_end|>"]]
-    assert ours["ended"][0] is True
+    assert ours["input_ids"][0][ours["end"][0]] == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert report.cut == []
 
 
@@ -272,7 +272,7 @@ def test_a_template_that_never_ends_a_turn_is_pointed_out():
         "{% for message in messages %}{{ message.role + ': ' + message.content + '\\n' }}{% endfor %}"
     )
     ours, report = responses_of(CHAT[:2], tokenizer)
-    assert ours["ended"][:] == [False, False]
+    assert ours["end"][:] == [-1, -1]
     assert "no end token after the answer, as the template writes it: 2 rows (0, 1)" in report.warnings
 
 

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from bnf_align import LOSSES, BadInput, BNFConfig, BNFTrainer, PreferenceConfig
 from reference.eq4 import eq4_loss
 from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
-from tiny_models import plain_tokenizer
+from tiny_models import chatml_tokenizer, plain_tokenizer
 from tiny_nets import tiny_llama
 
 EVERY_LOSS = sorted(LOSSES)
@@ -170,6 +170,23 @@ def test_logged_metrics_are_the_means_of_the_rows(tmp_path):
             sum(float(x[-1].exp()) for x in logps) / len(logps), rel=1e-5
         )
     assert log["rewards/margins"] == pytest.approx(log["rewards/chosen"] - log["rewards/rejected"])
+
+
+def test_the_end_probability_is_that_of_the_end_of_turn_and_not_of_what_follows_it(tmp_path, monkeypatch):
+    import runs
+
+    tokenizer = chatml_tokenizer()
+    monkeypatch.setattr(runs, "plain_tokenizer", lambda: tokenizer)
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    rows = [{"prompt": messages[:1], "completion": messages[1:], "label": True}]
+    trainer = make_trainer(tmp_path, rows, model=tiny_llama(len(tokenizer)))
+    ids = torch.tensor([tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]])
+    end = ids[0].tolist().index(tokenizer.convert_tokens_to_ids("<|im_end|>"), ids.shape[1] - 3)
+    assert end < ids.shape[1] - 1  # a newline follows
+    with torch.no_grad():
+        expected = trainer.model(input_ids=ids).logits[0, end - 1].softmax(-1)[ids[0, end]]
+    trainer.train()
+    assert trainer.state.log_history[0]["bnf/end_probability/chosen"] == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss_type", EVERY_LOSS)

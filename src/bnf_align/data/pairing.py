@@ -31,9 +31,9 @@ def mismatched(responses: datasets.Dataset, max_length: int | None) -> datasets.
     ids = [columns.ids[start:stop] for start, stop in bounds]
     masks = [columns.masks[start:stop] for start, stop in bounds]
     firsts = [int(mask.argmax()) for mask in masks]
-    ended = responses["ended"][:]
+    ends = responses["end"][:]
     prompts = [ids[i][: firsts[i]].tobytes() for i in range(len(ids))]
-    made: dict[str, list] = {"input_ids": [], "completion_mask": [], "ended": []}
+    made: dict[str, list] = {"input_ids": [], "completion_mask": [], "end": []}
     for i in range(len(ids)):
         other = _other_prompt(prompts, i)
         start, donor = firsts[i], firsts[other]
@@ -41,7 +41,8 @@ def mismatched(responses: datasets.Dataset, max_length: int | None) -> datasets.
         mask = np.concatenate([np.zeros(start, dtype=bool), masks[other][donor:]])
         made["input_ids"].append(tokens[:max_length])
         made["completion_mask"].append(mask[:max_length])
-        made["ended"].append(ended[other] and len(tokens) == len(tokens[:max_length]))
+        end = ends[other] + start - donor if ends[other] >= 0 else -1
+        made["end"].append(end if end < len(tokens[:max_length]) else -1)
     kept = {name: responses[name][:] for name in ("label", "pair_id", "row")}
     return datasets.Dataset.from_dict({**made, **kept}, features=responses.features)
 

@@ -17,7 +17,7 @@ class Responses:
     """Column access to a tokenised dataset: one response by number, without copying the others.
 
     Args:
-        dataset: Columns `input_ids`, `completion_mask`, `label`, `ended`, and `ref_logps` (one float32 per scored
+        dataset: Columns `input_ids`, `completion_mask`, `label`, `end`, and `ref_logps` (one float32 per scored
             token) where the loss needs a reference.
 
     Raises:
@@ -28,7 +28,7 @@ class Responses:
         self.ids, self.starts = ragged_column(dataset, "input_ids")
         self.masks, _ = ragged_column(dataset, "completion_mask")
         self.labels = np.asarray(dataset["label"], dtype=bool)
-        self.ended = np.asarray(dataset["ended"], dtype=bool)
+        self.ends = np.asarray(dataset["end"], dtype=np.int64)
         self.lengths = np.diff(self.starts)
         self.ref_logps: np.ndarray | None = None
         if "ref_logps" in dataset.column_names:
@@ -72,7 +72,7 @@ class Responses:
             "attention_mask": torch.zeros(shape, dtype=torch.long),
             "completion_mask": torch.zeros(shape, dtype=torch.bool),
             "label": torch.zeros(shape[0], dtype=torch.bool),
-            "ended": torch.zeros(shape[0], dtype=torch.bool),
+            "end": torch.full(shape[:1], -1),
         }
         if not rows:
             batch["attention_mask"][:] = 1
@@ -84,7 +84,7 @@ class Responses:
             batch["attention_mask"][i, :length] = 1
             batch["completion_mask"][i, :length] = torch.from_numpy(self.mask(row).copy())
             batch["label"][i] = bool(self.labels[row])
-            batch["ended"][i] = bool(self.ended[row])
+            batch["end"][i] = int(self.ends[row])
             if self.ref_logps is not None:
                 scored = batch["completion_mask"][i]
                 batch["ref_logps"][i][scored] = torch.tensor(self.reference(row), dtype=torch.float32)

@@ -22,7 +22,7 @@ FEATURES = datasets.Features(
         "label": datasets.Value("bool"),
         "pair_id": datasets.Value("int64"),
         "row": datasets.Value("int64"),
-        "ended": datasets.Value("bool"),
+        "end": datasets.Value("int64"),
     }
 )
 
@@ -46,7 +46,7 @@ def tokenize_rows(
 
     Returns:
         `input_ids` (T,) int32, `completion_mask` (T,) bool, `label`, `pair_id` (the two responses of a pair share it,
-        a single answer has its own), `row` (number in the source) and `ended` (whether the end token is scored).
+        a single answer has its own), `row` (number in the source), `end` (position of the end token, -1 if cut).
 
     Raises:
         BadInput: If the tokenizer cannot write these rows, or none of them is left.
@@ -129,7 +129,7 @@ def _dataset(units: list[list[Encoded]], max_length: int | None) -> datasets.Dat
         "label": [answer.label for _, answer in answers],
         "pair_id": [number for number, _ in answers],
         "row": [answer.row for _, answer in answers],
-        "ended": [_ended(answer, max_length) for _, answer in answers],
+        "end": [answer.end if _ended(answer, max_length) else -1 for _, answer in answers],
     }
     return datasets.Dataset.from_dict(columns, features=FEATURES)
 
@@ -204,7 +204,7 @@ def show_tokens(responses: datasets.Dataset, tokenizer: PreTrainedTokenizerBase,
     lines = []
     for response in (response for response in shown if response["pair_id"] < shown[0]["pair_id"] + count):
         scored = response["completion_mask"]
-        thumb, end = "up" if response["label"] else "down", "ends" if response["ended"] else "does not end"
+        thumb, end = "up" if response["label"] else "down", "ends" if response["end"] >= 0 else "does not end"
         lines.append(f"row {response['row']}, {thumb}: {len(scored)} tokens, {sum(scored)} scored (#), {end}")
         for position, (token, hit) in enumerate(zip(response["input_ids"], scored, strict=True)):
             lines.append(f"{position:6} {token:7} {'#' if hit else '.'} {tokenizer.decode([token])!r}")

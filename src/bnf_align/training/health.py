@@ -56,15 +56,21 @@ class Tally:
         total += torch.stack([kept.sum(), where.sum().to(total.dtype)])
 
     @torch.no_grad()
-    def add_completions(self, completions: CompletionLogps, label: Tensor, ended: Tensor) -> None:
-        """Add all per-completion and per-token metrics of one micro-batch; rows with nothing scored do not count."""
+    def add_completions(self, completions: CompletionLogps, label: Tensor, end: Tensor) -> None:
+        """Add all metrics of one micro-batch; rows with nothing scored do not count.
+
+        Args:
+            completions: (B, T) log-probabilities, with reference where the loss has one.
+            label: (B,) bool.
+            end: (B,) position of the end token, -1 where it was cut.
+        """
         present = completions.length > 0
         token_sides = {side: completions.mask & rows[:, None] for side, rows in _sides(label, present)}
-        end_logps = completions.logps.gather(1, _last(completions.mask)[:, None])[:, 0]
+        end_logps = completions.logps.gather(1, end.clamp(min=0)[:, None])[:, 0]
         for side, rows in _sides(label, present):
             self.add(f"logps/{side}", completions.logp, rows)
             self.add(f"bnf/length/{side}", completions.length.float(), rows)
-            self.add(f"bnf/end_probability/{side}", end_logps.exp(), rows & ended)
+            self.add(f"bnf/end_probability/{side}", end_logps.exp(), rows & (end >= 0))
         if self.spec.reference:
             weights = bnf_weights(completions.logps, completions.reference())
             self.add("bnf/weight", weights, completions.mask)
@@ -90,12 +96,6 @@ class Tally:
 
 def _sides(label: Tensor, present: Tensor) -> list[tuple[str, Tensor]]:
     return [("chosen", label & present), ("rejected", ~label & present)]
-
-
-def _last(mask: Tensor) -> Tensor:
-    """(B,) position of the last scored token; 0 where none is."""
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    return (mask * positions).amax(-1)
 
 
 def verdict(metrics: dict[str, float]) -> str:

@@ -156,7 +156,7 @@ class PreferenceTrainer(Trainer):
         batch = self._prepare_inputs(batch)
         completions = completion_logps(model, batch)
         losses = self._losses(completions, batch["label"], kl)
-        self.tally.add_completions(completions, batch["label"], batch["ended"])
+        self.tally.add_completions(completions, batch["label"], batch["end"])
         return losses.sum()
 
     def _losses(self, completions: CompletionLogps, label: Tensor, kl: Tensor | None) -> Tensor:
