@@ -145,7 +145,9 @@ def test_gemma_2_alone_has_eager_attention():
 
 @pytest.mark.parametrize(("name", "kind", "processes"), [("ddp", "MULTI_GPU", 8), ("single", "NO", 1)])
 def test_accelerate_reads_the_launch_configurations(name, kind, processes):
-    config = load_config_from_file(str(ROOT / f"recipes/accelerate/{name}.yaml"))
+    path = ROOT / f"recipes/accelerate/{name}.yaml"
+    assert all((ROOT / named).is_file() for named in re.findall(r"recipes/\S+\.yaml", path.read_text()))
+    config = load_config_from_file(str(path))
     assert (config.distributed_type.value, config.num_processes, config.num_machines) == (kind, processes, 1)
     assert config.mixed_precision == "no", "precision is the recipe's"
     assert parse(RECIPES[0])[1].batch_size % processes == 0
