@@ -32,10 +32,10 @@ DATA = {
     "gsm8k": "preference/gsm8k_model_solutions.unpaired.jsonl.gz",
     "hh": "preference/hh_rlhf_harmless_base_test.jsonl.gz",
 }
-EVAL_FRACTION = 0.15
+EVAL_FRACTION = 0.3
 COMMON = ["--max_length", "512", "--eval_fraction", str(EVAL_FRACTION), "--save_strategy", "no", "--batch_size", "32"]
 SFT = ["--loss_type", "sft", "--learning_rate", "1e-3", "--num_train_epochs", "6"]
-BNF = ["--loss_type", "bnf", "--learning_rate", "1e-4", "--num_train_epochs", "1"]
+BNF = ["--loss_type", "bnf", "--learning_rate", "1e-5", "--num_train_epochs", "3"]
 RESULTS = Path(__file__).parent / "results"
 
 

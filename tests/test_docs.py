@@ -1,0 +1,40 @@
+"""The documentation names only what exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bnf_align import LOSSES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_every_test_that_the_paper_map_names_exists():
+    text = (ROOT / "docs" / "paper-map.md").read_text()
+    tests = {
+        name for file in (ROOT / "tests").glob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert set(re.findall(r"::(test_\w+)", text)) <= tests
+    for file in re.findall(r"(test_\w+\.py)", text):
+        assert (ROOT / "tests" / file).exists(), file
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_command_names_exists(page):
+    for path in re.findall(r"(?:--config|python) ((?:recipes|benchmarks)/\S+)", page.read_text()):
+        assert (ROOT / path.rstrip("`.,;)")).exists(), path
+
+
+def test_the_readme_begins_with_the_two_commands_and_names_every_loss():
+    text = (ROOT / "README.md").read_text()
+    first = text[text.index("```bash") :].splitlines()[1:3]
+    assert [line.split("#")[0].strip() for line in first] == ["make quickstart", "make test"]
+    assert all(f"`{name}`" in text for name in LOSSES)
