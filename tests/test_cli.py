@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,17 +113,23 @@ def test_lora_saves_an_adapter_that_can_be_continued(folder):
     assert main(["train", "--config", "recipe.yaml", *continued, "--use_peft"]) == 2
 
 
-def test_latest_resumes_from_the_last_checkpoint_and_ends_where_the_whole_run_ends(folder):
-    steps = ["--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "10"]
+def test_a_run_killed_at_any_moment_resumes_to_the_weights_of_the_whole_run(folder):
+    """A real SIGKILL, first as soon as a checkpoint folder appears, half-written or not, then a little later."""
+    steps = ["--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "20", "--num_train_epochs", "4"]
     assert main(["train", "--config", "recipe.yaml", *steps]) == 0
     whole = load_file(folder / "out" / "model.safetensors")
-    assert main(["train", "--config", "recipe.yaml", *steps, "--output_dir", "cut"]) == 0
-    shutil.rmtree(folder / "cut" / "checkpoint-3")  # what a kill after step 2 leaves
-    (folder / "cut" / "model.safetensors").unlink()
-    assert (
-        main(["train", "--config", "recipe.yaml", *steps, "--output_dir", "cut", "--resume_from_checkpoint", "latest"])
-        == 0
-    )
+    command = ["train", "--config", "recipe.yaml", *steps, "--output_dir", "cut", "--resume_from_checkpoint", "latest"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE.parent)}
+    for checkpoint in ("checkpoint-2", "checkpoint-5"):
+        run = subprocess.Popen(
+            [sys.executable, "-m", "bnf_align", *command], env=environment, stderr=subprocess.DEVNULL
+        )
+        while not (folder / "cut" / checkpoint).exists():
+            assert run.poll() is None, "the run ended before it could be killed"
+        run.kill()
+        run.wait()
+    assert not (folder / "cut" / "model.safetensors").exists()
+    assert main(command) == 0
     resumed = load_file(folder / "cut" / "model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

@@ -285,6 +285,20 @@ def test_a_resumed_run_ends_bitwise_where_the_uninterrupted_one_does(tmp_path, l
     assert bitwise_equal(final_weights(whole), final_weights(resumed))
 
 
+def test_the_latest_checkpoint_is_the_last_whole_one(tmp_path, caplog):
+    from bnf_align.training.checkpoints import latest_checkpoint
+
+    assert latest_checkpoint(tmp_path) is None
+    assert "starting from the beginning" in caplog.text
+    for step, state in ((2, "{}"), (9, "{}"), (10, "{}"), (11, '{"global'), (12, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert "checkpoint-11 was cut short" in caplog.text
+    assert "checkpoint-12 was cut short" in caplog.text
+
+
 # --------------------------------------------------------------------------------------------------- adapters
 
 

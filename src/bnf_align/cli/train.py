@@ -48,8 +48,7 @@ def main(argv: Sequence[str]) -> int:
         arguments.parser().print_help()
         return 0
     trainer = make_trainer(arguments.parse(argv))
-    resume = trainer.args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=True if resume == "latest" else resume)
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     if trainer.eval_dataset is not None:
         trainer.evaluate()

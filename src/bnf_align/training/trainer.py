@@ -25,6 +25,7 @@ from bnf_align.logps import completion_logps, token_entropy
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
 from bnf_align.records import BadInput
 from bnf_align.training.card import RunRecord
+from bnf_align.training.checkpoints import latest_checkpoint
 from bnf_align.training.config import LEARNING_RATE, LORA_LEARNING_RATE, BNFConfig, PreferenceConfig
 from bnf_align.training.health import Tally
 from bnf_align.training.model import (
@@ -253,10 +254,17 @@ class PreferenceTrainer(Trainer):
         for batch in step.micro_batches:
             super()._track_num_input_tokens(batch)
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, and leave `run.json` and a model card in the output folder."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train, and leave `run.json` and a model card in the output folder.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder; True or "latest" for the last whole one of the output folder.
+            kwargs: For `transformers.Trainer.train`.
+        """
+        if resume_from_checkpoint in (True, "latest"):
+            resume_from_checkpoint = latest_checkpoint(str(self.args.output_dir))
         self.record.start()
-        output = super().train(*args, **kwargs)
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self.record.finish()
         return output
 
