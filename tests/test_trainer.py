@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from bnf_align import LOSSES, BadInput, BNFConfig, BNFTrainer, PreferenceConfig
 from reference.eq4 import eq4_loss
@@ -309,6 +310,30 @@ def test_a_fresh_adapter_trains_only_itself_against_the_base(tmp_path):
     assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
     assert all(torch.equal(p, base[n]) for n, p in trainer.model.named_parameters() if n in base)
     assert any(p.abs().sum() > 0 for n, p in trainer.model.named_parameters() if "lora_B" in n)
+
+
+@pytest.mark.golden
+def test_qlora_trains_against_its_own_quantised_base(tmp_path):
+    """Evaluation mode would change the quantised kernels: reference and policy must differ neither with the reference
+    just computed nor with it cached, gradients must arrive, and an evaluation in between must not end them."""
+    bits = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+    tiny_llama(258, hidden_size=64, intermediate_size=128).save_pretrained(tmp_path / "base")
+    logs = []
+    for computed in (True, False):
+        base = AutoModelForCausalLM.from_pretrained(
+            tmp_path / "base", quantization_config=BitsAndBytesConfig(**bits), dtype=torch.float32
+        )
+        trainer = make_trainer(
+            tmp_path, singles(8), model=base, peft_config=LoraConfig(**LORA), eval_rows=singles(8), max_steps=3
+        )
+        assert (trainer.prepared.reference.computed_tokens > 0) is computed
+        trainer.evaluate()
+        trainer.train()
+        logs.append([line for line in trainer.state.log_history if "grad_norm" in line])
+    assert logs[0][0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
+    assert all(line["grad_norm"] > 0.1 for line in logs[0])
+    assert [line["loss"] for line in logs[0]] == pytest.approx([line["loss"] for line in logs[1]], rel=1e-5)
+    assert logs[0][2]["bnf/shift/chosen"] != 0
 
 
 def test_learning_rates_differ_for_all_weights_and_for_adapters(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,24 @@ def prepare_quantised(model: PreTrainedModel, config: PreferenceConfig) -> PreTr
         checkpointing = bool(config.gradient_checkpointing)
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     return model
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and afterwards what it was before; quantised layers stay in training mode.
+
+    Outside training mode they take other kernels: policy and reference would differ from the first step on, and on a
+    CPU with AVX-512 bitsandbytes repacks the weights for a kernel that has no gradient, for good.
+    """
+    training = model.training
+    model.eval()
+    for module in model.modules():
+        if type(module).__module__.startswith("bitsandbytes"):
+            module.train()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def add_adapter(model: Any, peft_config: PeftConfig, config: PreferenceConfig) -> PeftModel:

@@ -10,9 +10,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ from bnf_align.data.batching import Item, plan_step
 from bnf_align.data.responses import Responses
 from bnf_align.logps import completion_logps
 from bnf_align.training.cache import ReferenceCache, default_root, digest, row_key
+from bnf_align.training.model import evaluation_mode
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class _ReferencePass:
         pending: dict[bytes, np.ndarray] = {}
         written = time.monotonic()
         bar = tqdm(total=total, desc="Reference log-probabilities", unit="row", disable=rank > 0 or not total)
-        with bar, _evaluation_mode(self.model):
+        with bar, evaluation_mode(self.model):
             for cut in share:
                 pending |= self._forward([item.rows[0] for item in cut])
                 bar.update(len(cut))
@@ -183,14 +183,3 @@ class _ReferencePass:
         values = completions.logps[completions.mask].float().cpu().numpy()
         ends = np.cumsum(completions.length.cpu().numpy())[:-1]
         return {self.keys[row]: logps for row, logps in zip(rows, np.split(values, ends), strict=True)}
-
-
-@contextmanager
-def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode inside, what it was before afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

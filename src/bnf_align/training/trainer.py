@@ -32,6 +32,7 @@ from bnf_align.training.model import (
     add_adapter,
     configured_tokenizer,
     disable_dropout,
+    evaluation_mode,
     load_model,
     prepare_quantised,
     refuse_unsupported,
@@ -210,13 +211,14 @@ class PreferenceTrainer(Trainer):
         """Mean loss and metrics over all units, each counted once, whatever the micro-batches and ranks."""
         model = self._evaluation_model()
         training_tally, self.tally = self.tally, Tally(self.spec, self.beta, self.args.device)
-        kl = self._reference_point(model, dataloader)
-        for step in dataloader:
-            for batch in step.micro_batches:
-                with self.compute_loss_context_manager():
-                    self.compute_loss(model, batch, kl=kl)
-                    self._add_eq4_value(model, batch)
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        with evaluation_mode(model):
+            kl = self._reference_point(model, dataloader)
+            for step in dataloader:
+                for batch in step.micro_batches:
+                    with self.compute_loss_context_manager():
+                        self.compute_loss(model, batch, kl=kl)
+                        self._add_eq4_value(model, batch)
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         means = self.tally.read(self.accelerator.reduce)
         self.tally = training_tally
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
@@ -227,7 +229,6 @@ class PreferenceTrainer(Trainer):
         model = self._wrap_model(self.model, training=False)
         if not self.accelerator._models and model is self.model:  # evaluation before training: autocast and device
             model = self.accelerator.prepare_model(model, evaluation_mode=True)
-        model.eval()
         return model
 
     def _add_eq4_value(self, model: nn.Module, batch: MicroBatch) -> None:
@@ -254,7 +255,9 @@ class PreferenceTrainer(Trainer):
         for batch in step.micro_batches:
             super()._track_num_input_tokens(batch)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> TrainOutput:
         """Train, and leave `run.json` and a model card in the output folder.
 
         Args:
