@@ -1,6 +1,6 @@
-"""Run by every process of `test_distributed.py`: the same small runs, whatever the number of processes.
+"""Run by every process of `test_distributed.py`: the same small runs, whatever the processes and the sharding.
 
-usage: torchrun ddp_run.py FOLDER
+usage: torchrun ddp_run.py FOLDER [fsdp2]
 """
 
 import os
@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 
 import conftest  # noqa: F401 (environment and threads, before anything else)
+from fsdp_on_cpu import shard_on_cpu
 from runs import GradientProbe, make_trainer, pairs, perturb, singles
 
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
@@ -27,8 +29,16 @@ RUNS = {
 }
 
 
+RESUMED = {"batch_size": 4, "max_steps": 6, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of `tensor`, gathered from all processes where it is sharded."""
+    return tensor.full_tensor().clone() if isinstance(tensor, DTensor) else tensor.detach().clone()
+
+
 def run(folder: Path, rows: list[dict], **options) -> dict:
-    probe = GradientProbe()
+    probe = GradientProbe(whole)
     trainer = perturb(make_trainer(folder, rows, eval_rows=rows[:-1], callbacks=[probe], **options))
     trainer.train()
     reported = trainer.evaluate()
@@ -37,14 +47,29 @@ def run(folder: Path, rows: list[dict], **options) -> dict:
         "log": {name: value for name, value in trainer.state.log_history[0].items() if name != "epoch"},
         "eval": {name: v for name, v in reported.items() if not name.endswith(("runtime", "per_second"))},
         "reference": trainer.prepared.reference.as_dict(),
+        "sharded": all(isinstance(p, DTensor) for p in trainer.model.parameters()),
     }
 
 
-def main(folder: Path) -> None:
+def resume(folder: Path) -> dict:
+    """Final weights of an uninterrupted run, and of one that goes on from its second checkpoint."""
+    weights = {}
+    for name, checkpoint in (("uninterrupted", None), ("resumed", str(folder / "run" / "checkpoint-2"))):
+        trainer = make_trainer(folder, singles(14), **RESUMED)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        weights[name] = {key: whole(p) for key, p in trainer.model.named_parameters()}
+        trainer.save_model(str(folder / name))
+    return weights
+
+
+def main(folder: Path, sharding: str | None = None) -> None:
+    if sharding == "fsdp2":
+        shard_on_cpu()
     results = {name: run(folder / name, **options) for name, options in RUNS.items()}
+    results["resume"] = resume(folder / "resume")
     if os.environ.get("RANK", "0") == "0":
         torch.save(results, folder / "results.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -25,13 +25,13 @@ def singles(count: int = 16) -> list[dict]:
 
 
 class GradientProbe(TrainerCallback):
-    """Keeps the gradient as it stands before each optimizer step."""
+    """Keeps the gradient as it stands before each optimizer step, each tensor as `copy` makes it."""
 
-    def __init__(self):
-        self.steps = []
+    def __init__(self, copy=torch.clone):
+        self.steps, self.copy = [], copy
 
     def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
-        self.steps.append({name: p.grad.detach().clone() for name, p in model.named_parameters() if p.requires_grad})
+        self.steps.append({name: self.copy(p.grad) for name, p in model.named_parameters() if p.requires_grad})
 
 
 def make_trainer(

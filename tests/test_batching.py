@@ -1,4 +1,4 @@
-"""How a step is chosen, cut and dealt: nothing is lost, and nothing depends on memory or ranks."""
+"""How a step is chosen and collated: nothing is lost, and nothing depends on memory or ranks."""
 
 from itertools import chain
 
@@ -6,47 +6,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from bnf_align.data.batching import Item, StepDataset, StepLoader, StepSampler, plan_step
+from bnf_align.data.batching import StepDataset, StepLoader, StepSampler
 from bnf_align.data.responses import Responses
-
-lengths = st.lists(st.integers(2, 60), min_size=1, max_size=40)
-
-
-def padded_tokens(cut: list[Item]) -> int:
-    return max(item.length for item in cut) * sum(len(item.rows) for item in cut)
-
-
-@settings(deadline=None)
-@given(lengths, st.integers(10, 200), st.integers(1, 4))
-def test_a_plan_holds_every_item_once_and_gives_ranks_equally_many_micro_batches(lengths, budget, world):
-    items = [Item((i,), length) for i, length in enumerate(lengths)]
-    plan = plan_step(items, budget, world)
-    assert len(plan) == world
-    assert len({len(rank) for rank in plan}) == 1
-    assert sorted(item.rows[0] for rank in plan for cut in rank for item in cut) == list(range(len(items)))
-
-
-@settings(deadline=None)
-@given(lengths, st.integers(10, 200), st.integers(1, 4))
-def test_a_micro_batch_stays_within_the_budget_unless_one_item_alone_exceeds_it(lengths, budget, world):
-    items = [Item((i, i + 1000), length) for i, length in enumerate(lengths)]
-    for rank in plan_step(items, budget, world):
-        for cut in rank:
-            assert len(cut) <= 1 or padded_tokens(cut) <= budget
-
-
-def test_micro_batches_hold_rows_of_like_length():
-    items = [Item((i,), length) for i, length in enumerate([10, 50, 11, 49, 12, 48])]
-    (rank,) = plan_step(items, 150, 1)
-    assert sorted(sorted(item.length for item in cut) for cut in rank) == [[10, 11, 12], [48, 49, 50]]
-
-
-def test_a_rank_without_items_gets_an_empty_micro_batch():
-    plan = plan_step([Item((0,), 5)], 100, 3)
-    assert sorted(len(cut) for rank in plan for cut in rank) == [0, 0, 1]
 
 
 def test_every_unit_is_in_exactly_one_step_of_an_epoch_and_epochs_differ():

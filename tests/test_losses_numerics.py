@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from batches import Batch, random_batch, token_logps
-from bnf_align.losses import CompletionLogps, bnf_loss, bnf_weights, eq4_value
+from bnf_align.losses import CompletionLogps, bnf_loss, bnf_weights, eq4_value, log_odds
 from reference.eq4 import appendix_b
 
 GAPS = [-1e4, -1e3, -104, -88, -20, -5, 0, 5, 9, 12, 16, 17, 20, 30, 88, 104, 1e3, 1e4]
@@ -40,6 +40,15 @@ def test_value_and_gradient_stay_finite_and_right_from_pi_0_to_pi_1(dtype, round
     actual = gradient[:, 0, 0].double() * (-1 if preferred else 1)
     # log pi near 0 is known to one rounding step of float32, 1.2e-7, and the gradient with it.
     torch.testing.assert_close(actual, expected, rtol=rounding, atol=2.4e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_odds_are_exact_to_rounding_from_pi_0_to_pi_1(dtype):
+    """The way back, log p = -log(1 + e^-x) from the log-odds x, has no subtraction from 1."""
+    eps = torch.finfo(dtype).eps
+    logp = -torch.logspace(math.log10(eps), 4, 400, dtype=torch.float64).to(dtype)
+    x = log_odds(logp).double()
+    torch.testing.assert_close(-torch.logaddexp(torch.zeros_like(x), -x), logp.double(), rtol=32 * eps, atol=0)
 
 
 def test_eq4_value_stays_finite_where_a_probability_rounds_to_1():

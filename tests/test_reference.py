@@ -108,6 +108,11 @@ def test_autocast_is_a_miss(tmp_path):
     assert miss(tmp_path, make_trainer(tmp_path, singles(6), bf16=True, use_cpu=True))
 
 
+def test_another_head_is_a_miss(tmp_path):
+    make_trainer(tmp_path, singles(6))
+    assert miss(tmp_path, make_trainer(tmp_path, singles(6), head="logits"))
+
+
 def test_another_attention_is_a_miss(tmp_path):
     make_trainer(tmp_path, singles(6))
     assert miss(tmp_path, make_trainer(tmp_path, singles(6), model=tiny_llama(258, attn_implementation="eager")))

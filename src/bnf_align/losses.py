@@ -306,7 +306,9 @@ class LossSpec:
     """What the other rooms need to know of a loss.
 
     `pairwise`: called with (chosen, rejected), else with (completions, label). `reference`: needs `ref_logps`.
-    `preferred_only`: trains on thumbs up alone. `mismatched`: takes KTO's z0 as third argument.
+    `preferred_only`: trains on thumbs up alone. `mismatched`: takes KTO's z0 as third argument. `separable`: the slope
+    at a token's log-probability follows from that log-probability and its reference alone, as in fine-tuning, so the
+    head can form the gradient in the forward pass.
     """
 
     function: Callable[..., Tensor]
@@ -314,6 +316,7 @@ class LossSpec:
     reference: bool = False
     preferred_only: bool = False
     mismatched: bool = False
+    separable: bool = False
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -330,9 +333,9 @@ class LossSpec:
 
 
 LOSSES: dict[str, LossSpec] = {
-    "bnf": LossSpec(bnf_loss, reference=True),
-    "nll_pll": LossSpec(nll_pll),
-    "sft": LossSpec(sft, preferred_only=True),
+    "bnf": LossSpec(bnf_loss, reference=True, separable=True),
+    "nll_pll": LossSpec(nll_pll, separable=True),
+    "sft": LossSpec(sft, preferred_only=True, separable=True),
     "kto": LossSpec(kto, reference=True, mismatched=True),
     "dpo": LossSpec(dpo, pairwise=True, reference=True),
     "ipo": LossSpec(ipo, pairwise=True, reference=True),

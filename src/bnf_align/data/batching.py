@@ -1,4 +1,4 @@
-"""From responses to optimizer steps: which rows meet in a step, how a step is cut, how a cut becomes tensors.
+"""From responses to optimizer steps: which rows meet in a step, and how each of its cuts becomes tensors.
 
 A step holds `batch_size` units (a pair or a single response). Its content depends on the seed and the epoch alone;
 the number of ranks and the memory only decide how it is cut into micro-batches. Every rank plans the whole step from
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from bnf_align.data.micro_batches import Item, plan_step
 from bnf_align.data.responses import MicroBatch, Responses
 
 
@@ -25,45 +26,6 @@ class Step(NamedTuple):
     """KTO's mismatched completions of the same step, cut on their own; empty for other losses."""
     size: int
     """Responses (pairs for pairwise losses) in the step over all ranks: what its loss is the mean over."""
-
-
-class Item(NamedTuple):
-    """What must stay in one micro-batch: a response, or the two of a pair (chosen, rejected)."""
-
-    rows: tuple[int, ...]
-    length: int
-
-
-def plan_step(items: Sequence[Item], max_tokens: int, world: int) -> list[list[list[Item]]]:
-    """Cut a step into micro-batches and deal them to the ranks: plan[rank][micro-batch] is a list of items.
-
-    Sorted by length, cut where padding would exceed the budget, then dealt by cost in a snake, so that padding and
-    waiting stay small. Ranks get equally many micro-batches: FSDP gathers weights in every forward, so a rank with
-    one fewer would leave the others waiting for ever. Where items are fewer than ranks some micro-batches are empty.
-
-    Args:
-        items: The whole step's items, over all ranks.
-        max_tokens: Ceiling for the padded tokens of one micro-batch; an item longer than that runs alone.
-        world: Number of ranks.
-    """
-    cuts: list[list[Item]] = []
-    for item in sorted(items, key=lambda item: -item.length):
-        if cuts and cuts[-1][0].length * (_rows(cuts[-1]) + len(item.rows)) <= max_tokens:
-            cuts[-1].append(item)
-        else:
-            cuts.append([item])
-    while len(cuts) % world:
-        widest = max(cuts, key=len)
-        half = -(-len(widest) // 2)  # of a single item all stays, and a rank joins with an empty micro-batch
-        cuts.append(widest[half:])
-        del widest[half:]
-    cuts.sort(key=lambda cut: -cut[0].length * _rows(cut) if cut else 0)
-    rounds = [cuts[start : start + world] for start in range(0, len(cuts), world)]
-    return [[dealt[::-1][rank] if n % 2 else dealt[rank] for n, dealt in enumerate(rounds)] for rank in range(world)]
-
-
-def _rows(items: Sequence[Item]) -> int:
-    return sum(len(item.rows) for item in items)
 
 
 class StepDataset(Dataset[Step]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -43,6 +43,9 @@ class PreferenceConfig(TrainingArguments):
     max_tokens_per_micro_batch: int = _option(
         8192,
         "Memory: padded tokens in one forward pass on one device. Changes no result; lower it when out of memory.",
+    )
+    head: Literal["fused", "logits"] = _option(
+        "fused", "fused: no logits are kept. logits: through the model's own logits, the fallback and the oracle."
     )
     max_length: int | None = _option(4096, "Tokens of prompt and completion together; longer completions are cut.")
     ref_cache_dir: str | None = _option(
@@ -87,6 +90,8 @@ class PreferenceConfig(TrainingArguments):
             self.loss_kwargs = json.loads(self.loss_kwargs)
         if self.loss_type not in LOSSES:
             raise BadInput(f"loss_type {self.loss_type!r} is not known. Choose one of {', '.join(LOSSES)}.")
+        if self.head not in ("fused", "logits"):
+            raise BadInput(f"--head {self.head} is not known. Choose fused or logits.")
         try:
             self.loss.check(self.loss_type, self.hyperparameters)
         except ValueError as error:

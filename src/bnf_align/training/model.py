@@ -12,6 +12,7 @@ import datasets
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bnf_align.records import BadInput
@@ -146,6 +147,11 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+        # FSDP2 gathers norm and head together and lets go of them when the head's forward ends, which never ran, or in
+        # the backward pass, which does not come.
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def add_adapter(model: Any, peft_config: PeftConfig, config: PreferenceConfig) -> PeftModel:

@@ -132,6 +132,7 @@ def _with_reference(
         max_tokens=config.max_tokens_per_micro_batch,
         pad_token_id=tokenizer.pad_token_id,
         autocast=torch.bfloat16 if config.bf16 else None,
+        head=config.head,
         about={"model": model.config._name_or_path},
     )
     _say(f"reference: {report.computed_tokens:,} tokens computed, {report.cached_tokens:,} from the cache")

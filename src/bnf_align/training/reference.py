@@ -24,16 +24,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from bnf_align.data.batching import Item, plan_step
+from bnf_align.data.micro_batches import Item, plan_step
 from bnf_align.data.responses import Responses
-from bnf_align.logps import completion_logps
+from bnf_align.head import HeadCall, ask
 from bnf_align.training.cache import ReferenceCache, default_root, digest, row_key
 from bnf_align.training.model import evaluation_mode
 
 logger = logging.getLogger(__name__)
 
-HEAD_VERSION = "logits-1"
-"""Raise it whenever `logps` would give other values for the same model and tokens."""
+HEAD_VERSION = 1
+"""Raise it whenever `head` would give other values for the same model and tokens."""
 
 SECONDS_PER_SHARD = 30.0
 """How much work a kill may cost."""
@@ -55,11 +55,11 @@ class ReferenceReport:
         return asdict(self)
 
 
-def namespace_of(model: PreTrainedModel, autocast: torch.dtype | None) -> dict[str, Any]:
+def namespace_of(model: PreTrainedModel, autocast: torch.dtype | None, head: str) -> dict[str, Any]:
     """Everything besides the tokens that reference values depend on."""
     config = {key: value for key, value in model.config.to_dict().items() if not IGNORED_CONFIG.search(key)}
     return {
-        "head": HEAD_VERSION,
+        "head": f"{head}-{HEAD_VERSION}",
         "weights": weights_hash(model),
         "config": digest(json.dumps(config, sort_keys=True, default=str).encode()),
         "dtype": str(next(model.parameters()).dtype),
@@ -90,6 +90,7 @@ def add_ref_logps(
     max_tokens: int,
     pad_token_id: int,
     autocast: torch.dtype | None = None,
+    head: str = "fused",
     about: dict[str, Any] | None = None,
 ) -> tuple[list[datasets.Dataset], ReferenceReport]:
     """Add the column `ref_logps` (float32, one per scored token) to tokenised responses.
@@ -99,15 +100,16 @@ def add_ref_logps(
 
     Args:
         parts: Tokenised data sets (training, evaluation, KTO's mismatched rows), all filled in one pass.
-        model: The reference: the policy before training, on its device.
+        model: The reference: the policy before training, on its device, with `head` attached.
         cache_dir: The cache's root; None for the default.
         max_tokens: Padded tokens in one forward pass.
         pad_token_id: Any valid token id.
         autocast: The dtype that training will autocast to. Policy and reference must agree: the weight of BNF has its
             kink where they are equal, so rounding on one side alone biases it downwards.
+        head: The head's implementation, which policy and reference must share too.
         about: For people who look at the cache.
     """
-    cache = ReferenceCache(cache_dir or default_root(), namespace_of(model, autocast), about)
+    cache = ReferenceCache(cache_dir or default_root(), namespace_of(model, autocast, head), about)
     responses = Responses(datasets.concatenate_datasets(list(parts)))
     keys = [_key(responses, row) for row in range(len(responses))]
     first_rows = {key: row for row, key in reversed(list(enumerate(keys)))}
@@ -156,7 +158,7 @@ class _ReferencePass:
 
     def compute(self, rows: list[int], rank: int, world: int) -> None:
         """Compute and store this process's share of `rows`."""
-        # The plan starts with the longest, so that a budget too large for the memory fails at once, not at the end.
+        # The costliest cut comes first, so that a budget too large for the memory fails at once, not at the end.
         items = [Item((row,), int(self.responses.lengths[row])) for row in rows]
         share = [cut for cut in plan_step(items, self.max_tokens, world)[rank] if cut]
         total = sum(map(len, share))
@@ -179,7 +181,8 @@ class _ReferencePass:
             k: v.to(device) for k, v in self.responses.collate(rows, self.pad_token_id).items() if k != "ref_logps"
         }
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            completions = completion_logps(self.model, batch)
-        values = completions.logps[completions.mask].float().cpu().numpy()
-        ends = np.cumsum(completions.length.cpu().numpy())[:-1]
+            call = HeadCall(batch)
+            ask(self.model, batch, call)
+        values = call.completions.logps[call.mask].float().cpu().numpy()
+        ends = np.cumsum(call.completions.length.cpu().numpy())[:-1]
         return {self.keys[row]: logps for row, logps in zip(rows, np.split(values, ends), strict=True)}

@@ -21,7 +21,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from bnf_align.data.batching import Step, StepDataset, StepLoader, StepSampler
 from bnf_align.data.responses import MicroBatch
-from bnf_align.logps import completion_logps, token_entropy
+from bnf_align.head import HeadCall, ask, attach
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
 from bnf_align.records import BadInput
 from bnf_align.training.card import RunRecord
@@ -39,6 +39,7 @@ from bnf_align.training.model import (
 )
 from bnf_align.training.prepare import Rows, prepare
 from bnf_align.training.progress import LineCallback
+from bnf_align.training.sharding import check_sharding
 
 EVALUATION_STEP = 1024
 """Units that evaluation cuts at a time; changes no result."""
@@ -89,6 +90,7 @@ class PreferenceTrainer(Trainer):
         if args.disable_dropout:
             disable_dropout(policy)
         policy = prepare_quantised(policy, args)
+        attach(policy, args.head)
 
         self.spec, self.loss_kwargs = args.loss, args.hyperparameters
         self.beta = float(self.loss_kwargs.get("beta", 1.0))
@@ -108,6 +110,7 @@ class PreferenceTrainer(Trainer):
             processing_class=tokenizer,
             **kwargs,
         )
+        check_sharding(self)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(LineCallback)
         self.tally = Tally(self.spec, self.beta, self.args.device)
@@ -148,34 +151,44 @@ class PreferenceTrainer(Trainer):
             self.tokens_seen += int(batch["attention_mask"].sum())
             with nullcontext() if last or always_sync else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, batch, kl=kl) / step.size
+                    loss = self.compute_loss(model, batch, kl=kl, size=step.size)
                 self.accelerator.backward(loss * world)  # ranks average their gradients, the step's mean is a sum
             total += loss.detach()
         return self.accelerator.reduce(total)  # on every rank, because Trainer does not always average over them
 
-    def compute_loss(self, model: nn.Module, batch: MicroBatch, kl: Tensor | None = None, **_: Any) -> Tensor:  # type: ignore[override]
-        """The sum of the losses of one micro-batch; its metrics are added to the tally."""
+    def compute_loss(  # type: ignore[override]
+        self, model: nn.Module, batch: MicroBatch, kl: Tensor | None = None, size: int = 1, **_: Any
+    ) -> Tensor:
+        """The sum of the losses of one micro-batch over `size`; its metrics are added to the tally."""
         batch = self._prepare_inputs(batch)
-        completions = completion_logps(model, batch)
-        losses = self._losses(completions, batch["label"], kl)
-        self.tally.add_completions(completions, batch["label"], batch["end"])
-        return losses.sum()
+        call = HeadCall(
+            batch,
+            lambda completions: self._losses(completions, batch, kl)[0].sum() / size,
+            separable=self.spec.separable,
+        )
+        loss = ask(model, batch, call)
+        self._add_metrics(call.completions, batch, kl)
+        return loss
 
-    def _losses(self, completions: CompletionLogps, label: Tensor, kl: Tensor | None) -> Tensor:
-        """(B,) or (P,) losses; 0 for a row with nothing scored, which a rank without a share of the step brings."""
-        extra = () if kl is None else (kl,)
+    def _losses(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored."""
         if self.spec.pairwise:
-            chosen, rejected = completions.halves()
-            losses, present = self.spec.function(chosen, rejected, **self.loss_kwargs), chosen.length > 0
-            if self.spec.reference:
-                self.tally.add("rewards/accuracies", (chosen.logratio > rejected.logratio).float(), present)
+            sides = completions.halves()
+            losses, present = self.spec.function(*sides, **self.loss_kwargs), sides[0].length > 0
         else:
-            losses, present = (
-                self.spec.function(completions, label, *extra, **self.loss_kwargs),
-                completions.length > 0,
-            )
+            extra = () if kl is None else (kl,)
+            losses = self.spec.function(completions, batch["label"], *extra, **self.loss_kwargs)
+            present = completions.length > 0
+        return torch.where(present, losses, 0.0), present
+
+    @torch.no_grad()
+    def _add_metrics(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> None:
+        losses, present = self._losses(completions, batch, kl)
         self.tally.add("loss", losses, present)
-        return torch.where(present, losses, 0.0)
+        if self.spec.pairwise and self.spec.reference:
+            chosen, rejected = completions.halves()
+            self.tally.add("rewards/accuracies", (chosen.logratio > rejected.logratio).float(), present)
+        self.tally.add_completions(completions, batch["label"], batch["end"])
 
     @torch.no_grad()
     def _reference_point(self, model: nn.Module, steps: Iterable[Step]) -> Tensor | None:
@@ -186,8 +199,10 @@ class PreferenceTrainer(Trainer):
         for step in steps:
             for batch in step.mismatched:
                 with self.compute_loss_context_manager():
-                    completions = completion_logps(model, self._prepare_inputs(batch))
-                sums += torch.stack([kto_kl(completions).sum(), (completions.length > 0).sum()])
+                    batch = self._prepare_inputs(batch)
+                    call = HeadCall(batch)
+                    ask(model, batch, call)
+                sums += torch.stack([kto_kl(call.completions).sum(), (call.completions.length > 0).sum()])
         total, count = self.accelerator.reduce(sums)
         kl = (total / count).clamp(min=0)
         self.tally.add("kl", kl)
@@ -226,6 +241,8 @@ class PreferenceTrainer(Trainer):
 
     def _evaluation_model(self) -> nn.Module:
         assert self.model is not None
+        if self.is_fsdp_enabled and not self.accelerator._models:
+            raise BadInput("Under FSDP the model is sharded when training starts: evaluate with --eval_on_start true.")
         model = self._wrap_model(self.model, training=False)
         if not self.accelerator._models and model is self.model:  # evaluation before training: autocast and device
             model = self.accelerator.prepare_model(model, evaluation_mode=True)
@@ -234,9 +251,10 @@ class PreferenceTrainer(Trainer):
     def _add_eq4_value(self, model: nn.Module, batch: MicroBatch) -> None:
         if self.args.log_eq4_value and self.spec.reference:
             batch = self._prepare_inputs(batch)
-            completions = completion_logps(model, batch)
-            values = eq4_value(completions, batch["label"], token_entropy(model, batch))
-            self.tally.add("bnf/eq4_loss", values, completions.length > 0)
+            call = HeadCall(batch, entropy=True)
+            ask(model, batch, call)
+            values = eq4_value(call.completions, batch["label"], call.entropy)
+            self.tally.add("bnf/eq4_loss", values, call.completions.length > 0)
 
     # ------------------------------------------------------------------------------------------- what it says
 
