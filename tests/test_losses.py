@@ -219,7 +219,7 @@ def test_the_hinge_of_slic_hf_is_closed_for_some_pairs_and_open_for_others():
 def test_a_pairwise_loss_equals_a_case_worked_by_hand(name, hyperparameters, expected):
     loss = LOSSES[name].function(CHOSEN, REJECTED, **hyperparameters)
     # alpha meets the integer lengths of R-DPO in float32.
-    assert loss.tolist() == pytest.approx([expected], rel=1e-7 if name == "rdpo" else 1e-12)
+    assert loss.tolist() == pytest.approx([expected], rel=1e-12)
 
 
 def test_orpo_equals_a_case_worked_by_hand():

@@ -213,7 +213,7 @@ def sft(completions: CompletionLogps, label: Tensor) -> Tensor:
     Returns:
         (B,) nats per token.
     """
-    return torch.where(label, -completions.mean_logp, 0.0)
+    return torch.where(sign(label) > 0, -completions.mean_logp, 0.0)
 
 
 # ----------------------------------------------------------------------- Table 2 and Section 4: the compared methods
@@ -249,8 +249,9 @@ def kto(
     Returns:
         (B,) in [0, lambda].
     """
-    weight = torch.where(label, desirable_weight, undesirable_weight)
-    return weight * (1 - torch.sigmoid(sign(label) * beta * (completions.logratio - kl)))
+    side = sign(label)
+    weight = torch.where(side > 0, kl.new_tensor(desirable_weight), kl.new_tensor(undesirable_weight))
+    return weight * (1 - torch.sigmoid(side * beta * (completions.logratio - kl)))
 
 
 def dpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.1) -> Tensor:
@@ -273,7 +274,7 @@ def rdpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.
     A longer chosen completion starts with a larger margin, so length is worth less of the gradient.
     """
     margin = beta * (chosen.logratio - rejected.logratio)
-    return -F.logsigmoid(margin + alpha * (chosen.length - rejected.length))
+    return -F.logsigmoid(margin + alpha * (chosen.length - rejected.length).to(margin.dtype))
 
 
 def simpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 2.5, gamma: float = 1.375) -> Tensor:
