@@ -37,9 +37,12 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor().clone() if isinstance(tensor, DTensor) else tensor.detach().clone()
 
 
-def run(folder: Path, rows: list[dict], **options) -> dict:
+def run(folder: Path, rows: list[dict], untouched: bool = False, **options) -> dict:
+    """The last step's gradient and what was reported, of a policy that is not the reference any more."""
     probe = GradientProbe(whole)
-    trainer = perturb(make_trainer(folder, rows, eval_rows=rows[:-1], callbacks=[probe], **options))
+    trainer = make_trainer(folder, rows, eval_rows=rows[:-1], callbacks=[probe], **options)
+    if not untouched:
+        perturb(trainer)
     trainer.train()
     reported = trainer.evaluate()
     return {
@@ -66,6 +69,7 @@ def main(folder: Path, sharding: str | None = None) -> None:
     if sharding == "fsdp2":
         shard_on_cpu()
     results = {name: run(folder / name, **options) for name, options in RUNS.items()}
+    results["bfloat16"] = run(folder / "bfloat16", singles(24), batch_size=24, bf16=True, use_cpu=True, untouched=True)
     results["resume"] = resume(folder / "resume")
     if os.environ.get("RANK", "0") == "0":
         torch.save(results, folder / "results.pt")

@@ -225,6 +225,17 @@ def test_reference_build_fills_the_cache_that_train_then_reads(folder, capsys):
     assert namespace["about"]["model"] == "model"
 
 
+def test_the_reference_of_a_sharded_run_in_bfloat16_is_another_one(folder, capsys):
+    flags = ["--config", "recipe.yaml", "--bf16", "true"]
+    environment = dict(os.environ)
+    for build in (["build"], ["build", "--sharded"], ["build", "--sharded"]):
+        assert main(["reference", *build, *flags]) == 0
+        os.environ.clear()
+        os.environ.update(environment)
+    names = re.findall(r"namespace (\w+)", capsys.readouterr().out)
+    assert names[0] != names[1] == names[2]
+
+
 def test_reference_verify_finds_damage_and_gc_removes_it(folder, capsys):
     assert main(["reference", "build", "--config", "recipe.yaml"]) == 0
     assert main(["reference", "verify", "--ref_cache_dir", "cache"]) == 0
@@ -274,7 +285,7 @@ def known_flags() -> set[str]:
     from bnf_align.cli import arguments
 
     text = arguments.parser().format_help()
-    for verb in ("doctor", "reference ls", "reference gc", "reference verify", "env", "quickstart"):
+    for verb in ("doctor", "reference", "reference ls", "reference gc", "reference verify", "env", "quickstart"):
         command = [sys.executable, "-m", "bnf_align", *verb.split(), "--help"]
         text += subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"--[a-z][a-z0-9_-]*", text)) | {"--config", "--help-all"}

@@ -29,6 +29,7 @@ MODELS = ("mistral-7b-instruct-v0.2", "llama3-8b-instruct", "gemma2-9b-it")
 # Section 4 and Table 4; `sft` is no method of the paper.
 METHODS = ("bnf", "nll_pll", "dpo", "ipo", "kto", "orpo", "rdpo", "simpo", "slic_hf")
 RECIPES = [f"{model}/{method}" for model in MODELS for method in METHODS]
+LARGE = "llama3-70b-instruct/bnf"  # sharded over several machines; no row of the paper
 
 
 def path_of(recipe: str) -> Path:
@@ -52,11 +53,11 @@ def plain(value):
 
 def test_there_is_a_recipe_for_every_model_and_every_method_of_the_paper_and_no_other():
     found = {path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in ROOT.glob("recipes/*/*.yaml")}
-    assert {name for name in found if not name.startswith("accelerate/")} == set(RECIPES)
+    assert {name for name in found if not name.startswith("accelerate/")} == {*RECIPES, LARGE}
     assert set(METHODS) == set(LOSSES) - {"sft"}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, LARGE])
 def test_a_recipe_parses_and_holds_only_what_differs_from_the_defaults(recipe):
     parsed = parse(recipe)
     defaults = arguments.parser().parse_args_and_config(["--output_dir", "out"])
@@ -85,7 +86,7 @@ def test_the_header_gives_the_command_for_this_very_file_and_says_what_the_paper
     header = re.match(r"(#.*\n)+", path_of(recipe).read_text()).group()
     command = next(line for line in header.splitlines() if "accelerate launch" in line)
     named = re.findall(r"recipes/\S+\.yaml", command)
-    assert named == ["recipes/accelerate/ddp.yaml", f"recipes/{recipe}.yaml"]
+    assert named == ["recipes/accelerate/fsdp2.yaml", f"recipes/{recipe}.yaml"]
     assert all((ROOT / name).is_file() for name in named)
     assert command.split(named[0])[1].startswith(" -m bnf_align train --config ")
     assert "# Paper, not reproduced here (Table 4): " in header or "# Paper: " in header
@@ -143,12 +144,16 @@ def test_gemma_2_alone_has_eager_attention():
     assert [m for m in MODELS if keys_of(f"{m}/bnf").get("attn_implementation") == "eager"] == ["gemma2-9b-it"]
 
 
-@pytest.mark.parametrize(("name", "kind", "processes"), [("ddp", "MULTI_GPU", 8), ("single", "NO", 1)])
-def test_accelerate_reads_the_launch_configurations(name, kind, processes):
+@pytest.mark.parametrize(
+    ("name", "kind", "processes", "machines"),
+    [("ddp", "MULTI_GPU", 8, 1), ("single", "NO", 1, 1), ("fsdp2", "FSDP", 8, 1), ("fsdp2-nodes", "FSDP", 32, 4)],
+)
+def test_accelerate_reads_the_launch_configurations(name, kind, processes, machines):
     path = ROOT / f"recipes/accelerate/{name}.yaml"
     assert all((ROOT / named).is_file() for named in re.findall(r"recipes/\S+\.yaml", path.read_text()))
     config = load_config_from_file(str(path))
-    assert (config.distributed_type.value, config.num_processes, config.num_machines) == (kind, processes, 1)
+    assert (config.distributed_type.value, config.num_processes, config.num_machines) == (kind, processes, machines)
+    assert kind != "FSDP" or config.fsdp_config["fsdp_version"] == 2
     assert config.mixed_precision == "no", "precision is the recipe's"
     assert parse(RECIPES[0])[1].batch_size % processes == 0
 

@@ -215,6 +215,15 @@ def test_a_killed_pass_goes_on_where_it_stopped(tmp_path, monkeypatch):
     )
 
 
+def test_a_reference_that_only_the_main_process_could_compute_is_asked_for_beforehand(tmp_path, monkeypatch):
+    from bnf_align import BadInput
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    with pytest.raises(BadInput, match=r"8 responses have no reference yet.*bnf-align reference build"):
+        make_trainer(tmp_path, singles(8))
+
+
 def test_a_failed_pass_leaves_the_model_in_training_mode(tmp_path, monkeypatch):
     from bnf_align.training import reference
 

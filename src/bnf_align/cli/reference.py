@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,8 @@ from bnf_align.training.cache import NamespaceInfo, collect_garbage, default_roo
 
 EPILOG = """\
 build takes the flags of `bnf-align train` and stops before step 1, for example to fill the cache on one machine for
-many. A namespace stands for one reference: its weights, config, dtype and attention."""
+many; with --sharded, for runs that FSDP2 will shard. A namespace stands for one reference: its weights, config, dtype
+and attention."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,11 +41,16 @@ def main(argv: Sequence[str]) -> int:
 
 def _build(argv: Sequence[str]) -> int:
     from bnf_align.cli import arguments, train
+    from bnf_align.training.prepare import named_sources, starting_point
 
-    trainer = train.make_trainer(arguments.parse(argv))
-    report = trainer.prepared.reference
-    if trainer.is_world_process_zero():
-        print(f"namespace {report.namespace}" if report else f"{trainer.args.loss_type} needs no reference.")
+    if "--sharded" in argv:  # FSDP2 rounds other things than autocast does, so its reference is another one
+        os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
+    parsed = arguments.parse([argument for argument in argv if argument != "--sharded"])
+    model, config, rows, eval_rows = train.load(parsed)
+    _, _, prepared = starting_point(model, None, named_sources(rows, eval_rows), config)
+    if config.process_index == 0:
+        report = prepared.reference
+        print(f"namespace {report.namespace}" if report else f"{config.loss_type} needs no reference.")
     return 0
 
 

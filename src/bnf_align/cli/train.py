@@ -61,10 +61,20 @@ def main(argv: Sequence[str]) -> int:
 
 def make_trainer(parsed: tuple) -> PreferenceTrainer:
     """The trainer that the arguments describe; making it checks the rows and fills the reference cache."""
-    from bnf_align.cli.arguments import adapter_config, is_adapter, load_rows, model_kwargs
+    from bnf_align.cli.arguments import adapter_config
+    from bnf_align.training.trainer import PreferenceTrainer
+
+    model, config, rows, eval_rows = load(parsed)
+    return PreferenceTrainer(
+        model, config, train_dataset=rows, eval_dataset=eval_rows, peft_config=adapter_config(parsed[2])
+    )
+
+
+def load(parsed: tuple) -> tuple:
+    """The model, the settings, the training and the evaluation rows that the arguments name."""
+    from bnf_align.cli.arguments import is_adapter, load_rows, model_kwargs
     from bnf_align.records import BadInput
     from bnf_align.training.model import load_model
-    from bnf_align.training.trainer import PreferenceTrainer
 
     data, config, model = parsed
     main_process = config.process_index == 0
@@ -72,10 +82,4 @@ def make_trainer(parsed: tuple) -> PreferenceTrainer:
     if model.use_peft and is_adapter(model.model_name_or_path):
         raise BadInput(f"{model.model_name_or_path} is an adapter and is continued as it is: leave --use_peft out.")
     rows, eval_rows = load_rows(data, config)
-    return PreferenceTrainer(
-        load_model(model.model_name_or_path, **model_kwargs(model, data)),
-        config,
-        train_dataset=rows,
-        eval_dataset=eval_rows,
-        peft_config=adapter_config(model),
-    )
+    return load_model(model.model_name_or_path, **model_kwargs(model, data)), config, rows, eval_rows

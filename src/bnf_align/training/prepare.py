@@ -17,9 +17,12 @@ from bnf_align.data.pairing import for_pairs, for_ups, mismatched, units
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_prompt
 from bnf_align.data.tokenize import show_tokens, tokenize_rows
+from bnf_align.head import attach
 from bnf_align.records import BadInput, DataReport, PreferenceRow
 from bnf_align.training.config import PreferenceConfig, assignments
+from bnf_align.training.model import configured_tokenizer, disable_dropout, prepare_quantised, refuse_unsupported
 from bnf_align.training.reference import ReferenceReport, add_ref_logps
+from bnf_align.training.sharding import loads_on_main_process_alone
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,34 @@ class PreparedData:
     steps: dict[str, StepDataset] = field(default_factory=dict)
     reports: dict[str, DataReport] = field(default_factory=dict)
     reference: ReferenceReport | None = None
+
+
+def named_sources(train: Rows | None, evaluation: Rows | dict[str, Rows] | None) -> dict[str, Rows]:
+    """Rows by name: `train`, and `eval`, or `eval_NAME` where there are several."""
+    sources: dict[str, Rows] = {} if train is None else {"train": train}
+    if isinstance(evaluation, dict):
+        return sources | {f"eval_{name}": rows for name, rows in evaluation.items()}
+    return sources if evaluation is None else sources | {"eval": evaluation}
+
+
+def starting_point(
+    model: Any, processing_class: PreTrainedTokenizerBase | None, sources: Mapping[str, Rows], config: PreferenceConfig
+) -> tuple[Any, PreTrainedTokenizerBase, PreparedData]:
+    """The policy as training starts from it, which is the reference; its tokenizer; and the steps.
+
+    A fresh adapter is put on afterwards: its reference is the model under it.
+
+    Raises:
+        BadInput: For models, settings and rows that cannot be trained on.
+    """
+    refuse_unsupported(model, config, *sources.values())
+    source = processing_class or model.config._name_or_path
+    tokenizer = configured_tokenizer(source, config.chat_template_path, config.eos_token)
+    if config.disable_dropout:
+        disable_dropout(model)
+    model = prepare_quantised(model, config)
+    attach(model, config.head, check=not loads_on_main_process_alone())
+    return model, tokenizer, prepare(sources, model, tokenizer, config)
 
 
 def prepare(
@@ -123,11 +154,10 @@ def _with_reference(
     tokenizer: PreTrainedTokenizerBase,
     config: PreferenceConfig,
 ) -> tuple[dict[str, datasets.Dataset], ReferenceReport]:
-    if getattr(model, "hf_device_map", None) is None:  # else its parts are on their devices already
-        model.to(config.device)  # type: ignore[arg-type]
     filled, report = add_ref_logps(
         list(parts.values()),
         model,
+        device=config.device,
         cache_dir=config.ref_cache_dir,
         max_tokens=config.max_tokens_per_micro_batch,
         pad_token_id=tokenizer.pad_token_id,

@@ -5,6 +5,7 @@ The reference is the model as it stands before training. It is a column of the d
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -27,8 +29,10 @@ from transformers import PreTrainedModel
 from bnf_align.data.micro_batches import Item, plan_step
 from bnf_align.data.responses import Responses
 from bnf_align.head import HeadCall, ask
+from bnf_align.records import BadInput
 from bnf_align.training.cache import ReferenceCache, default_root, digest, row_key
 from bnf_align.training.model import evaluation_mode
+from bnf_align.training.sharding import asked_for, loads_on_main_process_alone
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +67,8 @@ def namespace_of(model: PreTrainedModel, autocast: torch.dtype | None, head: str
         "weights": weights_hash(model),
         "config": digest(json.dumps(config, sort_keys=True, default=str).encode()),
         "dtype": str(next(model.parameters()).dtype),
-        "autocast": str(autocast),
+        # FSDP2 hands the forward pass weights of this dtype, autocast leaves them and rounds what is multiplied.
+        "autocast": f"{autocast} weights" if autocast is not None and asked_for() else str(autocast),
         "attention": str(getattr(model.config, "_attn_implementation", None)),
     }
 
@@ -86,6 +91,7 @@ def add_ref_logps(
     parts: Sequence[datasets.Dataset],
     model: PreTrainedModel,
     *,
+    device: torch.device,
     cache_dir: str | None,
     max_tokens: int,
     pad_token_id: int,
@@ -100,7 +106,8 @@ def add_ref_logps(
 
     Args:
         parts: Tokenised data sets (training, evaluation, KTO's mismatched rows), all filled in one pass.
-        model: The reference: the policy before training, on its device, with `head` attached.
+        model: The reference: the policy before training, with `head` attached.
+        device: Where to compute; the model is moved there only if something is to be computed.
         cache_dir: The cache's root; None for the default.
         max_tokens: Padded tokens in one forward pass.
         pad_token_id: Any valid token id.
@@ -108,18 +115,25 @@ def add_ref_logps(
             kink where they are equal, so rounding on one side alone biases it downwards.
         head: The head's implementation, which policy and reference must share too.
         about: For people who look at the cache.
+
+    Raises:
+        BadInput: If something is to be computed and the weights are on the main process alone.
     """
-    cache = ReferenceCache(cache_dir or default_root(), namespace_of(model, autocast, head), about)
+    # The main process speaks for all: under FSDP the others may hold no weights yet.
+    namespace = [namespace_of(model, autocast, head)] if PartialState().is_main_process else [{}]
+    cache = ReferenceCache(cache_dir or default_root(), broadcast_object_list(namespace)[0], about)
     responses = Responses(datasets.concatenate_datasets(list(parts)))
     keys = [_key(responses, row) for row in range(len(responses))]
     first_rows = {key: row for row, key in reversed(list(enumerate(keys)))}
-    reference_pass = _ReferencePass(model, responses, keys, cache, max_tokens, pad_token_id, autocast)
 
     values = cache.read(first_rows)
     missing = [row for key, row in first_rows.items() if key not in values]
     state = PartialState()
     state.wait_for_everyone()  # every process has looked before any of them writes
-    reference_pass.compute(missing, state.process_index, state.num_processes)
+    if missing:
+        policy = _as_trained(model, device, autocast, len(missing))
+        reference_pass = _ReferencePass(policy, responses, keys, cache, max_tokens, pad_token_id, autocast)
+        reference_pass.compute(missing, state.process_index, state.num_processes)
     state.wait_for_everyone()
     if missing:
         # On nodes without a common disk the others' shares are not here: a second look computes them too.
@@ -131,6 +145,25 @@ def add_ref_logps(
     report = ReferenceReport(computed, int(responses.masks.sum()) - computed, cache.name)
     rows = iter(keys)
     return [_with_column(part, [values[next(rows)] for _ in range(len(part))]) for part in parts], report
+
+
+def _as_trained(
+    model: PreTrainedModel, device: torch.device, autocast: torch.dtype | None, missing: int
+) -> PreTrainedModel:
+    """`model` on `device`, with its weights rounded where training will round them."""
+    if loads_on_main_process_alone():
+        raise BadInput(
+            f"{missing:,} responses have no reference yet, and fsdp_cpu_ram_efficient_loading leaves the weights to "
+            "the main process alone. Fill the cache first, with the same flags: bnf-align reference build --sharded"
+        )
+    if getattr(model, "hf_device_map", None) is None:  # else its parts are on their devices already
+        model.to(device)  # type: ignore[arg-type]
+    if autocast is None or not asked_for():
+        return model
+    rounded = copy.deepcopy(model)
+    for parameter in rounded.parameters():  # FSDP2 leaves buffers as they are
+        parameter.data = parameter.data.to(autocast)
+    return rounded
 
 
 def _key(responses: Responses, row: int) -> bytes:

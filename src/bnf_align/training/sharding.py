@@ -11,14 +11,23 @@ from transformers import Trainer
 from bnf_align.records import BadInput
 
 
+def asked_for() -> bool:
+    """Whether the launcher was told to shard."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def loads_on_main_process_alone() -> bool:
+    """Whether the other processes wait for FSDP to hand them their share of the weights."""
+    return asked_for() and os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true"
+
+
 def check_sharding(trainer: Trainer) -> None:
     """Refuse FSDP that was dropped or is not FSDP2, and give bfloat16 runs a mixed-precision policy that can train.
 
     Raises:
         BadInput: If the launcher asked for FSDP and accelerate runs something else, or for FSDP1.
     """
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked and not trainer.is_fsdp_enabled:
+    if asked_for() and not trainer.is_fsdp_enabled:
         raise BadInput(
             "FSDP was asked for, but accelerate shards on accelerators alone and would run every process with the "
             "whole model. Launch with recipes/accelerate/ddp.yaml, or where there are GPUs."

@@ -21,23 +21,15 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from bnf_align.data.batching import Step, StepDataset, StepLoader, StepSampler
 from bnf_align.data.responses import MicroBatch
-from bnf_align.head import HeadCall, ask, attach
+from bnf_align.head import HeadCall, ask
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
 from bnf_align.records import BadInput
 from bnf_align.training.card import RunRecord
 from bnf_align.training.checkpoints import latest_checkpoint
 from bnf_align.training.config import LEARNING_RATE, LORA_LEARNING_RATE, BNFConfig, PreferenceConfig
 from bnf_align.training.health import Tally
-from bnf_align.training.model import (
-    add_adapter,
-    configured_tokenizer,
-    disable_dropout,
-    evaluation_mode,
-    load_model,
-    prepare_quantised,
-    refuse_unsupported,
-)
-from bnf_align.training.prepare import Rows, prepare
+from bnf_align.training.model import add_adapter, evaluation_mode, load_model
+from bnf_align.training.prepare import Rows, named_sources, starting_point
 from bnf_align.training.progress import LineCallback
 from bnf_align.training.sharding import check_sharding
 
@@ -80,22 +72,14 @@ class PreferenceTrainer(Trainer):
     ) -> None:
         args = copy.copy(args) if args is not None else self.config_class(output_dir="outputs")
         policy: Any = load_model(model) if isinstance(model, str) else model
-        refuse_unsupported(policy, args, train_dataset, eval_dataset)
-        source = processing_class or policy.config._name_or_path
-        tokenizer = configured_tokenizer(source, args.chat_template_path, args.eos_token)
         args.fold_batch_size()
         if args.learning_rate is None:
             has_adapter = peft_config is not None or isinstance(policy, PeftModel)
             args.learning_rate = LORA_LEARNING_RATE if has_adapter else LEARNING_RATE
-        if args.disable_dropout:
-            disable_dropout(policy)
-        policy = prepare_quantised(policy, args)
-        attach(policy, args.head)
-
         self.spec, self.loss_kwargs = args.loss, args.hyperparameters
         self.beta = float(self.loss_kwargs.get("beta", 1.0))
-        self.prepared = prepare(_named_sources(train_dataset, eval_dataset), policy, tokenizer, args)
-
+        sources = named_sources(train_dataset, eval_dataset)
+        policy, tokenizer, self.prepared = starting_point(policy, processing_class, sources, args)
         set_seed(args.seed)  # a fresh adapter starts from random numbers
         if peft_config is not None:
             policy = add_adapter(policy, peft_config, args)
@@ -161,17 +145,25 @@ class PreferenceTrainer(Trainer):
     ) -> Tensor:
         """The sum of the losses of one micro-batch over `size`; its metrics are added to the tally."""
         batch = self._prepare_inputs(batch)
+        wants_eq4 = self.args.log_eq4_value and self.spec.reference and not model.training
         call = HeadCall(
             batch,
             lambda completions: self._losses(completions, batch, kl)[0].sum() / size,
             separable=self.spec.separable,
+            entropy=wants_eq4,
         )
         loss = ask(model, batch, call)
         self._add_metrics(call.completions, batch, kl)
+        if wants_eq4:
+            values = eq4_value(call.completions, batch["label"], call.entropy)
+            self.tally.add("bnf/eq4_loss", values, call.completions.length > 0)
         return loss
 
     def _losses(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored."""
+        """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored.
+
+        The head calls it once per tile, so it must change nothing.
+        """
         if self.spec.pairwise:
             sides = completions.halves()
             losses, present = self.spec.function(*sides, **self.loss_kwargs), sides[0].length > 0
@@ -232,7 +224,6 @@ class PreferenceTrainer(Trainer):
                 for batch in step.micro_batches:
                     with self.compute_loss_context_manager():
                         self.compute_loss(model, batch, kl=kl)
-                        self._add_eq4_value(model, batch)
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         means = self.tally.read(self.accelerator.reduce)
         self.tally = training_tally
@@ -247,14 +238,6 @@ class PreferenceTrainer(Trainer):
         if not self.accelerator._models and model is self.model:  # evaluation before training: autocast and device
             model = self.accelerator.prepare_model(model, evaluation_mode=True)
         return model
-
-    def _add_eq4_value(self, model: nn.Module, batch: MicroBatch) -> None:
-        if self.args.log_eq4_value and self.spec.reference:
-            batch = self._prepare_inputs(batch)
-            call = HeadCall(batch, entropy=True)
-            ask(model, batch, call)
-            values = eq4_value(call.completions, batch["label"], call.entropy)
-            self.tally.add("bnf/eq4_loss", values, call.completions.length > 0)
 
     # ------------------------------------------------------------------------------------------- what it says
 
@@ -308,10 +291,3 @@ class BNFTrainer(PreferenceTrainer):
         if args is not None and args.loss_type != "bnf":
             raise BadInput(f"BNFTrainer trains with bnf, args say {args.loss_type}. Use PreferenceTrainer.")
         super().__init__(model, args, **kwargs)
-
-
-def _named_sources(train: Rows | None, evaluation: Rows | dict[str, Rows] | None) -> dict[str, Rows]:
-    sources: dict[str, Rows] = {} if train is None else {"train": train}
-    if isinstance(evaluation, dict):
-        return sources | {f"eval_{name}": rows for name, rows in evaluation.items()}
-    return sources if evaluation is None else sources | {"eval": evaluation}
