@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ VERBS = {
     "doctor": "what is this file, what is wrong with it, what would training do with it",
     "train": "align a model: bnf-align train --model_name_or_path M --dataset_name FILE --output_dir OUT",
     "reference": "the reference cache: build, ls, verify, gc",
+    "plan": "memory, hours and disk of a run before you start it",
     "env": "versions, devices, what is missing and the pip line for it",
 }
 
@@ -35,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # transformers and TRL report usage unless told otherwise; nothing here does so by itself.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Where it is installed, peft imports it, and it complains of kernels that only QLoRA would use.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         return int(import_module(f"bnf_align.cli.{verb}").main(rest))
     except BadInput as error:
