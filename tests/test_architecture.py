@@ -108,6 +108,7 @@ def test_files_and_functions_stay_readable():
         ["doctor", "--help"],
         ["reference", "--help"],
         ["reference", "ls", "--help"],
+        ["plan", "--help"],
         ["env", "--help"],
         ["quickstart", "--help"],
     ],

@@ -285,7 +285,16 @@ def known_flags() -> set[str]:
     from bnf_align.cli import arguments
 
     text = arguments.parser().format_help()
-    for verb in ("doctor", "reference", "reference ls", "reference gc", "reference verify", "env", "quickstart"):
+    for verb in (
+        "doctor",
+        "reference",
+        "reference ls",
+        "reference gc",
+        "reference verify",
+        "plan",
+        "env",
+        "quickstart",
+    ):
         command = [sys.executable, "-m", "bnf_align", *verb.split(), "--help"]
         text += subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"--[a-z][a-z0-9_-]*", text)) | {"--config", "--help-all"}

@@ -14,6 +14,7 @@ import torch
 
 from bnf_align.records import DataReport, write_json
 from bnf_align.training.health import verdict
+from bnf_align.training.plan import plan_of_run
 
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer
@@ -45,9 +46,12 @@ class RunRecord:
 
     def __init__(self, trainer: PreferenceTrainer) -> None:
         self.trainer, self.started, self.seconds, self.tokens = trainer, 0.0, 0.0, 0
+        self.plan: dict[str, Any] | None = None
 
     def start(self) -> None:
         """Training starts now."""
+        if self.trainer.is_world_process_zero():
+            self.plan = plan_of_run(self.trainer)
         self.started, self.trainer.tokens_seen = time.monotonic(), 0
 
     def finish(self) -> None:
@@ -84,6 +88,7 @@ class RunRecord:
             "train_seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
             "peak_memory_bytes": peak_memory(),
+            "plan": self.plan,
             "versions": versions(),
             "arguments": trainer.args.to_dict(),
         }

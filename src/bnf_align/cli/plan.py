@@ -1,0 +1,162 @@
+"""`bnf-align plan`: memory, hours and disk before you start."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnf_align.training.workload import Workload
+
+DESCRIPTION = """\
+Peak memory per device, hours, disk and cache size of a run before it starts, from the model's config alone: estimates,
+nothing is measured and no weight is loaded. Takes the flags of `bnf-align train` and --config; of the data file only
+the lengths are used."""
+
+GIB = 2**30
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="bnf-align plan", usage="%(prog)s [flags of train] [flags below]", description=DESCRIPTION
+    )
+    parser.allow_abbrev = False
+    parser.add_argument("--devices", type=int, help="how many (default: those of this process group)")
+    parser.add_argument("--device_memory", type=float, help="GiB of one accelerator; plans for bfloat16 there")
+    parser.add_argument("--tflops", type=float, help="bfloat16 peak of one device; hours assume 40%% of it")
+    parser.add_argument("--rows", type=int, help="assume that many pairs and read no data file")
+    parser.add_argument("--mean_length", type=int, default=500, help="with --rows: tokens a response (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    own, rest = parser.parse_known_args(argv)
+    plan = _plan(own, rest)
+    print(json.dumps(plan) if own.json else "\n".join(lines(plan)))
+    return 0
+
+
+def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
+    import torch
+    from transformers.utils import logging as transformers_logging
+    from trl import get_peft_config
+
+    from bnf_align.cli import arguments
+    from bnf_align.training.plan import Hardware, make_plan
+
+    transformers_logging.set_verbosity_warning()
+    # A plan writes nothing, and with --rows it reads nothing either.
+    filled = [*rest, "--output_dir", "planned", *(["--dataset_name", "none"] if own.rows else [])]
+    data, config, model = arguments.parse(filled)
+    devices = own.devices or config.world_size
+    accelerator = own.device_memory is not None or (torch.cuda.is_available() and not config.use_cpu)
+    memory = int(own.device_memory * GIB) if own.device_memory else None
+    if memory is None and accelerator:
+        memory = torch.cuda.get_device_properties(0).total_memory
+    bf16 = bool(config.bf16) or own.device_memory is not None
+    model_config, dtype = _model(model, data)
+    return make_plan(
+        model_config,
+        config,
+        _workload(own, data, config, model, devices),
+        Hardware(devices, memory, own.tflops, None, accelerator, bf16),
+        dtype=dtype,
+        peft_config=get_peft_config(model),
+        attention=model.attn_implementation,
+        quantised_bits=4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
+    )
+
+
+def _model(model: Any, data: Any) -> tuple[Any, Any]:
+    """The model's config, and the dtype that its weights will be loaded in."""
+    import torch
+    from transformers import AutoConfig
+
+    from bnf_align.cli.arguments import is_adapter
+    from bnf_align.records import BadInput
+
+    if is_adapter(model.model_name_or_path):
+        raise BadInput(f"{model.model_name_or_path} is an adapter: plan with its base model and --use_peft.")
+    try:
+        config = AutoConfig.from_pretrained(
+            model.model_name_or_path, revision=model.model_revision, trust_remote_code=data.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise BadInput(f"No config at --model_name_or_path {model.model_name_or_path}: {error}") from None
+    dtype = config.dtype if model.dtype == "auto" else getattr(torch, str(model.dtype or "float32"))
+    return config, dtype or torch.float32
+
+
+def _workload(own: argparse.Namespace, data: Any, config: Any, model: Any, devices: int) -> Workload:
+    from bnf_align.cli.arguments import load_rows
+    from bnf_align.training.model import configured_tokenizer
+    from bnf_align.training.workload import assumed, of_rows
+
+    if own.rows:
+        return assumed(own.rows, own.mean_length, config, devices)
+    rows, eval_rows = load_rows(data, config)
+    try:
+        tokenizer = configured_tokenizer(model.model_name_or_path, config.chat_template_path, config.eos_token)
+    except (OSError, ValueError):  # the config alone is there
+        tokenizer = None
+    return of_rows(rows, eval_rows, tokenizer, config, devices)
+
+
+def lines(plan: dict[str, Any]) -> list[str]:
+    """The plan in plain words."""
+    memory, work, hours = plan["memory_bytes"], plan["workload"], plan["hours"]
+    disk, place = plan["disk_bytes"], f"{plan['devices']} x {plan['sharding']}" if plan["devices"] > 1 else "1 device"
+    return [
+        "All figures are estimates, made before the run.",
+        f"parameters         {plan['parameters']:,}, trained {plan['trainable_parameters']:,}",
+        f"work               {work['responses']:,} responses, {work['tokens']:,} tokens, {work['steps']:,} steps an "
+        f"epoch ({work['source']})",
+        f"largest batch      {work['rows']} x {work['length']} tokens in one forward pass",
+        f"memory per device  {_gib(memory['total'])} ({place}, {'bfloat16' if plan['bf16'] else 'no'} autocast)",
+        *(
+            f"  {label:<17}{_gib(memory[name])}"
+            for name, label in {
+                "weights": "weights",
+                "gradients": "gradients",
+                "optimizer_states": "optimizer",
+                "gathered": "gathered by FSDP",
+                "micro_batch": "a micro-batch",
+            }.items()
+        ),
+        f"  activations      {_gib(memory['activations_without_checkpointing'])} without, "
+        f"{_gib(memory['activations_with_checkpointing'])} with --activation_checkpointing "
+        f"({'on' if plan['gradient_checkpointing'] else 'off'})",
+        f"  head             tile {_gib(memory['head_tile'])}, dX {_gib(memory['head_dX'])}, "
+        f"dW {_gib(memory['head_dW'])}",
+        f"  reference pass   {_gib(memory['reference_pass'])}, before training, the whole model on each device",
+        f"hours              {_hours(hours)}",
+        f"disk               {_gib(disk['total'])}: model {_gib(disk['model'])}, {disk['number_of_checkpoints']} "
+        f"checkpoints {_gib(disk['checkpoints'])}",
+        f"reference cache    {plan['reference_cache_bytes'] / 2**20:,.1f} MiB (4 bytes a scored token)",
+        *_suggestion(plan),
+    ]
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:,.2f} GiB" if size > 0.1 * GIB else f"{size / 2**20:,.1f} MiB"
+
+
+def _hours(hours: dict[str, float] | None) -> str:
+    if hours is None:
+        return "not estimated: state the device's peak with --tflops"
+    return f"{hours['wall']:,.2f} ({hours['device']:,.1f} device hours at {hours['utilisation']:.0%} of the peak)"
+
+
+def _suggestion(plan: dict[str, Any]) -> list[str]:
+    found, memory = plan["suggestion"], plan["device_memory_bytes"]
+    if found is None:
+        return ["suggestion         state the memory of a device with --device_memory"]
+    if found["devices"] is None:
+        return [f"suggestion         does not fit into devices of {_gib(memory)}: --use_peft, or a lower --max_length"]
+    how = {"none": "one device", "DDP": "DDP", "FSDP2": f"FSDP2 over {found['devices']} devices"}[found["sharding"]]
+    said = [f"suggestion         {how}, --max_tokens_per_micro_batch {found['max_tokens_per_micro_batch']}"]
+    if found["sharding"] == "FSDP2":
+        said.append("                   with sync_each_batch, so that gradients stay sharded: see docs/plan.md")
+    if plan["memory_bytes"]["reference_pass"] > memory:
+        said.append("                   the reference pass does not fit: see `bnf-align reference build`")
+    return said

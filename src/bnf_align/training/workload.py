@@ -1,0 +1,225 @@
+"""How much there is to do: responses, their tokens, and the largest micro-batch that a step will be cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from bnf_align.data.batching import StepDataset, StepSampler
+from bnf_align.data.micro_batches import Item, plan_step
+from bnf_align.data.pairing import mismatched, units
+from bnf_align.data.responses import Responses
+from bnf_align.data.rows import split_by_prompt
+from bnf_align.records import DataReport, PreferenceRow
+from bnf_align.training.config import PreferenceConfig
+from bnf_align.training.prepare import Rows, checked_rows, tokenized
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text under the tokenizers of current models: a rule of thumb."""
+
+SCORED_SHARE = 0.65
+"""Share of a response's tokens that belong to the answer, where nothing is known: 0.62 to 0.68 in UltraFeedback-like
+data."""
+
+STEPS_LOOKED_AT = 50
+"""Steps of the first epoch that are cut in advance to find the largest micro-batch."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run has to do in one epoch."""
+
+    source: str
+    """Where the lengths come from, in words."""
+    responses: int
+    tokens: int
+    """Of prompt and answer, after cutting to `max_length`, without padding."""
+    scored_tokens: int
+    squares: int
+    """Sum of the squared lengths: what attention computes."""
+    steps: int
+    """Optimizer steps."""
+    micro_batches: int
+    """The most of them that one device runs in one step."""
+    rows: int
+    """Responses in the largest micro-batch."""
+    length: int
+    """Its padded length."""
+    later_tokens: int
+    """Padded tokens of the largest micro-batch that is not the first of its step; 0 if there is none."""
+    reference_tokens: int
+    """Scored tokens that the reference pass has values for: training, evaluation and mismatched rows."""
+    reference_inputs: int
+    """Tokens that it runs through the model."""
+
+
+def assumed(rows: int, mean_length: int, config: PreferenceConfig, devices: int = 1) -> Workload:
+    """`rows` pairs of responses of `mean_length` tokens each; the largest micro-batch is the full budget."""
+    batch = config.batch_size or config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
+    length = min(config.max_length or mean_length, max(config.max_tokens_per_micro_batch, mean_length))
+    tokens = 2 * rows * mean_length
+    scored = round(SCORED_SHARE * tokens)
+    micro_batches = -(-2 * min(batch, rows) * mean_length // (config.max_tokens_per_micro_batch * devices))
+    fitting = max(1, config.max_tokens_per_micro_batch // length)
+    return Workload(
+        source=f"assumed: {rows:,} pairs, {mean_length:,} tokens a response, {SCORED_SHARE:.0%} of them scored",
+        responses=2 * rows,
+        tokens=tokens,
+        scored_tokens=scored,
+        squares=tokens * mean_length,
+        steps=-(-rows // batch),
+        micro_batches=micro_batches,
+        rows=fitting,
+        length=length,
+        later_tokens=fitting * length if micro_batches > 1 else 0,
+        reference_tokens=scored if config.loss.reference else 0,
+        reference_inputs=tokens if config.loss.reference else 0,
+    )
+
+
+def measured(
+    source: str,
+    lengths: np.ndarray,
+    scored: np.ndarray,
+    units: Sequence[Sequence[int]],
+    config: PreferenceConfig,
+    devices: int = 1,
+    reference: tuple[int, int] = (0, 0),
+) -> Workload:
+    """The workload of responses whose lengths are known.
+
+    Args:
+        source: Where the lengths come from, in words.
+        lengths: (n,) tokens of each training response.
+        scored: (n,) scored tokens of each.
+        units: Responses of each unit (a pair or a single response).
+        config: The run's settings.
+        devices: Number of ranks.
+        reference: Scored tokens and tokens of everything that the reference pass sees.
+    """
+    batch = config.batch_size or config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
+    sampler = StepSampler(len(units), batch, config.seed if config.data_seed is None else config.data_seed)
+    most, later, largest = 1, 0, (0, 1, 1)
+    for _, step in zip(range(STEPS_LOOKED_AT), sampler, strict=False):
+        groups = [tuple(units[unit]) for unit in step]
+        if not config.loss.pairwise:
+            groups = [(row,) for group in groups for row in group]
+        items = [Item(group, int(max(lengths[row] for row in group))) for group in groups]
+        for share in plan_step(items, config.max_tokens_per_micro_batch, devices):
+            shapes = [(cut[0].length, sum(len(item.rows) for item in cut)) for cut in share if cut]
+            sizes = [length * rows for length, rows in shapes]
+            most, later = max(most, len(sizes)), max(later, *sizes[1:], 0)
+            largest = max(largest, *((size, *shape) for size, shape in zip(sizes, shapes, strict=True)))
+    return Workload(
+        source=source,
+        responses=len(lengths),
+        tokens=int(lengths.sum()),
+        scored_tokens=int(scored.sum()),
+        squares=int((lengths.astype(np.int64) ** 2).sum()),
+        steps=len(sampler),
+        micro_batches=most,
+        rows=largest[2],
+        length=largest[1],
+        later_tokens=later,
+        reference_tokens=reference[0],
+        reference_inputs=reference[1],
+    )
+
+
+def of_steps(steps: StepDataset, config: PreferenceConfig, others: Sequence[StepDataset] = ()) -> Workload:
+    """The workload of a run whose steps are prepared.
+
+    Args:
+        steps: The training steps.
+        config: The run's settings.
+        others: Evaluation steps, which the reference pass sees too.
+    """
+    seen = [part for each in (steps, *others) for part in (each.responses, each.mismatched) if part is not None]
+    total = (sum(int(part.masks.sum()) for part in seen), sum(int(part.lengths.sum()) for part in seen))
+    return measured(
+        "counted by the tokenizer",
+        steps.responses.lengths,
+        scored_lengths(steps.responses),
+        steps.units,
+        config,
+        steps.world,
+        total if config.loss.reference else (0, 0),
+    )
+
+
+def scored_lengths(responses: Responses) -> np.ndarray:
+    """(n,) scored tokens of each response."""
+    return np.array([int(responses.mask(row).sum()) for row in range(len(responses))], dtype=np.int64)
+
+
+def of_rows(
+    rows: Rows,
+    eval_rows: Rows | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    config: PreferenceConfig,
+    devices: int,
+) -> Workload:
+    """The workload of raw rows: counted by the tokenizer as training would, or estimated from their characters.
+
+    Args:
+        rows: Training rows.
+        eval_rows: Evaluation rows of their own.
+        tokenizer: The model's; None if only its config is there.
+        config: The run's settings.
+        devices: Number of ranks.
+    """
+    if tokenizer is None:
+        return _from_characters(checked_rows("train", rows, config)[0], config, devices)
+    checked = [checked_rows("train", rows, config)]
+    if config.eval_fraction:
+        kept, held = split_by_prompt(checked[0][0], config.eval_fraction)
+        checked = [(kept, checked[0][1]), (held, DataReport("eval rows", rows=len(held)))]
+    elif eval_rows is not None:
+        checked.append(checked_rows("eval", eval_rows, config))
+    parts = [tokenized(*each, tokenizer, config) for each in checked]
+    seen = [Responses(part) for part in parts]
+    if config.loss.mismatched:
+        seen += [Responses(mismatched(part, config.max_length)) for part in parts]
+    total = (sum(int(part.masks.sum()) for part in seen), sum(int(part.lengths.sum()) for part in seen))
+    return measured(
+        "counted by the tokenizer",
+        seen[0].lengths,
+        scored_lengths(seen[0]),
+        units(parts[0]),
+        config,
+        devices,
+        total if config.loss.reference else (0, 0),
+    )
+
+
+def _from_characters(rows: list[PreferenceRow], config: PreferenceConfig, devices: int) -> Workload:
+    """Lengths of checked rows at CHARACTERS_PER_TOKEN, before evaluation rows are held out."""
+    lengths: list[int] = []
+    scored: list[int] = []
+    groups: list[tuple[int, ...]] = []
+    for row in rows:
+        answers = [row[name] for name in ("chosen", "rejected", "completion") if name in row]
+        prompt = _tokens(row["prompt"])
+        groups.append(tuple(range(len(lengths), len(lengths) + len(answers))))
+        for answer in map(_tokens, answers):
+            cut = min(prompt + answer, config.max_length or prompt + answer)
+            lengths.append(cut)
+            scored.append(max(1, cut - prompt))
+    return measured(
+        f"estimated: {CHARACTERS_PER_TOKEN} characters a token, since there is no tokenizer",
+        np.array(lengths),
+        np.array(scored),
+        groups,
+        config,
+        devices,
+        (sum(scored), sum(lengths)) if config.loss.reference else (0, 0),
+    )
+
+
+def _tokens(text: Any) -> int:
+    texts = [text] if isinstance(text, str) else [str(message.get("content") or "") for message in text]
+    return max(1, sum(map(len, texts)) // CHARACTERS_PER_TOKEN)

@@ -1,0 +1,300 @@
+"""The plan of a run: its shapes are those of the real model, its tokens those of the real run."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import LlamaConfig
+
+from bnf_align import PreferenceConfig
+from bnf_align.cli.main import main
+from bnf_align.training.activations import meta_model, trace
+from bnf_align.training.memory import Setup, optimizer_bytes, peak_memory, trained_bytes
+from bnf_align.training.plan import Hardware, make_plan
+from bnf_align.training.workload import assumed
+from runs import make_trainer, pairs, singles
+from tiny_models import plain_tokenizer
+from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral
+
+MODELS = [tiny_llama, tiny_mistral, tiny_gemma2]
+LORA = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+
+
+def config(**options) -> PreferenceConfig:
+    return PreferenceConfig(**{"output_dir": "out", "use_cpu": True, "batch_size": 4, "max_length": 64, **options})
+
+
+def plan_for(model, hardware=None, options=None, **keywords) -> dict:
+    settings = config(**(options or {}))
+    return make_plan(model.config, settings, assumed(100, 32, settings), hardware or Hardware(), **keywords)
+
+
+def memory_of(**options) -> dict:
+    return plan_for(tiny_llama(), options=options)["memory_bytes"]
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_parameters_are_counted_as_in_the_real_model(build):
+    model = build()
+    plan = plan_for(model)
+    assert plan["parameters"] == plan["trainable_parameters"] == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_an_adapter_trains_as_many_parameters_as_the_real_one(build):
+    trained, total = get_peft_model(build(), LORA).get_nb_trainable_parameters()
+    plan = plan_for(build(), peft_config=LORA)
+    assert (plan["trainable_parameters"], plan["parameters"]) == (trained, total)
+
+
+def test_planning_leaves_the_random_numbers_and_the_adapter_config_as_they_were():
+    model, settings = tiny_llama(), repr(LORA)
+    before = torch.get_rng_state()
+    plan_for(model, peft_config=LORA)
+    assert torch.equal(before, torch.get_rng_state())
+    assert repr(LORA) == settings
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(("optim", "per_parameter"), [("adamw_torch", 8), ("sgd", 0), ("adamw_bnb_8bit", 2)])
+def test_optimizer_states_take_their_bytes_per_trained_parameter(optim, per_parameter):
+    for peft_config in (None, LORA):
+        setup = Setup(meta_model(tiny_llama().config, torch.float32, peft_config), rows=1, length=8, optim=optim)
+        assert optimizer_bytes(setup) == per_parameter * trained_bytes(setup) / 4
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_the_trace_keeps_what_the_real_forward_pass_keeps(build):
+    """Eager attention and no padding: the one case in which nothing is modelled, on either device."""
+    model = build(attn_implementation="eager").train()
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def keep(values):
+        storage = values.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return values
+
+    with saved_tensors_hooks(keep, lambda values: values):
+        model.base_model(input_ids=torch.zeros(1, 48, dtype=torch.long), use_cache=False)
+    traced = trace(meta_model(model.config, torch.float32, attention="eager"), 48, None)
+    assert traced.forward(1, False) == pytest.approx(sum(s.nbytes() for s in kept.values()), rel=0.05)
+
+
+def test_checkpointing_keeps_the_inputs_of_the_layers_and_one_layer():
+    traced = trace(meta_model(tiny_llama().config, torch.float32), 48, None)
+    assert traced.inputs == (48 * 32 * 4,) * 2
+    assert traced.forward(3, True) == 3 * (traced.outside + sum(traced.inputs))
+    assert traced.backward(3, True) == traced.forward(3, True) + 3 * max(traced.layers)
+    assert memory_of(activation_checkpointing=True)["total"] < memory_of()["total"]
+
+
+def test_sdpa_keeps_no_matrix_per_head_and_flash_attention_no_mask():
+    kinds = {
+        kind: sum(trace(meta_model(tiny_llama().config, torch.float32, attention=kind), 256, None).layers)
+        for kind in ("eager", "sdpa", "flash_attention_2")
+    }
+    assert kinds["sdpa"] - kinds["flash_attention_2"] >= 2 * 4 * 256 * 256  # a float mask in each of two layers
+    weights, sums = 2 * 4 * 4 * 256 * 256, 2 * 4 * 4 * 256  # four heads in two layers
+    assert kinds["eager"] - kinds["sdpa"] == weights - sums - weights // 4
+
+
+def test_under_autocast_the_layers_keep_less_and_the_rounded_weights_are_counted():
+    model = meta_model(tiny_llama().config, torch.float32)
+    full, half = trace(model, 48, None), trace(model, 48, torch.bfloat16)
+    linear = sum(layer.weight.numel() for layer in model.model.layers.modules() if isinstance(layer, torch.nn.Linear))
+    assert (full.casts, half.casts) == (0, 2 * linear)
+    assert sum(half.layers) < sum(full.layers)
+
+
+def test_a_larger_budget_never_needs_less_memory():
+    budgets = [memory_of(max_tokens_per_micro_batch=budget) for budget in (64, 128, 512, 2048)]
+    totals = [memory["total"] for memory in budgets]
+    assert totals == sorted(totals)
+    assert totals[0] < totals[-1]
+    ratio = budgets[3]["activations_without_checkpointing"] / budgets[1]["activations_without_checkpointing"]
+    assert ratio == pytest.approx(16)
+
+
+def test_the_parts_of_the_memory_add_up():
+    memory = memory_of()
+    parts = ("weights", "gradients", "optimizer_states", "gathered", "micro_batch")
+    assert memory["total"] == sum(memory[name] for name in parts)
+    weights = 4 * sum(p.numel() for p in tiny_llama().parameters())
+    assert [memory[name] / weights for name in parts[:3]] == [1, 1, 2]
+
+
+def test_a_frozen_head_forms_no_gradient_of_its_weight():
+    assert plan_for(tiny_llama())["memory_bytes"]["head_dW"] == 300 * 32 * 4
+    assert plan_for(tiny_llama(), peft_config=LORA)["memory_bytes"]["head_dW"] == 0
+
+
+def test_fsdp_divides_weights_gradients_and_states_and_ddp_doubles_gradients():
+    one, ddp, fsdp = (
+        plan_for(tiny_llama(), Hardware(devices, sharded=sharded))["memory_bytes"]
+        for devices, sharded in ((1, False), (4, False), (4, True))
+    )
+    for name in ("weights", "gradients", "optimizer_states"):
+        assert fsdp[name] == one[name] // 4
+    assert ddp["gradients"] == 2 * one["gradients"]
+    assert ddp["reference_pass"] == fsdp["reference_pass"] == one["reference_pass"]
+
+
+def test_the_suggestion_fits_and_shards_only_where_it_must():
+    model = tiny_llama()
+    need = plan_for(model, options={"max_tokens_per_micro_batch": 512})["memory_bytes"]["total"]
+    roomy = plan_for(model, Hardware(1, 4 * need))["suggestion"]
+    assert roomy["sharding"] == "none"
+    assert roomy["max_tokens_per_micro_batch"] >= 512
+    large = SimpleNamespace(config=LlamaConfig(hidden_size=1024, intermediate_size=2816, num_hidden_layers=12))
+    plan = plan_for(large, Hardware(2, 3 * 10**9))  # weights, gradients and states alone are 16 bytes a parameter
+    assert 16 * plan["parameters"] > 3 * 10**9
+    assert plan["sharding"] == plan["suggestion"]["sharding"] == "FSDP2"
+    assert plan_for(model, Hardware(1, 1000))["suggestion"]["devices"] is None
+
+
+def test_hours_follow_from_the_flops_and_are_not_invented_without_a_peak():
+    plan = plan_for(tiny_llama(), Hardware(4, tflops=100.0))
+    seconds = sum(plan["flops"].values()) / (0.4 * 100e12)
+    assert plan["hours"]["device"] * 3600 == pytest.approx(seconds)
+    assert plan["hours"]["wall"] == pytest.approx(plan["hours"]["device"] / 4)
+    assert plan_for(tiny_llama())["hours"] is None
+
+
+def test_flops_are_three_forward_passes_over_layers_attention_and_head():
+    plan = plan_for(tiny_llama())
+    layer = 32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 64
+    tokens, squares = 2 * 100 * 32, 2 * 100 * 32 * 32
+    forward = 2 * 2 * layer * tokens + 2 * squares * 32 * 2
+    head = 2 * 300 * 32 * round(0.65 * tokens)
+    assert plan["flops"] == {"training": 3 * forward + 3 * head, "reference_pass": forward + head}
+
+
+def test_frozen_weights_save_a_third_of_the_layers_and_of_the_head():
+    full, lora = (plan_for(tiny_llama(), peft_config=peft)["flops"] for peft in (None, LORA))
+    adapters = 2 * (4 * (32 + 32) + 4 * (32 + 16))
+    forward = lora["reference_pass"]
+    assert forward - full["reference_pass"] == 2 * adapters * 2 * 100 * 32
+    assert lora["training"] == pytest.approx(2 * forward)
+    assert full["training"] == pytest.approx(3 * full["reference_pass"])
+
+
+# ----------------------------------------------------------------------------------------- beside a real run
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_type": "kto"}, {"eval_fraction": 0.3}, {"loss_type": "simpo"}])
+def test_the_cache_takes_four_bytes_for_each_scored_token_of_the_run(tmp_path, monkeypatch, capsys, options):
+    monkeypatch.chdir(tmp_path)
+    rows = [*pairs(6), *singles(8)]
+    trainer = make_trainer(tmp_path, rows, batch_size=4, **options)
+    save(tmp_path, trainer, rows)
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    assert main(["plan", *BASIC, "--json", *flags]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    report = trainer.prepared.reference
+    seen = report.computed_tokens + report.cached_tokens if report else 0
+    assert plan["reference_cache_bytes"] == 4 * seen
+    assert plan["workload"]["tokens"] == trainer.train_dataset.responses.lengths.sum()
+    assert plan["workload"]["steps"] == len(trainer.get_train_dataloader())
+
+
+BASIC = ["--model_name_or_path", "model", "--dataset_name", "rows.jsonl", "--max_length", "128", "--batch_size", "4"]
+
+
+def save(folder: Path, trainer, rows: list[dict]) -> None:
+    trainer.model.save_pretrained(folder / "model")
+    trainer.processing_class.save_pretrained(folder / "model")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_run_json_holds_the_plan_beside_the_peak_that_was_measured(tmp_path):
+    rows = singles(8)
+    trainer = make_trainer(tmp_path, rows, batch_size=4, max_steps=2, max_tokens_per_micro_batch=64)
+    trainer.train()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["peak_memory_bytes"] > 0
+    plan, batches = record["plan"], next(iter(trainer.get_train_dataloader())).micro_batches
+    assert plan["parameters"] == sum(p.numel() for p in trainer.model.parameters())
+    assert plan["workload"]["rows"] * plan["workload"]["length"] >= max(b["input_ids"].numel() for b in batches)
+    assert plan["reference_cache_bytes"] == 4 * trainer.prepared.reference.computed_tokens
+    assert plan["max_tokens_per_micro_batch"] == 64
+
+
+def test_a_run_with_an_adapter_is_planned_with_that_adapter(tmp_path):
+    trainer = make_trainer(tmp_path, singles(8), peft_config=LORA)
+    trainer.train()
+    plan = json.loads((tmp_path / "run" / "run.json").read_text())["plan"]
+    assert plan["trainable_parameters"] == trainer.model.get_nb_trainable_parameters()[0]
+    assert plan["memory_bytes"]["head_dW"] == 0
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+def test_without_a_tokenizer_lengths_are_said_to_come_from_characters(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny_llama().config.save_pretrained(tmp_path / "model")
+    row = {"prompt": "p" * 40, "chosen": "c" * 80, "rejected": "r" * 20}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["plan", *BASIC, "--json"]) == 0
+    work = json.loads(capsys.readouterr().out)["workload"]
+    assert "4 characters a token" in work["source"]
+    assert (work["tokens"], work["scored_tokens"]) == (10 + 20 + 10 + 5, 20 + 5)
+
+
+def test_the_json_has_every_part_and_the_text_says_that_it_is_an_estimate(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plain_tokenizer().save_pretrained(tmp_path / "model")
+    tiny_llama().config.save_pretrained(tmp_path / "model")
+    flags = ["plan", "--model_name_or_path", "model", "--rows", "50", "--mean_length", "20"]
+    flags += ["--devices", "2", "--device_memory", "1", "--tflops", "100"]
+    assert main([*flags, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert set(plan) == {
+        "what",
+        "parameters",
+        "trainable_parameters",
+        "workload",
+        "devices",
+        "device_memory_bytes",
+        "sharding",
+        "bf16",
+        "gradient_checkpointing",
+        "max_tokens_per_micro_batch",
+        "memory_bytes",
+        "flops",
+        "hours",
+        "disk_bytes",
+        "reference_cache_bytes",
+        "suggestion",
+    }
+    assert plan["workload"]["responses"] == 100
+    assert plan["device_memory_bytes"] == 2**30
+    assert main(flags) == 0
+    assert "estimates" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]  # nothing is written
+
+
+def test_a_plan_without_rows_asks_for_a_data_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "--model_name_or_path", "model"]) == 2
+    assert "--dataset_name" in capsys.readouterr().err
+
+
+def test_checkpoints_on_disk_hold_weights_and_states_as_often_as_they_are_saved():
+    weights = 4 * sum(p.numel() for p in tiny_llama().parameters())
+    disk = plan_for(tiny_llama(), options={"save_strategy": "steps", "save_steps": 10})["disk_bytes"]
+    assert disk["number_of_checkpoints"] == 3  # 25 steps: after 10, 20 and at the end
+    assert disk == {"model": weights, "checkpoints": 9 * weights, "number_of_checkpoints": 3, "total": 10 * weights}
+
+
+def test_peak_memory_of_a_single_micro_batch_holds_gradients_or_activations_not_both():
+    model = meta_model(tiny_llama().config, torch.float32)
+    alone = peak_memory(Setup(model, rows=64, length=64))
+    accumulated = peak_memory(Setup(model, rows=64, length=64, later_tokens=64 * 64))
+    assert accumulated["total"] - alone["total"] == trained_bytes(Setup(model, rows=64, length=64))
