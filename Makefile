@@ -22,9 +22,13 @@ install: .venv/.installed
 	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-bench: install  ## what the documentation says about real data and about seeds 0, 1 and 2; needs BNF_ALIGN_DATA
+bench: install  ## every figure in the documentation: seeds 0, 1 and 2, real data (needs BNF_ALIGN_DATA), costs
 	$(BIN)/python benchmarks/quickstart_seeds.py
 	$(BIN)/python benchmarks/real_input.py
+	$(BIN)/python benchmarks/head.py
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/padding.py
+	$(BIN)/python benchmarks/cache.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -59,17 +59,14 @@ def median_ratio(first: np.ndarray, second: np.ndarray) -> Estimate:
     return Estimate(*np.exp(logs).tolist())
 
 
-def paired_seconds(
-    first: Callable[[], Any], second: Callable[[], Any], rounds: int = 30, warm_up: int = 1
-) -> np.ndarray:
-    """CPU seconds of both calls, (rounds, 2), the order turned over from round to round (ABBA)."""
-    calls = (first, second)
-    seconds = np.zeros((rounds, 2))
+def paired_seconds(*calls: Callable[[], Any], rounds: int = 30, warm_up: int = 1) -> np.ndarray:
+    """CPU seconds of each call, (rounds, calls), the order turned over from round to round (ABBA)."""
+    seconds = np.zeros((rounds, len(calls)))
     with one_thread():
         for call in calls * warm_up:
             call()
         for number in range(rounds):
-            for side in (0, 1) if number % 2 == 0 else (1, 0):
+            for side in range(len(calls))[:: 1 if number % 2 == 0 else -1]:
                 gc.collect()
                 start = time.process_time()
                 calls[side]()
@@ -79,7 +76,7 @@ def paired_seconds(
 
 def compare(first: Callable[[], Any], second: Callable[[], Any], rounds: int = 30) -> Estimate:
     """CPU time of the first call over that of the second."""
-    return median_ratio(*paired_seconds(first, second, rounds).T)
+    return median_ratio(*paired_seconds(first, second, rounds=rounds).T)
 
 
 def noise_floor(call: Callable[[], Any], rounds: int = 30) -> Estimate:
