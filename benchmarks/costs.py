@@ -47,7 +47,7 @@ CLOSING = """\
   (`one-epoch-cold`): the two do the same number of matmuls per token.
 * `time-bnf-sft` is a comparison of equal work: what separates it from 1 is noise, of the size of `noise-floor`.
 * The peak of Appendix B is that of the printed code. With everything dropped as soon as nothing needs it ("trimmed" in
-  the rows `memory-appendix-b-*`) it takes half of that, which is still a multiple of ours but less than six times.
+  the rows `memory-appendix-b-*`) it takes less, and less than six times ours.
 * On a GPU TRL's head is a Triton kernel that leaves prompts out: `time-trl-head` says nothing about it.
 """
 
