@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -15,7 +16,7 @@ from bnf_align.cli.main import main
 from bnf_align.training.activations import meta_model, trace
 from bnf_align.training.memory import Setup, optimizer_bytes, peak_memory, trained_bytes
 from bnf_align.training.plan import Hardware, make_plan
-from bnf_align.training.workload import assumed
+from bnf_align.training.workload import assumed, measured
 from runs import make_trainer, pairs, singles
 from tiny_models import plain_tokenizer
 from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral
@@ -298,3 +299,10 @@ def test_peak_memory_of_a_single_micro_batch_holds_gradients_or_activations_not_
     alone = peak_memory(Setup(model, rows=64, length=64))
     accumulated = peak_memory(Setup(model, rows=64, length=64, later_tokens=64 * 64))
     assert accumulated["total"] - alone["total"] == trained_bytes(Setup(model, rows=64, length=64))
+
+
+def test_a_rank_without_a_share_of_a_step_is_planned_for_all_the_same():
+    lengths = np.array([5, 7, 9])
+    config = PreferenceConfig(output_dir="out", batch_size=2)
+    found = measured("a test", lengths, lengths, [[0], [1], [2]], config, devices=2)
+    assert (found.length, found.rows, found.steps) == (9, 1, 2)

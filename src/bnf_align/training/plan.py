@@ -11,6 +11,7 @@ import torch
 from peft import PeftConfig, PeftModel
 from transformers import PretrainedConfig
 
+from bnf_align.data.batching import StepDataset
 from bnf_align.training.activations import meta_model
 from bnf_align.training.config import PreferenceConfig
 from bnf_align.training.memory import (
@@ -191,25 +192,28 @@ def plan_of_run(trainer: PreferenceTrainer) -> dict[str, Any] | None:
     """The plan of a run whose trainer stands; None, with the reason in the log, where its model cannot be traced."""
     if trainer.train_dataset is None:
         return None
+    try:
+        return _plan_of_run(trainer, trainer.train_dataset)
+    except Exception as error:  # a plan must never stop a run
+        logger.warning(f"No plan for run.json: {error!r}.")
+        return None
+
+
+def _plan_of_run(trainer: PreferenceTrainer, steps: StepDataset) -> dict[str, Any]:
     policy: Any = trainer.accelerator.unwrap_model(trainer.model)
     bits = 4 if getattr(policy, "is_loaded_in_4bit", False) else 8
     quantised = bits == 4 or getattr(policy, "is_loaded_in_8bit", False)
     others = trainer.eval_dataset.values() if isinstance(trainer.eval_dataset, dict) else [trainer.eval_dataset]
-    workload = of_steps(trainer.train_dataset, trainer.args, [steps for steps in others if steps is not None])
+    workload = of_steps(steps, trainer.args, [evaluation for evaluation in others if evaluation is not None])
     accelerator = torch.cuda.is_available() and not trainer.args.use_cpu
     memory = torch.cuda.get_device_properties(0).total_memory if accelerator else None
     sharded = bool(trainer.is_fsdp_enabled)
-    hardware = Hardware(trainer.args.world_size, memory, None, sharded, accelerator, bool(trainer.args.bf16))
-    try:
-        return make_plan(
-            policy.config,
-            trainer.args,
-            workload,
-            hardware,
-            dtype=getattr(policy, "dtype", torch.float32),
-            peft_config=policy.active_peft_config if isinstance(policy, PeftModel) else None,
-            quantised_bits=bits if quantised else None,
-        )
-    except Exception as error:  # a plan must never stop a run
-        logger.warning(f"No plan: {type(policy).__name__} does not run on the meta device ({error}).")
-        return None
+    return make_plan(
+        policy.config,
+        trainer.args,
+        workload,
+        Hardware(trainer.args.world_size, memory, None, sharded, accelerator, bool(trainer.args.bf16)),
+        dtype=getattr(policy, "dtype", torch.float32),
+        peft_config=policy.active_peft_config if isinstance(policy, PeftModel) else None,
+        quantised_bits=bits if quantised else None,
+    )

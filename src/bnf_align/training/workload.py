@@ -113,7 +113,7 @@ def measured(
             shapes = [(cut[0].length, sum(len(item.rows) for item in cut)) for cut in share if cut]
             sizes = [length * rows for length, rows in shapes]
             most, later = max(most, len(sizes)), max(later, *sizes[1:], 0)
-            largest = max(largest, *((size, *shape) for size, shape in zip(sizes, shapes, strict=True)))
+            largest = max([largest, *((size, *shape) for size, shape in zip(sizes, shapes, strict=True))])
     return Workload(
         source=source,
         responses=len(lengths),
