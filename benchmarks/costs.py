@@ -31,6 +31,8 @@ was measured on a GPU.
 * The rows `time-*` of steps have two responses of equal length: no padding on either side. The rows `tokens-*` have 16
   pairs with the lognormal lengths of `padding.py`, a fifth as long, as one optimizer step: four batches for DPO, eight
   for KTO, which gets the same responses one by one in random order.
+* The row `reference-pass` compares what a user waits for: the whole pass, with the hash of the weights and the cache
+  files, and a whole epoch of `train()` over 64 such pairs, with optimizer and data loader.
 * A step is `training_step`: forward and backward, without optimizer and data loader, on both sides.
 * "holds" compares with the threshold that was set before anything was measured.
 """
