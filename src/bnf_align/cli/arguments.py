@@ -30,6 +30,14 @@ class DataArguments:
     eval_dataset_name: str | None = field(
         default=None, metadata={"help": "A file, folder or hub name of its own to evaluate on."}
     )
+    eval_task: str | None = field(
+        default=None, metadata={"help": "A benchmark (gsm8k, math_l5, crux, mmlu_redux) to answer during training."}
+    )
+    eval_task_data: str | None = field(
+        default=None, metadata={"help": "A file of its items, instead of its data set on the hub."}
+    )
+    eval_task_items: int = field(default=50, metadata={"help": "The first so many items, the same every time."})
+    eval_task_steps: int = field(default=100, metadata={"help": "Optimizer steps from one time to the next."})
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code that comes with the model. Only for models that you trust."}
     )

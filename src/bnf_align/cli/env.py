@@ -12,6 +12,9 @@ from typing import Any
 OPTIONAL = {
     "bitsandbytes": ("QLoRA (--load_in_4bit)", "pip install bitsandbytes"),
     "flash_attn": ("--attn_implementation flash_attention_2", "pip install flash-attn --no-build-isolation"),
+    "sklearn": ("length and style control (eval rank)", "pip install 'bnf-align[eval]'"),
+    "gradio": ("the page that collects thumbs (collect)", "pip install 'bnf-align[ui]'"),
+    "ray": ("generating and scoring on a cluster (--engine ray)", "pip install 'bnf-align[ray]'"),
     "trackio": ("a local dashboard (--report_to trackio)", "pip install trackio"),
 }
 

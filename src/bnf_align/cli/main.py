@@ -17,6 +17,8 @@ VERBS = {
     "train": "align a model: bnf-align train --model_name_or_path M --dataset_name FILE --output_dir OUT",
     "reference": "the reference cache: build, ls, verify, gc",
     "plan": "memory, hours and disk of a run before you start it",
+    "eval": "benchmarks: run, judge, score, rank",
+    "report": "the paper's tables for your own models: markdown, HTML, LaTeX",
     "env": "versions, devices, what is missing and the pip line for it",
 }
 

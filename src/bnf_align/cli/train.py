@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bnf_align.cli.arguments import DataArguments
+    from bnf_align.evaluation.callback import EvalCallback
     from bnf_align.training.trainer import PreferenceTrainer
 
 HELP = """\
@@ -24,10 +26,12 @@ Align the model M with the preferences in DATA. Several devices: accelerate laun
   --learning_rate        default 1e-6, with LoRA 1e-5
   --batch_size           pairs or single responses in one optimizer step, over all devices
   --max_tokens_per_micro_batch   memory; changes no result (default 8192)
+  --packing              no padding; for --attn_implementation flash_attention_2, where that is installed
   --max_length           tokens of prompt and completion together (default 4096)
   --num_train_epochs     default 1
   --use_peft             LoRA; --load_in_4bit for QLoRA
   --eval_fraction        share of the prompts to keep out of training and evaluate on
+  --eval_task            answer a slice of gsm8k, math_l5, crux or mmlu_redux every --eval_task_steps
   --label_map            what labels mean, if they are not true/false, 1/0 or 1/-1: good=up bad=down
   --map                  columns under other names: prompt=question completion=answer label=rating
   --show_tokens          print that many responses token by token, with what is scored
@@ -47,7 +51,10 @@ def main(argv: Sequence[str]) -> int:
     if "--help-all" in argv:
         arguments.parser().print_help()
         return 0
-    trainer = make_trainer(arguments.parse(argv))
+    parsed = arguments.parse(argv)
+    trainer = make_trainer(parsed)
+    if parsed[0].eval_task:
+        trainer.add_callback(_evaluation(trainer, parsed[0]))
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     if trainer.eval_dataset is not None:
@@ -68,6 +75,17 @@ def make_trainer(parsed: tuple) -> PreferenceTrainer:
     return PreferenceTrainer(
         model, config, train_dataset=rows, eval_dataset=eval_rows, peft_config=adapter_config(parsed[2])
     )
+
+
+def _evaluation(trainer: PreferenceTrainer, data: DataArguments) -> EvalCallback:
+    """Answers a slice of a benchmark during training."""
+    from bnf_align.evaluation.callback import EvalCallback
+    from bnf_align.evaluation.items import load_items
+    from bnf_align.evaluation.score import task_named
+
+    task = task_named(str(data.eval_task))
+    items = load_items(task, data.eval_task_data, data.eval_task_items)
+    return EvalCallback(trainer, task, items, every=data.eval_task_steps)
 
 
 def load(parsed: tuple) -> tuple:

@@ -1,0 +1,199 @@
+"""Calls to one model behind one or several URLs: many at once, repeated until answered, kept within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+from bnf_align.endpoint.call import Call, Reply, Unanswered, failed
+from bnf_align.endpoint.server import Server
+from bnf_align.records import BadInput
+
+logger = logging.getLogger(__name__)
+
+Attempt = Callable[[], Awaitable[Reply]]
+Around = Callable[[Call, Attempt], Coroutine[Any, Any, Reply | None]]
+
+LONGEST_BACKOFF = 60.0
+"""Seconds."""
+
+
+class Endpoint:
+    """A model behind one or several OpenAI-compatible URLs.
+
+    Args:
+        urls: One or several, which share the load; `/v1` is added where there is no path.
+        model: The name the servers know it by.
+        api_key_env: The environment variable that holds the key. It may be unset where no key is wanted.
+        concurrency: Calls on their way at once, over all URLs.
+        timeout: Seconds without a sign of the server after which an attempt is given up.
+        retries: Further attempts of a call.
+        backoff: Seconds before the second attempt; doubled for each further one, up to a minute, and shortened by
+            chance so that calls that failed together do not come back together. A server's `Retry-After` replaces it.
+
+    Raises:
+        BadInput: If a URL is none.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        model: str,
+        api_key_env: str = "OPENAI_API_KEY",
+        concurrency: int = 16,
+        timeout: float = 600.0,
+        retries: int = 8,
+        backoff: float = 0.5,
+    ) -> None:
+        self.urls = [_base(url) for url in ([urls] if isinstance(urls, str) else urls)]
+        self.model = model
+        self.api_key_env = api_key_env
+        self.concurrency = concurrency
+        self.timeout = timeout
+        self.retries = retries
+        self.backoff = backoff
+        self.unanswered: Counter[str] = Counter()
+        """What went wrong -> attempts."""
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.urls}, model={self.model!r})"
+
+    def chat(
+        self, calls: Iterable[Call], around: Around | None = None, **sampling: Any
+    ) -> Generator[Reply, None, None]:
+        """Replies as they arrive; closing the iterator cancels what is on its way.
+
+        Args:
+            calls: Taken one by one, as places become free, in a thread of the endpoint's.
+            around: Runs in that thread around every attempt: awaits the attempt and returns its reply, or returns
+                None and so drops the call without a reply. What must outlive a kill is written here, since a reply
+                may wait for whoever iterates.
+            **sampling: Fields of `Call`, the same for all calls.
+
+        Raises:
+            BadInput: If a server refuses all calls (401, 403, 404, an exhausted quota, a 400 before any answer), or
+                cannot be reached any more.
+        """
+        arrived: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
+        loop = asyncio.new_event_loop()
+        job = _Job(self, iter(replace(call, **sampling) for call in calls), around or _bare, arrived.put)
+        task = loop.create_task(job.run())
+
+        def work() -> None:
+            try:
+                loop.run_until_complete(task)
+            except BaseException as error:  # whatever it is, whoever iterates must hear of it
+                arrived.put(error)
+            else:
+                arrived.put(None)
+            finally:
+                loop.run_until_complete(loop.shutdown_default_executor())  # where names of hosts are looked up
+
+        thread = Thread(target=work, name="endpoint", daemon=True)
+        thread.start()
+        try:
+            while (reply := arrived.get()) is not None:
+                if isinstance(reply, BaseException):
+                    raise reply
+                yield reply
+        finally:
+            loop.call_soon_threadsafe(task.cancel)
+            thread.join()
+            loop.close()
+
+
+class _Job:
+    """One run over calls."""
+
+    def __init__(
+        self, endpoint: Endpoint, calls: Iterator[Call], around: Around, deliver: Callable[[Reply], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._calls = calls
+        self._around = around
+        self._deliver = deliver
+        self._heard = time.monotonic()
+        """When a server last said anything."""
+        key = os.environ.get(endpoint.api_key_env)
+        self._servers = [
+            Server(url, endpoint.model, key, endpoint.api_key_env, endpoint.timeout) for url in endpoint.urls
+        ]
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._endpoint.concurrency):
+                    group.create_task(self._work())
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        finally:
+            for server in self._servers:
+                await server.close()
+
+    async def _work(self) -> None:
+        # All workers take from one iterator, so that none is idle while another has a queue.
+        for call in self._calls:
+            reply = await self._answer(call)
+            if reply is not None:
+                self._deliver(reply)
+
+    async def _answer(self, call: Call) -> Reply | None:
+        began, endpoint = time.monotonic(), self._endpoint
+        for attempt in range(endpoint.retries + 1):
+            try:
+                reply = await self._around(call, lambda: self._attempt(call))
+            except Unanswered as problem:
+                endpoint.unanswered[problem.reason] += 1
+                last = problem
+            else:
+                return reply
+            if attempt < endpoint.retries:
+                await asyncio.sleep(self._pause(attempt, last.wait))
+        if not last.connected and self._heard < began:
+            raise BadInput(
+                f"No answer from {', '.join(endpoint.urls)}: {last}. Is the server up, and is this its URL? What is "
+                "done is kept: the same command goes on from there."
+            )
+        return failed(call, f"{last}, after {endpoint.retries + 1} attempts")
+
+    async def _attempt(self, call: Call) -> Reply:
+        server = min(self._servers, key=Server.load)
+        try:
+            reply = await server.ask(call)
+        except Unanswered as problem:
+            if problem.connected:
+                self._heard = time.monotonic()
+            logger.debug(f"{server.url}: {problem}")
+            raise
+        self._heard = time.monotonic()
+        return reply
+
+    def _pause(self, attempt: int, wait: float | None) -> float:
+        """Seconds until the next attempt. The waiting call keeps its place: a busy server is to have less to do."""
+        if wait is not None:
+            return wait + self._endpoint.backoff * random.random()
+        return min(LONGEST_BACKOFF, self._endpoint.backoff * 2.0**attempt) * random.uniform(0.5, 1.0)
+
+
+async def _bare(call: Call, attempt: Attempt) -> Reply | None:
+    return await attempt()
+
+
+def _base(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadInput(f"{url!r} is not a URL. One reads like http://localhost:8000/v1.")
+    if parts.username or parts.password or parts.query:
+        # It stands in messages, logs and cards.
+        raise BadInput(f"The URL of {parts.hostname} must not hold a password or a query. Put a key into a variable.")
+    return url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")

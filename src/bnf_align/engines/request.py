@@ -1,0 +1,103 @@
+"""What goes into an engine and what comes out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from bnf_align.records import BadInput
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How texts are drawn. The defaults are greedy decoding, as every benchmark here uses it."""
+
+    temperature: float = 0.0
+    """0 takes the likeliest token; anything above samples from the whole distribution."""
+    top_p: float = 1.0
+    max_new_tokens: int = 4096
+    n: int = 1
+    """Texts per prompt."""
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    """Texts that end a generation and are not part of it."""
+
+
+class Request(NamedTuple):
+    """One prompt."""
+
+    id: str
+    prompt: str | list[Message]
+    """Messages go through the model's chat template; a plain text is continued as it stands."""
+
+
+class Generation(NamedTuple):
+    """What an engine said to one request."""
+
+    id: str
+    texts: list[str]
+    """`Sampling.n` texts without special tokens."""
+    finish_reasons: list[str]
+    """Of each text: "stop" where the model ended it, "length" where `max_new_tokens` did."""
+    tokens: Sequence[int | None]
+    """Of each text: its tokens as the engine counts them, the end token included; None where a server does not say."""
+    prompt_tokens: int | None
+
+
+class Engine(Protocol):
+    """A model that answers. Implemented by `engines.local.LocalEngine` and `engines.url.UrlEngine`."""
+
+    name: str
+    """The model's name, as it stands in every file made with it."""
+
+    @property
+    def weights(self) -> str | None:
+        """Hash of the model's weights; None where a server holds them."""
+        ...
+
+    tokens: int
+    """Tokens generated so far, over all calls of `generate`."""
+    seconds: float
+    """What they took, of wall time: `tokens / seconds` is the throughput."""
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, done: Collection[str] = ()
+    ) -> Iterator[list[Generation]]:
+        """Answers, a batch at a time, in the order in which they become ready.
+
+        Args:
+            requests: All requests of the job, finished ones too: the batches follow from them alone.
+            sampling: How to draw.
+            done: Ids of requests that are finished. An engine that works in batches leaves a batch out when all of
+                it is done, and otherwise redoes it whole, so that a resumed job gives what an uninterrupted one gives.
+        """
+        ...
+
+
+def stream_seed(seed: int, request_id: str, sample: int) -> int:
+    """The seed (31 bits, as servers want it) of one text's random stream.
+
+    Each text has its own, from the job's seed, its request's id and its number alone: then it depends neither on the
+    texts drawn beside it nor on which requests are in the job, and a fifth sample leaves the first four as they were.
+    """
+    digest = hashlib.sha256(f"{seed}/{sample}/{request_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def refuse_repeated_ids(requests: Sequence[Request]) -> None:
+    """Stop where two requests share an id: their answers could not be told apart.
+
+    Raises:
+        BadInput: If so.
+    """
+    counts = Counter(request.id for request in requests)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise BadInput(
+            f"{len(twice):,} ids stand on more than one prompt, the first is {twice[0]!r}: answers are filed by id. "
+            "Give every prompt its own."
+        )

@@ -1,0 +1,108 @@
+"""The log-probabilities of a user's own held-out responses under a model, one row each, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bnf_align.data.responses import Responses
+from bnf_align.data.rows import preference_rows
+from bnf_align.data.tokenize import tokenize_rows
+from bnf_align.evaluation.run import Progress
+from bnf_align.evaluation.task import Row
+from bnf_align.fingerprint import weights_hash
+from bnf_align.journal import Journal
+from bnf_align.logps import completion_logps
+from bnf_align.records import DataReport
+
+
+def measure(
+    rows: Iterable[Mapping[str, Any]],
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    out: str | Path,
+    *,
+    name: str,
+    max_tokens: int = 8192,
+    max_length: int | None = 4096,
+    about: Mapping[str, Any] | None = None,
+    **row_options: Any,
+) -> Progress:
+    """Write `id, item, side, logp, tokens, model` for every response of `rows`, read and tokenised as in training.
+
+    Args:
+        rows: Raw preference rows, pairs or thumbs.
+        model: What is measured; it is put in evaluation mode.
+        tokenizer: Its tokenizer, with a padding token.
+        out: The file; one begun with another model is refused.
+        name: The model's name.
+        max_tokens: Padded tokens of one forward pass.
+        max_length: As in training.
+        about: What is worth knowing beside the numbers.
+        row_options: `column_map`, `label_map`, ... of `preference_rows`.
+    """
+    checked, _ = preference_rows(rows, source="held-out rows", **row_options)
+    dataset = tokenize_rows(checked, tokenizer, DataReport("held-out rows"), max_length=max_length)
+    responses, names = Responses(dataset), _names(dataset)
+    model.eval()
+    card = {"task": "held_out", "model": name, "weights": weights_hash(model), "max_length": max_length}
+    bar = tqdm(total=len(names), desc="held-out responses", unit="row")
+    with bar, Journal(out, card=card, about=about) as journal:
+        for batch in _batches(responses, max_tokens):
+            if not {_id(names[row]) for row in batch} <= journal.done:
+                journal.append(_measured(model, responses, batch, names, name, tokenizer.pad_token_id))
+            bar.update(len(batch))
+        path = journal.finish([_id(one) for one in names])
+    return Progress(Path(path), len(names), 0)
+
+
+def _names(dataset: datasets.Dataset) -> list[tuple[int, str]]:
+    """(row, side) of every response; the two of a pair share their `pair_id`."""
+    pair_ids = dataset["pair_id"]
+    paired = {one for one, other in pairwise(pair_ids) if one == other}
+    words = {(True, True): "chosen", (True, False): "rejected", (False, True): "up", (False, False): "down"}
+    columns = zip(dataset["row"], pair_ids, dataset["label"], strict=True)
+    return [(row, words[pair in paired, label]) for row, pair, label in columns]
+
+
+def _id(name: tuple[int, str]) -> str:
+    return f"{name[0]}/{name[1]}"
+
+
+def _batches(responses: Responses, max_tokens: int) -> Iterator[list[int]]:
+    """Rows by falling length under a budget of padded tokens: the same cut on every run."""
+    batch: list[int] = []
+    for row in sorted(range(len(responses)), key=lambda row: -responses.lengths[row]):
+        if batch and (len(batch) + 1) * responses.lengths[batch[0]] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def _measured(
+    model: PreTrainedModel | PeftModel,
+    responses: Responses,
+    batch: Sequence[int],
+    names: Sequence[tuple[int, str]],
+    model_name: str,
+    pad_token_id: int,
+) -> list[Row]:
+    tensors = {key: value.to(model.device) for key, value in responses.collate(batch, pad_token_id).items()}
+    completions = completion_logps(model, tensors)
+    logps, tokens = completions.logp.tolist(), completions.length.tolist()
+    return [
+        {"id": _id(names[row]), "item": names[row][0], "side": names[row][1], "model": model_name}
+        | {"logp": logps[i], "tokens": int(tokens[i])}
+        for i, row in enumerate(batch)
+    ]

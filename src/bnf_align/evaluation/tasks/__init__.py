@@ -1,0 +1,16 @@
+"""The benchmarks, by name. A new one is one file with a subclass of `Task`, and a line here."""
+
+from bnf_align.evaluation.task import Task
+from bnf_align.evaluation.tasks.arena_hard import ArenaHard
+from bnf_align.evaluation.tasks.crux import Crux
+from bnf_align.evaluation.tasks.gsm8k import GSM8K
+from bnf_align.evaluation.tasks.held_out import HeldOut
+from bnf_align.evaluation.tasks.math_l5 import MathLevel5
+from bnf_align.evaluation.tasks.mmlu_redux import MMLURedux
+from bnf_align.evaluation.tasks.wild_bench import WildBench
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (GSM8K(), MathLevel5(), Crux(), MMLURedux(), ArenaHard(), WildBench(), HeldOut())
+}
+
+__all__ = ["TASKS"]

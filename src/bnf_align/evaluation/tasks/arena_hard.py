@@ -1,0 +1,159 @@
+"""Arena-Hard v0.1: 500 hard prompts of real users; a judge compares every answer with the baseline's, in both orders.
+
+Protocol: lmarena/arena-hard-auto d99b139 (v0.1; version 2.0 of that repository has other rules).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bnf_align.evaluation.ratings import Battle, clustered_intervals, official_intervals, win_rates
+from bnf_align.evaluation.result import EvalResult, Metrics
+from bnf_align.evaluation.task import Hub, JudgedTask, Question, Row
+from bnf_align.evaluation.tasks.arena_hard_games import BASELINE, Answer, Game
+from bnf_align.evaluation.tasks.arena_hard_rows import read, read_questions
+from bnf_align.evaluation.tasks.arena_hard_verdict import labels
+from bnf_align.evaluation.tasks.arena_hard_wording import GO_ON, JUDGE_TEMPLATE, messages
+from bnf_align.evaluation.tasks.one_model import UNNAMED, one_judge
+from bnf_align.records import BadInput
+
+
+@dataclass(frozen=True)
+class ArenaHard(JudgedTask):
+    """Win rate against gpt-4-0314."""
+
+    name = "arena_hard"
+    version = 1
+    hub = Hub("lmarena-ai/arena-hard-auto-v0.1", None, "train", "2a69efe86cff85c593cfd4c2b4491c128e52c6f1")
+    template = "{question}"
+    judge = "gpt-4o-mini"
+    judge_template = JUDGE_TEMPLATE
+    judge_tokens = 4096
+
+    def items(self, rows: Iterable[Row]) -> list[Row]:
+        """Items (`id`, `question`, `category`, `cluster`) from the hub's rows or those of a question file."""
+        return list(read_questions(rows))
+
+    def fields(self, item: Row) -> dict[str, str]:
+        """`question`."""
+        return {"question": item["question"]}
+
+    def answers(self, rows: Iterable[Row]) -> dict[str, Row]:
+        """Item id -> row with `model`, `output` and `tokens`, from answer files of any version."""
+        return {
+            one.question: {"id": one.question, "model": one.model, "output": one.text, "tokens": one.tokens}
+            for one in read(list(rows)).answers
+        }
+
+    def questions(
+        self, item: Row, answer: str, baseline: str | None = None, template: str | None = None
+    ) -> list[Question]:
+        """Two games: first the baseline is assistant A, then the model is.
+
+        Raises:
+            BadInput: If the baseline's answer is missing, or the template has no place for a text.
+        """
+        if baseline is None:
+            raise BadInput(f"Arena-Hard compares with {BASELINE}: give that model's answers with --baseline FILE.")
+        orders = enumerate([(baseline, answer), (answer, baseline)], 1)
+        wording = template or self.judge_template
+        return [
+            Question(
+                f"{item['id']}#{game}", messages(wording, item["question"], *order), {"item": item["id"], "game": game}
+            )
+            for game, order in orders
+        ]
+
+    def follow_up(self, question: Question, judgment: str) -> Question | None:
+        """The second of two attempts, where a judgment has no label at all; labels that differ stay as they are."""
+        if labels(judgment):
+            return None
+        turns = [{"role": "assistant", "content": judgment}, {"role": "user", "content": GO_ON}]
+        return question._replace(messages=[*question.messages, *turns])
+
+    def score(
+        self, rows: Sequence[Row], *, model: str | None = None, answers: Sequence[Row] = (), **_: Any
+    ) -> EvalResult:
+        """Win rate of one model, with intervals.
+
+        Args:
+            rows: Judgments or battles; answers alone give the tokens.
+            model: Which model, where the rows speak of several.
+            answers: What was judged, for judgments that do not bring the tokens.
+
+        Returns:
+            `win_rate` in per cent; its 95 % interval `ci_low`, `ci_high` drawn by question, and the official one drawn
+            by battle, `ci_official_low`, `ci_official_high`; `average_tokens` of an answer; `battles`, weighted;
+            `total` questions. `win_rate_lc` and `win_rate_style` depend on a pool of models, so `rank` gives them.
+
+        Raises:
+            BadInput: If rows are of no known shape, or speak of several models and `model` is none of them.
+        """
+        found = read(rows)
+        name, baseline = found.sides(model)
+        games = [game for game in found.games if game.model == name]
+        told = [answer for answer in found.answers if answer.model == name]
+        told += read(answers).of_model(name) if answers else []
+        battles = found.battles_of(name)
+        result = EvalResult(self.name, self.version, items=_items(games, battles, name))
+        for game in games:
+            if reason := game.dropped():
+                result.drop(reason, f"{game.question}#{game.number}")
+        result.metrics = _metrics(battles, name, baseline) | {"average_tokens": _average_tokens(told)}
+        result.notes = _notes(games, battles, told)
+        result.provenance = {
+            "model": model if name == UNNAMED else name,
+            "baseline": baseline,
+            "judge": one_judge(game.judge for game in games),
+        }
+        return result
+
+
+def _metrics(battles: Sequence[Battle], model: str, baseline: str) -> Metrics:
+    names = ("win_rate", "ci_low", "ci_high", "ci_official_low", "ci_official_high", "win_rate_lc", "win_rate_style")
+    metrics: Metrics = dict.fromkeys(names)
+    if battles:
+        metrics["win_rate"] = win_rates(battles, baseline)[model]
+        metrics["ci_low"], metrics["ci_high"] = clustered_intervals(battles, baseline)[model]
+        metrics["ci_official_low"], metrics["ci_official_high"] = official_intervals(battles, baseline)[model]
+    metrics["battles"] = sum(battle.weight for battle in battles)
+    metrics["total"] = len({battle.question for battle in battles})
+    return metrics
+
+
+def _average_tokens(answers: Sequence[Answer]) -> float | None:
+    """Mean tokens of an answer; both games of a question carry the count of the same answer."""
+    counts = {answer.question: answer.tokens for answer in answers}
+    known = [count for count in counts.values() if count is not None]
+    return sum(known) / len(known) if known and len(known) == len(counts) else None
+
+
+def _items(games: Sequence[Game], battles: Sequence[Battle], model: str) -> list[Row]:
+    """Per question its verdicts and the mean outcome, which a paired comparison of two models starts from."""
+    items: dict[str, Row] = {}
+    for game in games:
+        item = items.setdefault(game.question, {"id": game.question, "verdicts": []})
+        item["verdicts"].append(game.label)
+    sums: dict[str, list[float]] = {}
+    for battle in battles:
+        won, weight = sums.setdefault(battle.question, [0.0, 0.0])
+        score = battle.score if battle.model == model else 1 - battle.score
+        sums[battle.question] = [won + battle.weight * score, weight + battle.weight]
+    for question, (won, weight) in sums.items():
+        items.setdefault(question, {"id": question}).update(score=won / weight, weight=int(weight))
+    return list(items.values())
+
+
+def _notes(games: Sequence[Game], battles: Sequence[Battle], answers: Sequence[Answer]) -> list[str]:
+    notes = []
+    if not battles and not games:
+        notes.append("the rows are answers: the win rate needs their judgments (`bnf-align eval judge`)")
+    if recorded := sum(game.judgment is None and game.label is not None for game in games):
+        notes.append(f"{recorded:,} games have no text of the judge: the verdict recorded as `score` was taken")
+    if (seen := len({(game.question, game.number) for game in games})) < len(games):
+        notes.append(f"{len(games) - seen:,} games repeat a question in the same order, and count again")
+    if any(answer.own_tokens for answer in answers):
+        notes.append("average_tokens counts the model's own tokens; published counts are cl100k's")
+    return notes

@@ -1,0 +1,158 @@
+"""What the four tasks of ZeroEval share: zero-shot, one turn, reasoning and answer as JSON, greedy, 4,096 tokens.
+
+Protocol: WildEval/ZeroEval 8c1485e, `src/templates` and `src/evaluation`. The prompts have its structure in our own
+words; --template puts its wording in their place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from bnf_align.answers import Extracted, extract, final_answer, same_number, text_of
+from bnf_align.answers.second_opinion import equivalent
+from bnf_align.evaluation.result import EvalResult, Metrics
+from bnf_align.evaluation.task import Message, Row, Task
+from bnf_align.evaluation.tasks.zero_eval_rows import id_of, output_of, outputs_of, with_gold
+from bnf_align.records import BadInput
+
+FORM = """\
+```json
+{
+    "reasoning": "...",
+    "answer": "..."
+}
+```
+"""
+OPEN_QUESTION = f"""\
+## Question:
+
+{{question}}
+
+## Instruction
+
+Work the problem out before you settle on an answer. Reply with one JSON object of the form shown here: all of your \
+working in `reasoning`, nothing but the final result in `answer`.
+
+{FORM}"""
+FIELD = re.compile(r"\{\$?(question|choices|code|input)\}")
+
+
+@dataclass(frozen=True)
+class ZeroEvalTask(Task):
+    """One of the four: they differ in how items are built and when an answer is right."""
+
+    version = 1
+    template = OPEN_QUESTION
+    gold: ClassVar[tuple[str, ...]] = ("answer",)
+    """The columns that an answer is graded with."""
+    blank_is_answer: ClassVar[bool] = True
+    numeric: ClassVar[bool] = True
+    """Whether answers are numbers, so that math-verify has an opinion on them."""
+
+    def prompt(self, item: Row, template: str | None = None) -> list[Message]:
+        """The message that asks `item`.
+
+        Raises:
+            BadInput: If the template names a text that the item lacks, or none at all.
+        """
+        named, fields = set(FIELD.findall(template or self.template)), self.fields(item)
+        if not named or not named <= fields.keys():
+            wanted = ", ".join(sorted(named - fields.keys())) or "no text of the item at all"
+            raise BadInput(
+                f"The template names {wanted}, and item {item.get('id')!r} of {self.name} has {', '.join(fields)}. A "
+                "prompt without its question would be answered all the same. Give another --template, or other --data."
+            )
+        return super().prompt(item, template)
+
+    def fields(self, item: Row) -> dict[str, str]:
+        """`question`."""
+        return {"question": item["question"]}
+
+    def right(self, answer: Any, row: Row) -> bool:
+        """Whether `answer`, as JSON has it, is that of `row`: here, the same number."""
+        return same_number(text_of(answer), gold_number(row["answer"]))
+
+    def score(
+        self,
+        rows: Sequence[Row],
+        *,
+        model: str | None = None,
+        data: Iterable[Row] = (),
+        math_verify: bool = False,
+        file: str = "",
+        **_: Any,
+    ) -> EvalResult:
+        """Grade answers by ZeroEval's rules.
+
+        Args:
+            rows: One per item: `id` (or `session_id`), `output` (a text, or a list that holds one), the gold columns.
+                No other column is looked at but the model's.
+            model: The model's name: one rule of extraction is for Llama-3.1 alone. Without it that of the rows and
+                of the file count.
+            data: Items, for rows without a gold answer.
+            math_verify: Whether to add `accuracy_math_verify`, a second opinion.
+            file: The name of the rows' file: ZeroEval names it after the model.
+
+        Returns:
+            `accuracy`, `no_answer`: per cent of all items; `reason_length`: mean characters of the reasoning of
+            answered items; `total`. An item's `correct` is None where there is no answer, which counts as wrong.
+
+        Raises:
+            BadInput: If a row has no output, or no gold answer and there is no `data`.
+        """
+        rows, name = outputs_of(rows, model, self.name)
+        items = {id_of(item): item for item in self.items(data)}
+        rows, unknown = with_gold(rows, self.gold, items, self.name)
+        result = EvalResult(self.name, self.version, provenance={"model": name})
+        if unknown:
+            result.dropped["no item of --data has this id"] = unknown
+        called = model or f"{name or ''} {file}"
+        found = [extract(output_of(row), called, blank_is_answer=self.blank_is_answer) for row in rows]
+        result.items = [self._verdict(one, row) for one, row in zip(found, rows, strict=True)]
+        result.metrics = _metrics(result.items, found)
+        if math_verify and self.numeric:
+            self._second_opinion(result, rows)
+        if repeated := len(rows) - len({item["id"] for item in result.items}):
+            result.notes.append(f"{repeated:,} rows repeat an item, and count again")
+        return result
+
+    def _verdict(self, found: Extracted | None, row: Row) -> Row:
+        if found is None:
+            return {"id": id_of(row), "correct": None, "answer": None}
+        return {"id": id_of(row), "correct": self.right(found.answer, row), "answer": text_of(found.answer)}
+
+    def _second_opinion(self, result: EvalResult, rows: Sequence[Row]) -> None:
+        for item, row in zip(result.items, rows, strict=True):
+            answer = item["answer"]
+            item["correct_math_verify"] = answer is not None and equivalent(answer, gold_number(row["answer"]))
+        agreed = sum(item["correct_math_verify"] for item in result.items)
+        result.metrics["accuracy_math_verify"] = _share(agreed, len(rows))
+
+
+def gold_number(answer: Any) -> str:
+    """The number in a gold answer: "18" of "18", of ZeroEval's "# 18", and of GSM8K's worked solution."""
+    text = text_of(answer)
+    return (final_answer(text) or "") if "####" in text else text.replace("#", "").strip()
+
+
+def _metrics(items: Sequence[Row], found: Sequence[Extracted | None]) -> Metrics:
+    total, lengths = len(items), [_length(one.reasoning) for one in found if one is not None]
+    return {
+        "accuracy": _share(sum(bool(item["correct"]) for item in items), total),
+        "no_answer": _share(total - len(lengths), total),
+        "reason_length": sum(lengths) / len(lengths) if lengths else None,
+        "total": total,
+    }
+
+
+def _share(count: int, total: int) -> float:
+    # In this order: 473/800*100 prints as 59.13, as published, and 100*473/800 as 59.12.
+    return count / total * 100
+
+
+def _length(reasoning: Any) -> int:
+    """Its characters; of a list or an object, as published, its parts. Null and numbers have none."""
+    return len(reasoning) if isinstance(reasoning, str | list | dict) else 0

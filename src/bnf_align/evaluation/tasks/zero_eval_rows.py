@@ -1,0 +1,88 @@
+"""Rows of ZeroEval's tasks: ours, its own and the public data folder's, and the gold answers they may lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from bnf_align.evaluation.task import Row
+from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
+from bnf_align.records import BadInput
+
+
+def id_of(row: Row) -> str:
+    """The item that a row is about, under our name for it or ZeroEval's."""
+    return str(row.get("id", row.get("session_id")))
+
+
+def output_of(row: Row) -> str:
+    """A model's text; an empty one where it gave none."""
+    output = row["output"]
+    if isinstance(output, list):
+        output = output[0] if output else None
+    return output if isinstance(output, str) else ""
+
+
+def outputs_of(rows: Sequence[Row], model: str | None, task: str) -> tuple[list[Row], str | None]:
+    """The rows of one model, and its name: `model`, or what the rows say.
+
+    Raises:
+        BadInput: If a row has no output, or the rows are of several models and `model` is none of them.
+    """
+    bad = [number for number, row in enumerate(rows) if "output" not in row]
+    if bad or not rows:
+        seen = f"; the first is row {bad[0]} with the columns {', '.join(rows[bad[0]])}" if bad else ""
+        raise BadInput(
+            f"{len(bad):,} of {len(rows):,} rows have no `output`{seen}. {task} scores a model's answers, as "
+            "`bnf-align eval run` and ZeroEval write them."
+        )
+    names = {model_of(row) for row in rows}
+    if len(names) > 1:
+        model = one_model(names, model)
+        return [row for row in rows if model_of(row) == model], model
+    return list(rows), model or next(iter(names - {UNNAMED}), None)
+
+
+def with_gold(
+    rows: Sequence[Row], columns: Sequence[str], items: Mapping[str, Row], task: str
+) -> tuple[list[Row], list[str]]:
+    """`rows` with the gold `columns`, from `items` (by id) where they lack them, and the ids that have none there.
+
+    Raises:
+        BadInput: If a row lacks one and there are no items, or no row is left.
+    """
+    lacking = [id_of(row) for row in rows if _lacks(row, columns)]
+    if not lacking:
+        return list(rows), []
+    filled = [{**row, **_gold(items.get(id_of(row), {}), columns)} if _lacks(row, columns) else row for row in rows]
+    kept = [row for row in filled if not _lacks(row, columns)]
+    if not items or not kept:
+        have = f"none of the {len(items):,} items of --data has their ids" if items else "there are no items"
+        raise BadInput(
+            f"{len(lacking):,} of {len(rows):,} rows have no {' and '.join(columns)} to grade the output with, the "
+            f"first {lacking[0]!r}, and {have}. Give the items of {task} with --data FILE."
+        )
+    return kept, [id_of(row) for row in filled if _lacks(row, columns)]
+
+
+def required(rows: Iterable[Row], columns: Sequence[str], task: str) -> list[Row]:
+    """Rows that are items of `task`.
+
+    Raises:
+        BadInput: If one lacks a column.
+    """
+    rows = list(rows)
+    bad = [number for number, row in enumerate(rows) if _lacks(row, columns)]
+    if bad:
+        raise BadInput(
+            f"{len(bad):,} of {len(rows):,} rows are no items of {task}, the first is row {bad[0]} with the columns "
+            f"{', '.join(rows[bad[0]])}; needed: {', '.join(columns)}. Give another file with --data."
+        )
+    return rows
+
+
+def _lacks(row: Row, columns: Sequence[str]) -> bool:
+    return any(row.get(name) is None for name in columns)
+
+
+def _gold(item: Row, columns: Sequence[str]) -> Row:
+    return {name: item[name] for name in columns if name in item}
