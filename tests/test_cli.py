@@ -292,6 +292,11 @@ def known_flags() -> set[str]:
         "reference gc",
         "reference verify",
         "plan",
+        "eval run",
+        "eval judge",
+        "eval score",
+        "eval rank",
+        "report",
         "env",
         "quickstart",
     ):

@@ -14,7 +14,7 @@ OPTIONAL = {
     "flash_attn": ("--attn_implementation flash_attention_2", "pip install flash-attn --no-build-isolation"),
     "sklearn": ("length and style control (eval rank)", "pip install 'bnf-align[eval]'"),
     "gradio": ("the page that collects thumbs (collect)", "pip install 'bnf-align[ui]'"),
-    "ray": ("generating and scoring on a cluster (--engine ray)", "pip install 'bnf-align[ray]'"),
+    "ray": ("generating and scoring on a cluster", "pip install 'bnf-align[ray]'"),
     "trackio": ("a local dashboard (--report_to trackio)", "pip install trackio"),
 }
 

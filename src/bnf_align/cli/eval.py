@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _flag(parser: Any, name: str, **kwargs: Any) -> None:
-    """A flag in both spellings, --like-this and --like_this."""
+    """A flag in both spellings, with dashes and with underscores."""
     parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""Win rates with length or style held equal, as Arena-Hard v0.1 does it (`--length-control-only`, `--style-control`).
+"""Win rates with length or style held equal, as Arena-Hard v0.1 does it.
 
 Source of the rules: lmarena/arena-hard-auto d99b139, `utils_math.py` and `utils/add_markdown_info.py`. A verdict is
 explained by who fought and by how the two answers differ in length and markup; the win rate is then read off the

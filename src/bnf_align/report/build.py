@@ -1,0 +1,91 @@
+"""From files to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bnf_align.records import BadInput
+from bnf_align.report.benchmarks import benchmark_statistics
+from bnf_align.report.costs import training_costs
+from bnf_align.report.elo import elo_ranks
+from bnf_align.report.inputs import Document, read_documents
+from bnf_align.report.lengths import output_lengths
+from bnf_align.report.results import main_results, pairing_ratios
+from bnf_align.report.sources import sources_of
+from bnf_align.report.subjects import Subject, collect
+from bnf_align.report.table import Report, Table
+from bnf_align.report.tax import alignment_tax
+
+NEEDS = {
+    "1": "a ranking: `bnf-align eval rank --task wild_bench --json`",
+    "3": "the benchmarks' items: --data arena_hard=FILE wild_bench=FILE",
+    "4": "results: `bnf-align eval score --json`",
+    "5": "results of wild_bench or arena_hard with the lengths of the answers",
+    "6": "results in rows called 0%, 25%, ...: --rows 25%=FILE_OR_FOLDER",
+    "7": "a run.json, which `bnf-align train` writes",
+    "tax": "results of reasoning tasks with their items, of a base too: --base MODEL or --rows Base=FILE_OR_FOLDER",
+}
+"""Name of each table -> what it cannot be made without."""
+
+
+def build_report(
+    files: Iterable[str | Path],
+    rows: Mapping[str, str | Path] | None = None,
+    *,
+    tables: Sequence[str] = (),
+    base: str | None = None,
+    data: Mapping[str, str | Path] | None = None,
+    published: bool = False,
+    command: str = "",
+) -> Report:
+    """The tables that can be made from `files`.
+
+    Args:
+        files: Files or folders with results, rankings and runs, filed by the model they name.
+        rows: Row -> file or folder, whatever model they name; `SECTION:LABEL` puts rows under a base model.
+        tables: Names of `NEEDS`; by default every table that has something to show.
+        base: The model that the others are compared with, as its results call it.
+        data: Task -> file of items, for Table 3.
+        published: Add the paper's rows where they may stand beside the user's.
+        command: What made the report, for its footer.
+
+    Raises:
+        BadInput: If a file cannot be used, or a table that was asked for has nothing to show.
+    """
+    documents = [document for path in files for document in read_documents(path)]
+    named = {name: read_documents(path) for name, path in (rows or {}).items()}
+    subjects = collect(documents, named, base)
+    everything = _once([*documents, *(document for found in named.values() for document in found)])
+    made = _tables(tables or tuple(NEEDS), subjects, everything, data or {}, published)
+    if missing := [name for name in tables if made[name] is None]:
+        raise BadInput(f"Table {missing[0]} has nothing to show: it needs {NEEDS[missing[0]]}.")
+    shown = [table for table in made.values() if table is not None]
+    if not shown:
+        raise BadInput("There is nothing to show: a report needs results, a ranking, a run or --data.")
+    return Report(shown, sources_of(subjects, everything, data or {}), command)
+
+
+def _tables(
+    names: Sequence[str],
+    subjects: Sequence[Subject],
+    documents: Sequence[Document],
+    data: Mapping[str, str | Path],
+    beside: bool,
+) -> dict[str, Table | None]:
+    rankings = [document for document in documents if document.kind == "ranking"]
+    makers = {
+        "1": lambda: elo_ranks(rankings, subjects, beside),
+        "3": lambda: benchmark_statistics(data, subjects, beside),
+        "4": lambda: main_results(subjects, beside),
+        "5": lambda: output_lengths(subjects, beside),
+        "6": lambda: pairing_ratios(subjects, beside),
+        "7": lambda: training_costs(subjects, beside),
+        "tax": lambda: alignment_tax(subjects),
+    }
+    return {name: makers[name]() for name in names}
+
+
+def _once(documents: Iterable[Document]) -> list[Document]:
+    """Each file once, however often it was named."""
+    return list({document.file: document for document in documents}.values())

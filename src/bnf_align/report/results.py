@@ -1,0 +1,91 @@
+"""Tables 4 and 6: benchmark numbers with ranks within a base model, and the average rank."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from bnf_align.evaluation.ranks import average_rank
+from bnf_align.report import published
+from bnf_align.report.measures import MEASURES, Measure, notes_of, withheld_notes
+from bnf_align.report.subjects import Subject, sections_of
+from bnf_align.report.table import WITHHELD, Cell, Column, Row, Section, Table, number, ranked
+
+RATIO = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+AVERAGE = Column("Rank", "Average")
+
+
+def main_results(subjects: Sequence[Subject], beside: bool = False) -> Table | None:
+    """Table 4; `beside` adds the paper's rows. None where no benchmark was measured."""
+    methods = [subject for subject in subjects if not RATIO.fullmatch(subject.label)]
+    return _table("4", "Benchmark results", "Method", methods, published.RESULTS if beside else {})
+
+
+def pairing_ratios(subjects: Sequence[Subject], beside: bool = False) -> Table | None:
+    """Table 6: rows labelled with a percentage, the share of whole pairs, and their base. None without such rows."""
+    share = {id(one): float(found[1]) for one in subjects if (found := RATIO.fullmatch(one.label))}
+    sections = {one.section for one in subjects if id(one) in share}
+    rows = [one for one in subjects if id(one) in share or (one.base and one.section in sections)]
+    rows.sort(key=lambda one: share.get(id(one), -1.0))
+    title = "Results by pairing ratio, the share of preference pairs that kept both responses"
+    return _table("6", title, "Pairing ratio", rows, published.PAIRING if beside else {})
+
+
+def _table(name: str, title: str, label: str, subjects: Sequence[Subject], paper: Mapping[str, str]) -> Table | None:
+    measured = [subject for subject in subjects if any(measure.value(subject) is not None for measure in MEASURES)]
+    if not measured:
+        return None
+    notes: list[str] = []
+    sections = [_section(base, rows, notes) for base, rows in sections_of(measured).items()]
+    notes += notes_of(cell for section in sections for row in section.rows for cell in row.cells)
+    if paper:
+        withheld = {measure.name: why for measure in MEASURES if (why := measure.unlike_published(measured))}
+        sections += [_published(base, block, withheld) for base, block in paper.items()]
+        notes += withheld_notes(withheld)
+    return Table(name, title, label, [*(measure.column for measure in MEASURES), AVERAGE], sections, notes)
+
+
+def _section(base: str, subjects: Sequence[Subject], notes: list[str]) -> Section:
+    """The rows of one base model; a column is ranked where all its numbers were made alike."""
+    columns, where = [], f"{base}: " if base else ""
+    for measure in MEASURES:
+        cells = [measure.cell(subject) for subject in subjects]
+        if differs := _differences(measure, subjects):
+            notes.append(f"{where}{measure.name} is not ranked, for its rows differ in {differs}.")
+        columns.append(cells if differs else ranked(cells))
+    complete = [cells for cells in columns if all(cell.rank for cell in cells)]
+    if 0 < len(complete) < len(MEASURES):
+        notes.append(f"{where}Average Rank is over {len(complete)} of {len(MEASURES)} columns, those ranked in full.")
+    columns.append(_average(complete, len(subjects)))
+    rows = zip(subjects, zip(*columns, strict=True), strict=True)
+    return Section(base, [Row(subject.label, list(cells)) for subject, cells in rows])
+
+
+def _differences(measure: Measure, subjects: Sequence[Subject]) -> str:
+    """In what the numbers of a column differ besides the model."""
+    protocols = [measure.protocol(subject) for subject in subjects if measure.value(subject) is not None]
+    differing = [key for key in protocols[0] if len({str(found[key]) for found in protocols}) > 1] if protocols else []
+    return ", ".join(differing)
+
+
+def _average(columns: Sequence[Sequence[Cell]], rows: int) -> list[Cell]:
+    if not columns:
+        return [Cell("not ranked")] * rows
+    ranks = [{str(column): cells[row].rank for column, cells in enumerate(columns)} for row in range(rows)]
+    return ranked([number(average_rank(of_row), 2) for of_row in ranks], lower_is_better=True, shown=False)
+
+
+def _published(base: str, block: str, withheld: Mapping[str, str]) -> Section:
+    """The paper's rows on one base model, without the columns that would be misread beside the user's."""
+    printed = published.numbers(block)
+    columns = []
+    for place, measure in enumerate(MEASURES):
+        cells = ranked([Cell(values[place], float(values[place])) for values in printed.values()])
+        columns.append([Cell(WITHHELD)] * len(cells) if measure.name in withheld else cells)
+    averages = [Cell(values[-1], float(values[-1])) for values in printed.values()]
+    # An average over columns that are not all shown would be one that nobody can check.
+    columns.append(
+        [Cell(WITHHELD)] * len(averages) if withheld else ranked(averages, lower_is_better=True, shown=False)
+    )
+    rows = zip(printed, zip(*columns, strict=True), strict=True)
+    return Section(published.heading(base), [Row(label, list(cells)) for label, cells in rows], published=True)

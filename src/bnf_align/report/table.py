@@ -1,0 +1,135 @@
+"""A table before it has a format: the tables are made of this, and markdown, HTML and LaTeX are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+from bnf_align.evaluation.ranks import competition_ranks, half_up
+
+NOT_MEASURED = "not measured"
+WITHHELD = "–"
+"""Stands for a number of the paper that must not be shown beside those of the user."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number, as printed, with what is printed around it."""
+
+    text: str
+    value: float | None = None
+    """The printed number, for ranks and programs; None where there is none."""
+    rank: int | None = None
+    """1 is set bold and 2 underlined."""
+    rank_shown: bool = True
+    """Whether the rank is printed after the number, in parentheses."""
+    marks: str = ""
+    """Signs that a note of the table explains."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column under its heading."""
+
+    name: str
+    group: str = ""
+    """Heading over neighbouring columns of the same group."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model, a method or a benchmark."""
+
+    label: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that belong together, such as the methods on one base model."""
+
+    title: str
+    rows: list[Row]
+    published: bool = False
+    """The paper's own numbers, set apart from those of the user."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper, filled."""
+
+    name: str
+    """`4` for Table 4, `tax` for the alignment tax."""
+    title: str
+    label: str
+    """Heading of the first column."""
+    columns: list[Column]
+    sections: list[Section]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def heading(self) -> str:
+        """The title, with the table's number in the paper where it has one."""
+        return f"Table {self.name}: {self.title}" if self.name.isdigit() else self.title
+
+    def groups(self) -> list[tuple[str, int]]:
+        """The headings over the columns, each with how many columns it spans."""
+        return [(name, len(list(run))) for name, run in groupby(column.group for column in self.columns)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file that numbers come from, and what made it; empty where nothing is recorded."""
+
+    rows: str = ""
+    """Of the tables."""
+    what: str = ""
+    model: str = ""
+    wording: str = ""
+    """Hash of the template; `ours:` before it where the wording is ours."""
+    judge: str = ""
+    seed: str = ""
+    left_out: str = ""
+    """How many items do not count, and why."""
+    notes: str = ""
+    file: str = ""
+    command: str = ""
+
+    def texts(self) -> dict[str, str]:
+        """Heading -> text."""
+        return {name.replace("_", " "): text for name, text in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is written to a file."""
+
+    tables: list[Table]
+    sources: list[Source]
+    command: str = ""
+    """What made the report."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as one JSON object."""
+        return asdict(self)
+
+
+def ranked(cells: Sequence[Cell], lower_is_better: bool = False, shown: bool = True) -> list[Cell]:
+    """`cells` of one column with their competition ranks, which are those of the printed numbers, as in the paper.
+
+    A number that stands alone gets none.
+    """
+    ranks = competition_ranks([cell.value for cell in cells], lower_is_better)
+    if len([rank for rank in ranks if rank is not None]) < 2:
+        return list(cells)
+    return [replace(cell, rank=rank, rank_shown=shown) for cell, rank in zip(cells, ranks, strict=True)]
+
+
+def number(value: float | None, digits: int, marks: str = "") -> Cell:
+    """The cell of `value`, rounded half up as the paper rounds; None is said to be not measured."""
+    if value is None:
+        return Cell(NOT_MEASURED)
+    text = half_up(float(value), digits)
+    return Cell(text, float(text), marks=marks)
