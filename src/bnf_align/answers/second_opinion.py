@@ -18,7 +18,7 @@ def equivalent(answer: str, gold: str) -> bool:
     try:
         from math_verify import LatexExtractionConfig, parse, verify
     except ImportError as error:
-        raise BadInput("--math-verify needs math-verify: pip install math-verify. Nothing else does.") from error
+        raise BadInput("--math-verify needs math-verify: pip install 'bnf-align[eval]'. Nothing else does.") from error
     # Its other way of reading hands digits and operators to sympy's `parse_expr`, which runs them as Python. Its
     # time limit is a signal, which only the main thread can have.
     seconds = SECONDS if threading.current_thread() is threading.main_thread() else None

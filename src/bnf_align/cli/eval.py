@@ -81,7 +81,8 @@ def _judge_flags(steps: Any) -> None:
 def _score_flags(steps: Any) -> None:
     parser = steps.add_parser("score", help="numbers from answers or judgments: ours, and published files as they are")
     parser.add_argument("file", help=".jsonl, .json, .gz; ours, ZeroEval's, WildBench's or Arena-Hard's")
-    _task_flags(parser)
+    _flag(parser, "--task", required=True, choices=TASKS)
+    _flag(parser, "--data", help="a file of the task's items: gold answers, tags")
     _flag(parser, "--model", help="which model, where the file has several")
     _flag(parser, "--tags", help="wild_bench: a file of task tags per session")
     _flag(parser, "--answers", help="a file with the answers that were judged: lengths and token counts")

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bnf_align.evaluation.run import Progress
+from bnf_align.evaluation.score import model_name
 from bnf_align.evaluation.task import JudgedTask, Question, Row, wording
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
 from bnf_align.journal import Journal, read_jsonl
@@ -64,7 +65,7 @@ def answers_of(task: JudgedTask, path: str | Path) -> tuple[str, dict[str, Row]]
     """
     rows = list(read_jsonl(path))
     model = one_model(map(model_of, rows))
-    return (Path(path).name.split(".")[0] if model == UNNAMED else model), task.answers(rows)
+    return (model_name(path) if model == UNNAMED else model), task.answers(rows)
 
 
 def answer_text(row: Row) -> str:

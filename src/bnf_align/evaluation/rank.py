@@ -13,7 +13,7 @@ from bnf_align.evaluation.elo import ScoredOutput, virtual_votes, wb_elo
 from bnf_align.evaluation.ranks import rank_table
 from bnf_align.evaluation.ratings import Battle
 from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.score import card_of, score_outputs, task_named
+from bnf_align.evaluation.score import card_of, model_name, score_outputs, task_named
 from bnf_align.evaluation.task import Row
 from bnf_align.evaluation.tasks.arena_hard_rows import read
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of
@@ -113,7 +113,7 @@ def _by_model(paths: Sequence[str | Path], task: str) -> tuple[Rows, dict[str, R
     for path in map(Path, paths):
         found: Rows = {}
         for row, name in _named(list(read_jsonl(path)), task):
-            found.setdefault(name or path.name.split(".")[0], []).append(row)
+            found.setdefault(name or model_name(path), []).append(row)
         twice = sorted(found.keys() & rows.keys())
         if twice:
             raise BadInput(f"{path} holds rows of {', '.join(twice)}, and so does a file before it. One file a model.")
