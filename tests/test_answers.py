@@ -432,7 +432,7 @@ def test_math_verify_reads_expressions(answer, gold, same):
 
 def test_without_math_verify_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
-    with pytest.raises(BadInput, match="pip install 'bnf-align[eval]'"):
+    with pytest.raises(BadInput, match=r"pip install 'bnf-align\[eval\]'"):
         equivalent("18", "18")
 
 
