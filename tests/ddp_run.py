@@ -20,12 +20,14 @@ TRL_KEYS = {"batch_size": None, "per_device_train_batch_size": 4 // WORLD, "grad
 RUNS = {
     "bnf": {"rows": [*pairs(5), *singles(7)], "batch_size": 12},
     "small micro-batches": {"rows": [*pairs(5), *singles(7)], "batch_size": 12, "max_tokens_per_micro_batch": 60},
+    "packing": {"rows": [*pairs(5), *singles(7)], "packing": True, "batch_size": 12, "max_tokens_per_micro_batch": 90},
     "TRL keys": {"rows": singles(16), **TRL_KEYS},
     "dpo": {"rows": pairs(6), "loss_type": "dpo"},
     "kto": {"rows": singles(10), "loss_type": "kto"},
     # Three units in steps of two: the second step has one unit, so one of two processes has nothing to do.
     "an idle process": {"rows": singles(3), "batch_size": 2, "max_steps": 2},
     "an idle process, pairs": {"rows": pairs(3), "loss_type": "dpo", "batch_size": 2, "max_steps": 2},
+    "packed, an idle one": {"rows": pairs(3), "loss_type": "dpo", "packing": True, "batch_size": 2, "max_steps": 2},
 }
 
 

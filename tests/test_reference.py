@@ -5,7 +5,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from bnf_align.training.reference import weights_hash
+from bnf_align.fingerprint import weights_hash
 from runs import make_trainer, pairs, singles
 from tiny_models import chatml_tokenizer, plain_tokenizer
 from tiny_nets import perturbed, tiny_llama

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bnf_align.head import HeadCall
+from bnf_align.head import HeadCall, inputs_of
 from bnf_align.losses import CompletionLogps
 
 
@@ -21,7 +21,7 @@ def completion_logps(model: nn.Module, batch: Mapping[str, Tensor]) -> Completio
     Args:
         model: A causal language model.
         batch: `input_ids` and `attention_mask` (B, T) integers, padded on the right; `completion_mask` (B, T) bool;
-            `ref_logps` (B, T) float32, where the loss needs it.
+            `ref_logps` (B, T) float32, where the loss needs it. Or what `data.responses.packed` makes of that.
 
     Returns:
         (B, T) log-probabilities, at least float32, with the graph where gradients are enabled; 0 where not scored.
@@ -39,7 +39,5 @@ def token_entropy(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    logits: Tensor = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).logits
+    logits: Tensor = model(**inputs_of(batch), use_cache=False).logits
     return logits

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from bnf_align.data.micro_batches import Item, plan_step
-from bnf_align.data.responses import MicroBatch, Responses
+from bnf_align.data.micro_batches import items_of, plan_step
+from bnf_align.data.responses import MicroBatch, Responses, packed
 
 
 class Step(NamedTuple):
@@ -36,8 +36,9 @@ class StepDataset(Dataset[Step]):
         units: Response numbers of each unit (a pair or a single response).
         keep_pairs: Keep a unit in one micro-batch, chosen rows first (pairwise losses).
         mismatched: KTO's rows, aligned with `responses`.
-        max_tokens: Budget of padded tokens per micro-batch.
+        max_tokens: Budget of tokens per micro-batch, padding included.
         pad_token_id: What fills the right of shorter rows; masked everywhere.
+        packing: Micro-batches are one row each, responses one after another.
         rank: This process.
         world: Number of processes.
     """
@@ -51,11 +52,13 @@ class StepDataset(Dataset[Step]):
         mismatched: Responses | None,
         max_tokens: int,
         pad_token_id: int,
+        packing: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.responses, self.units, self.keep_pairs, self.mismatched = responses, units, keep_pairs, mismatched
-        self.max_tokens, self.pad_token_id, self.rank, self.world = max_tokens, pad_token_id, rank, world
+        self.max_tokens, self.pad_token_id, self.packing = max_tokens, pad_token_id, packing
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         return len(self.units)
@@ -72,14 +75,14 @@ class StepDataset(Dataset[Step]):
         )
 
     def _micro_batches(self, responses: Responses, groups: Sequence[tuple[int, ...]], empty: int) -> list[MicroBatch]:
-        items = [Item(group, int(max(responses.lengths[row] for row in group))) for group in groups]
+        items = items_of(groups, responses.lengths, self.packing)
         batches = []
-        for cut in plan_step(items, self.max_tokens, self.world)[self.rank]:
+        for cut in plan_step(items, self.max_tokens, self.world, self.packing)[self.rank]:
             rows = [item.rows[side] for side in range(len(cut[0].rows)) for item in cut] if cut else []
             batch = responses.collate(rows, self.pad_token_id)
             # A pairwise loss halves its rows, so an empty micro-batch needs two of them.
             batches.append(batch if rows or empty == 1 else {k: torch.cat([v, v]) for k, v in batch.items()})
-        return batches
+        return [packed(batch) for batch in batches] if self.packing else batches
 
 
 class StepSampler(Sampler[list[int]]):

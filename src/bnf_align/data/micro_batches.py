@@ -2,12 +2,15 @@
 
 A pure function of the lengths, so every rank finds the same plan without talking. Time is counted in tokens: a
 micro-batch costs its padded tokens and `OVERHEAD`. Ranks work in rounds of one micro-batch each; under FSDP they wait
-for one another in every round, which therefore takes as long as its costliest micro-batch.
+for one another in every round, which therefore takes as long as its costliest micro-batch. Packed responses stand in
+one row without padding, so there any of them may meet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -29,9 +32,16 @@ class Item(NamedTuple):
 
     rows: tuple[int, ...]
     length: int
+    """Tokens of its longest row; where rows are packed, of all its rows."""
 
 
-def plan_step(items: Sequence[Item], max_tokens: int, world: int) -> list[list[list[Item]]]:
+def items_of(groups: Iterable[Sequence[int]], lengths: np.ndarray, packing: bool = False) -> list[Item]:
+    """The items of `groups` of rows that must stay together, `lengths` (n,) being the tokens of each row."""
+    size = sum if packing else max
+    return [Item(tuple(group), int(size(lengths[row] for row in group))) for group in groups]
+
+
+def plan_step(items: Sequence[Item], max_tokens: int, world: int, packing: bool = False) -> list[list[list[Item]]]:
     """Cut a step into micro-batches and deal them to the ranks: plan[rank][micro-batch] is a list of items.
 
     Ranks get equally many micro-batches: FSDP gathers weights in every forward, so a rank with one fewer would leave
@@ -41,17 +51,14 @@ def plan_step(items: Sequence[Item], max_tokens: int, world: int) -> list[list[l
 
     Args:
         items: The whole step's items, over all ranks.
-        max_tokens: Ceiling for the padded tokens of one micro-batch; an item longer than that runs alone.
+        max_tokens: Ceiling for the tokens of one micro-batch, padding included; an item longer than that runs alone.
         world: Number of ranks.
+        packing: The items are packed: see `items_of`.
     """
     ordered = sorted(items, key=lambda item: -item.length)
-    lengths = np.array([item.length for item in ordered], dtype=np.int64)
-    rows = np.cumsum([0, *(len(item.rows) for item in ordered)])
-    edges = _balanced_edges(lengths, rows, max_tokens, world) if ordered else np.zeros(1, dtype=np.int64)
-    cuts = [ordered[start:end] for start, end in pairwise(edges)]
-    costs = _costs(lengths, rows, edges).tolist()
-    costliest_first = sorted(zip(costs, cuts, strict=True), key=lambda costed: -costed[0])
-    costliest_first += [(0, []) for _ in range(-len(cuts) % world)]
+    costed = (_packed if packing else _padded)(ordered, max_tokens, world)
+    costliest_first = sorted(costed, key=lambda cost_and_cut: -cost_and_cut[0])
+    costliest_first += [(0, []) for _ in range(-len(costed) % world)]
 
     plan: list[list[list[Item]]] = [[] for _ in range(world)]
     loads = [0] * world
@@ -61,6 +68,40 @@ def plan_step(items: Sequence[Item], max_tokens: int, world: int) -> list[list[l
             plan[rank].append(cut)
             loads[rank] += cost
     return plan
+
+
+def _packed(ordered: list[Item], max_tokens: int, world: int) -> list[tuple[int, list[Item]]]:
+    """(cost, micro-batch) of items without padding: few rounds, filled evenly.
+
+    There are no padded tokens to save, only overhead and waiting. So each item, the longest first, joins the
+    micro-batch with the fewest tokens (LPT: the fullest has at most 4/3 of what the evenest split would give it;
+    Graham, 1969, "Bounds on multiprocessing timing anomalies"), in as few rounds as this keeps to the ceiling with.
+    """
+
+    def spread(rounds: int) -> list[tuple[int, int, list[Item]]]:
+        loads: list[tuple[int, int, list[Item]]] = [(0, number, []) for number in range(rounds * world)]
+        for item in ordered:
+            tokens, number, cut = loads[0]
+            cut.append(item)
+            heapq.heapreplace(loads, (tokens + item.length, number, cut))
+        return loads
+
+    def fits(rounds: int) -> bool:
+        return all(tokens <= max_tokens or len(cut) == 1 for tokens, _, cut in spread(rounds))
+
+    most = -(-len(ordered) // world)  # each item alone
+    fewest = min(most, -(-sum(item.length for item in ordered) // (max_tokens * world)))
+    rounds = fewest + bisect_left(range(fewest, most), True, key=fits)
+    return [(tokens + OVERHEAD, cut) for tokens, _, cut in spread(rounds)]
+
+
+def _padded(ordered: list[Item], max_tokens: int, world: int) -> list[tuple[int, list[Item]]]:
+    """(cost, micro-batch) of items of like length, each padded to the longest of its micro-batch."""
+    lengths = np.array([item.length for item in ordered], dtype=np.int64)
+    rows = np.cumsum([0, *(len(item.rows) for item in ordered)])
+    edges = _balanced_edges(lengths, rows, max_tokens, world) if ordered else np.zeros(1, dtype=np.int64)
+    cuts = [ordered[start:end] for start, end in pairwise(edges)]
+    return list(zip(_costs(lengths, rows, edges).tolist(), cuts, strict=True))
 
 
 def _balanced_edges(lengths: np.ndarray, rows: np.ndarray, max_tokens: int, world: int) -> np.ndarray:

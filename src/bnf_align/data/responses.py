@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 MicroBatch = dict[str, Tensor]
+"""What `Responses.collate` and `packed` make."""
 
 
 class Responses:
@@ -89,6 +90,25 @@ class Responses:
                 scored = batch["completion_mask"][i]
                 batch["ref_logps"][i][scored] = torch.tensor(self.reference(row), dtype=torch.float32)
         return batch
+
+
+def packed(batch: MicroBatch) -> MicroBatch:
+    """The responses of `batch` one after another in a single row, without padding, as the model shall see them.
+
+    Args:
+        batch: Padded rows, of `Responses.collate`.
+
+    Returns:
+        `input_ids`, `attention_mask` (all ones) and `position_ids` (1, N), positions starting at 0 in each response;
+        `starts` (B,), where the responses begin. What is said of a response stays in its own row: `completion_mask`
+        and `ref_logps` (B, T), `label` and `end` (B,).
+    """
+    inside = batch["attention_mask"].bool()
+    columns = torch.arange(inside.shape[1], device=inside.device).expand_as(inside)
+    row = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "position_ids": columns}
+    lengths = inside.sum(1)
+    starts = lengths.cumsum(0) - lengths
+    return batch | {name: values[inside][None] for name, values in row.items()} | {"starts": starts}
 
 
 def ragged_column(dataset: datasets.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, Partial
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bnf_align.head.call import Head, HeadCall
+from bnf_align.head.trial import can_be_tried, without_flash_kernels
 from bnf_align.records import BadInput
 
 Implementation = Literal["fused", "logits"]
@@ -49,7 +50,7 @@ def attach(
         return head_call.through_head(self.base_model(*args, **kwargs).last_hidden_state, head_of(self))
 
     lm.forward = MethodType(forward, lm)
-    if check and implementation == "fused" and not any(w.is_meta or isinstance(w, DTensor) for w in lm.parameters()):
+    if check and implementation == "fused" and can_be_tried(lm):
         _compare_with_logits(lm)
 
 
@@ -100,8 +101,9 @@ def _compare_with_logits(lm: PreTrainedModel) -> None:
     training = lm.training
     lm.eval()
     try:
-        fused = lm(input_ids=tokens, head_call=call)
-        logits = lm(input_ids=tokens, use_cache=False).logits
+        with without_flash_kernels(lm):
+            fused = lm(input_ids=tokens, head_call=call)
+            logits = lm(input_ids=tokens, use_cache=False).logits
     finally:
         lm.train(training)
     difference = float((fused - call.through_logits(logits)).abs().max())

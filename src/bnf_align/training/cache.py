@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bnf_align.records import write_json
 
@@ -89,13 +90,17 @@ class ReferenceCache:
         offsets = np.cumsum([0, *map(len, lists)], dtype=np.int32)
         column = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(lists)))
         table = pa.table([pa.array(list(values), pa.binary(16)), column.cast(pa.list_(pa.float32()))], schema=SCHEMA)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, SCHEMA) as writer:
-            writer.write_table(table)
-        data = sink.getvalue().to_pybytes()
-        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
-        temporary.write_bytes(data)
-        os.replace(temporary, self.folder / f"{digest(data)}.arrow")
+        _write_shard(self.folder, table)
+
+
+def _write_shard(folder: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_table(table)
+    data = sink.getvalue().to_pybytes()
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    temporary.write_bytes(data)
+    os.replace(temporary, folder / f"{digest(data)}.arrow")
 
 
 def read_shards(folder: Path) -> Iterator[tuple[Path, pa.Table | None]]:
@@ -103,6 +108,27 @@ def read_shards(folder: Path) -> Iterator[tuple[Path, pa.Table | None]]:
     for path in sorted(folder.glob("*.arrow")):
         data = path.read_bytes()
         yield path, pa.ipc.open_file(data).read_all() if digest(data) == path.stem else None
+
+
+def remove_entries(root: str | Path, keys: Iterable[bytes]) -> tuple[int, int]:
+    """Take entries out of every namespace under `root`; returns how many, and from how many namespaces.
+
+    A shard is written anew without them before the old one goes: a kill in between leaves both, and what is not done.
+    """
+    doomed = pa.array(list(keys), pa.binary(16))
+    removed = {path.parent: 0 for path in Path(root).expanduser().glob(f"*/{MANIFEST}")}
+    for folder in removed:
+        for path, table in list(read_shards(folder)):
+            if table is None:
+                continue
+            kept = table.filter(pc.invert(pc.is_in(table.column("key"), value_set=doomed)))
+            if kept.num_rows == table.num_rows:
+                continue
+            if kept.num_rows:
+                _write_shard(folder, kept)
+            path.unlink()
+            removed[folder] += table.num_rows - kept.num_rows
+    return sum(removed.values()), sum(map(bool, removed.values()))
 
 
 @dataclass(frozen=True)

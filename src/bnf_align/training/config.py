@@ -44,6 +44,11 @@ class PreferenceConfig(TrainingArguments):
         8192,
         "Memory: padded tokens in one forward pass on one device. Changes no result; lower it when out of memory.",
     )
+    packing: bool = _option(
+        False,
+        "Put the responses of a micro-batch one after another in one row instead of padding them. For attention of "
+        "variable length: --attn_implementation flash_attention_2.",
+    )
     head: Literal["fused", "logits"] = _option(
         "fused", "fused: no logits are kept. logits: through the model's own logits, the fallback and the oracle."
     )
@@ -155,18 +160,3 @@ class BNFConfig(PreferenceConfig):
 
     loss_type: str = field(default="bnf", init=False)
     loss_kwargs: dict[str, Any] | str | None = field(default=None, init=False)
-
-
-def assignments(flag: str, values: list[str] | Mapping[str, Any] | None) -> dict[str, str]:
-    """`["good=up", "bad=down"]`, or the mapping that a YAML file gives, as a dict.
-
-    Raises:
-        BadInput: If an entry is not NAME=VALUE.
-    """
-    if values is None or isinstance(values, Mapping):
-        return {str(name): str(value) for name, value in (values or {}).items()}
-    pairs = [entry.strip().rpartition("=") for entry in values]
-    wrong = [entry for entry, (name, _, value) in zip(values, pairs, strict=True) if not name or not value]
-    if wrong:
-        raise BadInput(f"--{flag} takes NAME=VALUE, got {wrong[0]!r}.")
-    return {name: value for name, _, value in pairs}

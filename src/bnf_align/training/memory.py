@@ -28,8 +28,8 @@ class Setup:
 
     Args:
         model: The model on the meta device, adapter included.
-        rows: Responses in the largest micro-batch.
-        length: Its padded length.
+        rows: Rows of the largest micro-batch.
+        length: Their padded length.
         scored_share: Share of its tokens that are scored.
         later_tokens: Padded tokens of the largest micro-batch that is not the first of its step. Only from then on
             there are gradients, and the costliest micro-batch of a step comes first.

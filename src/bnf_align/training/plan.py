@@ -91,7 +91,7 @@ def make_plan(
         devices=hardware.devices,
         sharded=bool(hardware.sharded),
     )
-    suggestion = suggest(setup, hardware) if hardware.memory else None
+    suggestion = suggest(setup, hardware, workload.longest if config.packing else None) if hardware.memory else None
     if suggestion and hardware.sharded is None and suggestion["sharding"] == "FSDP2":
         setup = replace(setup, sharded=True)
     flops = _flops(setup, config, workload)
@@ -115,22 +115,32 @@ def make_plan(
     }
 
 
-def suggest(setup: Setup, hardware: Hardware) -> dict[str, Any]:
-    """The largest budget that fits, without sharding if possible, else sharded over as few devices as it takes."""
+def suggest(setup: Setup, hardware: Hardware, longest_packed: int | None = None) -> dict[str, Any]:
+    """The largest budget that fits, without sharding if possible, else sharded over as few devices as it takes.
+
+    Args:
+        setup: As planned.
+        hardware: With the memory of a device.
+        longest_packed: Tokens of the longest response where responses are packed; None where they are padded.
+    """
     assert hardware.memory is not None
+    traced = {setup.length: setup}
     for candidate in _candidates(setup):
         for budget in BUDGETS:
-            sized = replace(candidate, rows=budget // setup.length, later_tokens=budget)
-            if sized.rows and _share_activations(sized, setup)["total"] <= MARGIN * hardware.memory:
+            rows, length = budget // setup.length, setup.length
+            if longest_packed is not None:  # a single row, in which attention may cost the square of the tokens
+                rows, length = int(budget >= longest_packed), budget
+            sized = replace(candidate, rows=rows, length=length, later_tokens=budget)
+            if rows and _total(sized, traced.setdefault(length, sized)) <= MARGIN * hardware.memory:
                 sharding = "FSDP2" if sized.sharded else "DDP" if sized.devices > 1 else "none"
                 return {"sharding": sharding, "devices": sized.devices, "max_tokens_per_micro_batch": budget}
     return {"sharding": None, "devices": None, "max_tokens_per_micro_batch": None}
 
 
-def _share_activations(sized: Setup, setup: Setup) -> dict[str, int]:
-    """Peak memory of `sized`, with the trace of `setup`, whose responses have the same length."""
-    sized.__dict__.update(activations=setup.activations, lm=setup.lm)
-    return peak_memory(sized)
+def _total(sized: Setup, traced: Setup) -> int:
+    """Peak memory of `sized`, with the trace of `traced`, whose rows have the same length."""
+    sized.__dict__.update(activations=traced.activations, lm=traced.lm)
+    return peak_memory(sized)["total"]
 
 
 def _candidates(setup: Setup) -> Iterator[Setup]:
@@ -147,7 +157,10 @@ def _flops(setup: Setup, config: PreferenceConfig, workload: Workload) -> dict[s
     head = setup.lm.get_output_embeddings().weight
     text = setup.lm.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    attention = 2 * workload.squares * text.num_attention_heads * width * text.num_hidden_layers
+    squares = workload.squares
+    if config.packing and setup.lm.config._attn_implementation != "planned_flash":
+        squares = 2 * workload.tokens * workload.length  # every two tokens of a row, before and after one another
+    attention = 2 * squares * text.num_attention_heads * width * text.num_hidden_layers
     backbone = 2 * linear * workload.tokens + attention
     # Backward: twice the forward pass, for the operands' gradients; frozen weights get none.
     passes = 1 + (2 if peft_free(setup) else 1) + (1 if setup.checkpointing else 0)

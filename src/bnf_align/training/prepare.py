@@ -12,6 +12,7 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bnf_align.data.assignments import assignments
 from bnf_align.data.batching import StepDataset
 from bnf_align.data.pairing import for_pairs, for_ups, mismatched, units
 from bnf_align.data.responses import Responses
@@ -19,8 +20,9 @@ from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_pro
 from bnf_align.data.tokenize import show_tokens, tokenize_rows
 from bnf_align.head import attach
 from bnf_align.records import BadInput, DataReport, PreferenceRow
-from bnf_align.training.config import PreferenceConfig, assignments
+from bnf_align.training.config import PreferenceConfig
 from bnf_align.training.model import configured_tokenizer, disable_dropout, prepare_quantised, refuse_unsupported
+from bnf_align.training.packing import check_packing
 from bnf_align.training.reference import ReferenceReport, add_ref_logps
 from bnf_align.training.sharding import loads_on_main_process_alone
 
@@ -62,7 +64,10 @@ def starting_point(
     if config.disable_dropout:
         disable_dropout(model)
     model = prepare_quantised(model, config)
-    attach(model, config.head, check=not loads_on_main_process_alone())
+    whole = not loads_on_main_process_alone()
+    attach(model, config.head, check=whole)
+    if config.packing and whole:
+        check_packing(model)
     return model, tokenizer, prepare(sources, model, tokenizer, config)
 
 
@@ -100,6 +105,7 @@ def prepare(
             mismatched=Responses(others) if others is not None else None,
             max_tokens=config.max_tokens_per_micro_batch,
             pad_token_id=tokenizer.pad_token_id,
+            packing=config.packing,
             rank=config.process_index,
             world=config.world_size,
         )
@@ -163,6 +169,7 @@ def _with_reference(
         pad_token_id=tokenizer.pad_token_id,
         autocast=torch.bfloat16 if config.bf16 else None,
         head=config.head,
+        packing=config.packing,
         about={"model": model.config._name_or_path},
     )
     _say(f"reference: {report.computed_tokens:,} tokens computed, {report.cached_tokens:,} from the cache")

@@ -6,13 +6,11 @@ The reference is the model as it stands before training. It is a column of the d
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import re
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,12 +20,12 @@ import pyarrow as pa
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from bnf_align.data.micro_batches import Item, plan_step
-from bnf_align.data.responses import Responses
+from bnf_align.data.micro_batches import items_of, plan_step
+from bnf_align.data.responses import Responses, packed
+from bnf_align.fingerprint import weights_hash
 from bnf_align.head import HeadCall, ask
 from bnf_align.records import BadInput
 from bnf_align.training.cache import ReferenceCache, default_root, digest, row_key
@@ -59,7 +57,9 @@ class ReferenceReport:
         return asdict(self)
 
 
-def namespace_of(model: PreTrainedModel, autocast: torch.dtype | None, head: str) -> dict[str, Any]:
+def namespace_of(
+    model: PreTrainedModel, autocast: torch.dtype | None, head: str, packing: bool = False
+) -> dict[str, Any]:
     """Everything besides the tokens that reference values depend on."""
     config = {key: value for key, value in model.config.to_dict().items() if not IGNORED_CONFIG.search(key)}
     return {
@@ -69,22 +69,9 @@ def namespace_of(model: PreTrainedModel, autocast: torch.dtype | None, head: str
         "dtype": str(next(model.parameters()).dtype),
         # FSDP2 hands the forward pass weights of this dtype, autocast leaves them and rounds what is multiplied.
         "autocast": f"{autocast} weights" if autocast is not None and asked_for() else str(autocast),
-        "attention": str(getattr(model.config, "_attn_implementation", None)),
+        # Packed rows may take another kernel than padded ones, and policy and reference must round alike.
+        "attention": str(getattr(model.config, "_attn_implementation", None)) + (" packed" if packing else ""),
     }
-
-
-def weights_hash(model: PreTrainedModel) -> str:
-    """Hash of every weight (adapters too) with its name, type and shape."""
-
-    def entry(named: tuple[str, Any]) -> bytes:
-        name, value = named
-        if not isinstance(value, Tensor):
-            return f"{name}|{value!r}".encode()
-        data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return f"{name}|{value.dtype}|{tuple(value.shape)}|".encode() + hashlib.blake2b(data.data).digest()
-
-    with ThreadPoolExecutor(4) as pool:  # blake2b works outside Python's lock
-        return digest(b"\n".join(pool.map(entry, sorted(model.state_dict().items()))))
 
 
 def add_ref_logps(
@@ -97,6 +84,7 @@ def add_ref_logps(
     pad_token_id: int,
     autocast: torch.dtype | None = None,
     head: str = "fused",
+    packing: bool = False,
     about: dict[str, Any] | None = None,
 ) -> tuple[list[datasets.Dataset], ReferenceReport]:
     """Add the column `ref_logps` (float32, one per scored token) to tokenised responses.
@@ -109,18 +97,19 @@ def add_ref_logps(
         model: The reference: the policy before training, with `head` attached.
         device: Where to compute; the model is moved there only if something is to be computed.
         cache_dir: The cache's root; None for the default.
-        max_tokens: Padded tokens in one forward pass.
+        max_tokens: Tokens in one forward pass, padding included.
         pad_token_id: Any valid token id.
         autocast: The dtype that training will autocast to. Policy and reference must agree: the weight of BNF has its
             kink where they are equal, so rounding on one side alone biases it downwards.
         head: The head's implementation, which policy and reference must share too.
+        packing: Responses stand one after another in one row, as they will in training.
         about: For people who look at the cache.
 
     Raises:
         BadInput: If something is to be computed and the weights are on the main process alone.
     """
     # The main process speaks for all: under FSDP the others may hold no weights yet.
-    namespace = [namespace_of(model, autocast, head)] if PartialState().is_main_process else [{}]
+    namespace = [namespace_of(model, autocast, head, packing)] if PartialState().is_main_process else [{}]
     cache = ReferenceCache(cache_dir or default_root(), broadcast_object_list(namespace)[0], about)
     responses = Responses(datasets.concatenate_datasets(list(parts)))
     keys = [_key(responses, row) for row in range(len(responses))]
@@ -132,7 +121,7 @@ def add_ref_logps(
     state.wait_for_everyone()  # every process has looked before any of them writes
     if missing:
         policy = _as_trained(model, device, autocast, len(missing))
-        reference_pass = _ReferencePass(policy, responses, keys, cache, max_tokens, pad_token_id, autocast)
+        reference_pass = _ReferencePass(policy, responses, keys, cache, max_tokens, pad_token_id, autocast, packing)
         reference_pass.compute(missing, state.process_index, state.num_processes)
     state.wait_for_everyone()
     if missing:
@@ -188,12 +177,13 @@ class _ReferencePass:
     max_tokens: int
     pad_token_id: int
     autocast: torch.dtype | None
+    packing: bool
 
     def compute(self, rows: list[int], rank: int, world: int) -> None:
         """Compute and store this process's share of `rows`."""
         # The costliest cut comes first, so that a budget too large for the memory fails at once, not at the end.
-        items = [Item((row,), int(self.responses.lengths[row])) for row in rows]
-        share = [cut for cut in plan_step(items, self.max_tokens, world)[rank] if cut]
+        items = items_of([(row,) for row in rows], self.responses.lengths, self.packing)
+        share = [cut for cut in plan_step(items, self.max_tokens, world, self.packing)[rank] if cut]
         total = sum(map(len, share))
         pending: dict[bytes, np.ndarray] = {}
         written = time.monotonic()
@@ -210,9 +200,9 @@ class _ReferencePass:
     @torch.no_grad()
     def _forward(self, rows: list[int]) -> dict[bytes, np.ndarray]:
         device = next(self.model.parameters()).device
-        batch = {
-            k: v.to(device) for k, v in self.responses.collate(rows, self.pad_token_id).items() if k != "ref_logps"
-        }
+        batch = self.responses.collate(rows, self.pad_token_id)
+        batch = packed(batch) if self.packing else batch
+        batch = {k: v.to(device) for k, v in batch.items() if k != "ref_logps"}
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
             call = HeadCall(batch)
             ask(self.model, batch, call)

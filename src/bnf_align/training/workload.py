@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from bnf_align.data.batching import StepDataset, StepSampler
-from bnf_align.data.micro_batches import Item, plan_step
+from bnf_align.data.micro_batches import Item, items_of, plan_step
 from bnf_align.data.pairing import mismatched, units
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import split_by_prompt
@@ -45,12 +45,14 @@ class Workload:
     """Optimizer steps."""
     micro_batches: int
     """The most of them that one device runs in one step."""
+    longest: int
+    """Tokens of the longest response."""
     rows: int
-    """Responses in the largest micro-batch."""
+    """Rows of the largest micro-batch: its responses, or one where they are packed."""
     length: int
-    """Its padded length."""
+    """Tokens of each of these rows, with padding."""
     later_tokens: int
-    """Padded tokens of the largest micro-batch that is not the first of its step; 0 if there is none."""
+    """Tokens, with padding, of the largest micro-batch that is not the first of its step; 0 if there is none."""
     reference_tokens: int
     """Scored tokens that the reference pass has values for: training, evaluation and mismatched rows."""
     reference_inputs: int
@@ -60,7 +62,8 @@ class Workload:
 def assumed(rows: int, mean_length: int, config: PreferenceConfig, devices: int = 1) -> Workload:
     """`rows` pairs of responses of `mean_length` tokens each; the largest micro-batch is the full budget."""
     batch = config.batch_size or config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
-    length = min(config.max_length or mean_length, max(config.max_tokens_per_micro_batch, mean_length))
+    longest = min(config.max_length or mean_length, max(config.max_tokens_per_micro_batch, mean_length))
+    length = max(config.max_tokens_per_micro_batch, longest) if config.packing else longest
     tokens = 2 * rows * mean_length
     scored = round(SCORED_SHARE * tokens)
     micro_batches = -(-2 * min(batch, rows) * mean_length // (config.max_tokens_per_micro_batch * devices))
@@ -73,6 +76,7 @@ def assumed(rows: int, mean_length: int, config: PreferenceConfig, devices: int 
         squares=tokens * mean_length,
         steps=-(-rows // batch),
         micro_batches=micro_batches,
+        longest=longest,
         rows=fitting,
         length=length,
         later_tokens=fitting * length if micro_batches > 1 else 0,
@@ -108,9 +112,9 @@ def measured(
         groups = [tuple(units[unit]) for unit in step]
         if not config.loss.pairwise:
             groups = [(row,) for group in groups for row in group]
-        items = [Item(group, int(max(lengths[row] for row in group))) for group in groups]
-        for share in plan_step(items, config.max_tokens_per_micro_batch, devices):
-            shapes = [(cut[0].length, sum(len(item.rows) for item in cut)) for cut in share if cut]
+        items = items_of(groups, lengths, config.packing)
+        for share in plan_step(items, config.max_tokens_per_micro_batch, devices, config.packing):
+            shapes = [_shape(cut, config.packing) for cut in share if cut]
             sizes = [length * rows for length, rows in shapes]
             most, later = max(most, len(sizes)), max(later, *sizes[1:], 0)
             largest = max([largest, *((size, *shape) for size, shape in zip(sizes, shapes, strict=True))])
@@ -122,12 +126,18 @@ def measured(
         squares=int((lengths.astype(np.int64) ** 2).sum()),
         steps=len(sampler),
         micro_batches=most,
+        longest=int(lengths.max()),
         rows=largest[2],
         length=largest[1],
         later_tokens=later,
         reference_tokens=reference[0],
         reference_inputs=reference[1],
     )
+
+
+def _shape(cut: Sequence[Item], packing: bool) -> tuple[int, int]:
+    """(length, rows) of a micro-batch as the model sees it."""
+    return (sum(item.length for item in cut), 1) if packing else (cut[0].length, sum(len(item.rows) for item in cut))
 
 
 def of_steps(steps: StepDataset, config: PreferenceConfig, others: Sequence[StepDataset] = ()) -> Workload:
