@@ -13,7 +13,9 @@ from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["bnf_align.engines.local", "bnf_align.evaluation.run", "bnf_align.endpoint"])
+FORK.set_forkserver_preload(
+    [f"bnf_align.{name}" for name in ("analysis", "endpoint", "engines.local", "evaluation.run", "training.model")]
+)
 COUNT = 10
 
 

@@ -10,17 +10,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags, endpoint, engine, text_of
+
 if TYPE_CHECKING:
-    from bnf_align.engines import Engine
     from bnf_align.judge import Judge
 
 TASKS = ("gsm8k", "math_l5", "crux", "mmlu_redux", "arena_hard", "wild_bench", "held_out")
-EPILOG = "Every file is resumable: run the same command again. Keys come from the environment only (--api-key-env)."
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status: 0 done, 1 where something is still missing."""
-    parser = argparse.ArgumentParser(prog="bnf-align eval", description=__doc__, epilog=EPILOG)
+    parser = argparse.ArgumentParser(prog="bnf-align eval", description=__doc__, epilog=RESUME)
     steps = parser.add_subparsers(dest="step", required=True)
     for add in (_run_flags, _judge_flags, _score_flags, _rank_flags):
         add(steps)
@@ -29,76 +29,65 @@ def main(argv: Sequence[str]) -> int:
     return int(STEPS[arguments.step](arguments))
 
 
-def _flag(parser: Any, name: str, **kwargs: Any) -> None:
-    """A flag in both spellings, with dashes and with underscores."""
-    parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
-
-
 def _task_flags(parser: Any) -> None:
-    _flag(parser, "--task", required=True, choices=TASKS)
-    _flag(parser, "--data", help="a file of the task's items, instead of its data set on the hub")
-    _flag(parser, "--limit", type=int, help="the first so many items")
-
-
-def _url_flags(parser: Any) -> None:
-    _flag(parser, "--url", nargs="+", help="OpenAI-compatible endpoints that share the load: http://localhost:8000/v1")
-    _flag(parser, "--api-key-env", default="OPENAI_API_KEY", help="the environment variable that holds the key")
-    _flag(parser, "--concurrency", type=int, default=16, help="calls at a time (default %(default)s)")
+    add_flag(parser, "--task", required=True, choices=TASKS)
+    add_flag(parser, "--data", help="a file of the task's items, instead of its data set on the hub")
+    add_flag(parser, "--limit", type=int, help="the first so many items")
 
 
 def _run_flags(steps: Any) -> None:
-    parser = steps.add_parser("run", help="a model's answers", epilog=EPILOG)
+    parser = steps.add_parser("run", help="a model's answers", epilog=RESUME)
     _task_flags(parser)
-    _url_flags(parser)
-    _flag(parser, "--model", required=True, help="a folder or hub name; an adapter too; with --url the server's name")
-    _flag(parser, "--out", required=True, help="the file of answers")
-    _flag(parser, "--template", help="a file with the wording of the prompt, instead of ours")
-    _flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
-    _flag(parser, "--temperature", type=float, default=0.0, help="0 (default) is greedy, as published")
-    _flag(parser, "--seed", type=int, default=0)
-    _flag(parser, "--max-new-tokens", type=int, default=4096, help="the longest answer (default %(default)s)")
-    _flag(parser, "--batch-rows", type=int, default=64, help="in process: texts at a time (default %(default)s)")
-    _flag(parser, "--batch-tokens", type=int, default=2**18, help="in process: tokens at a time, for memory")
+    add_url_flags(parser)
+    add_flag(
+        parser, "--model", required=True, help="a folder or hub name; an adapter too; with --url the server's name"
+    )
+    add_flag(parser, "--out", required=True, help="the file of answers")
+    add_flag(parser, "--template", help="a file with the wording of the prompt, instead of ours")
+    add_batch_flags(parser)
+    add_flag(parser, "--temperature", type=float, default=0.0, help="0 (default) is greedy, as published")
+    add_flag(parser, "--seed", type=int, default=0)
+    add_flag(parser, "--max-new-tokens", type=int, default=4096, help="the longest answer (default %(default)s)")
 
 
 def _judge_flags(steps: Any) -> None:
-    parser = steps.add_parser("judge", help="a judge model reads the answers", epilog=EPILOG)
+    parser = steps.add_parser("judge", help="a judge model reads the answers", epilog=RESUME)
     parser.add_argument("answers", help="the file that `eval run` wrote")
     _task_flags(parser)
-    _url_flags(parser)
-    _flag(parser, "--judge", help="the judge model; default: the paper's")
-    _flag(parser, "--out", required=True, help="the file of judgments")
-    _flag(parser, "--baseline", help="answers to compare with: arena_hard: of gpt-4-0314; wild_bench: WB-Reward")
-    _flag(parser, "--judge-template", help="a file with the wording of the question, instead of ours")
-    _flag(parser, "--cache", help="folder of judgments already paid for (default ~/.cache/bnf-align/judge)")
-    _flag(
+    add_url_flags(parser)
+    add_flag(parser, "--judge", help="the judge model; default: the paper's")
+    add_flag(parser, "--out", required=True, help="the file of judgments")
+    add_flag(parser, "--baseline", help="answers to compare with: arena_hard: of gpt-4-0314; wild_bench: WB-Reward")
+    add_flag(parser, "--judge-template", help="a file with the wording of the question, instead of ours")
+    add_flag(parser, "--cache", help="folder of judgments already paid for (default ~/.cache/bnf-align/judge)")
+    add_flag(
         parser, "--prices", type=float, nargs=2, metavar=("IN", "OUT"), help="per million tokens, for cost and budget"
     )
-    _flag(parser, "--budget", type=float, help="stop before it costs more; needs --prices")
-    _flag(parser, "--dry-run", action="store_true", help="say what it would cost, and ask nothing")
+    add_flag(parser, "--budget", type=float, help="stop before it costs more; needs --prices")
+    add_flag(parser, "--dry-run", action="store_true", help="say what it would cost, and ask nothing")
 
 
 def _score_flags(steps: Any) -> None:
     parser = steps.add_parser("score", help="numbers from answers or judgments: ours, and published files as they are")
     parser.add_argument("file", help=".jsonl, .json, .gz; ours, ZeroEval's, WildBench's or Arena-Hard's")
-    _flag(parser, "--task", required=True, choices=TASKS)
-    _flag(parser, "--data", help="a file of the task's items: gold answers, tags")
-    _flag(parser, "--model", help="which model, where the file has several")
-    _flag(parser, "--tags", help="wild_bench: a file of task tags per session")
-    _flag(parser, "--answers", help="a file with the answers that were judged: lengths and token counts")
-    _flag(parser, "--base", help="held_out: the file of the model before training")
-    _flag(parser, "--math-verify", action="store_true", help="a second opinion beside the published rule")
-    _flag(parser, "--json", action="store_true", help="one JSON object with the key metrics")
+    add_flag(parser, "--task", required=True, choices=TASKS)
+    add_flag(parser, "--data", help="a file of the task's items: gold answers, tags")
+    add_flag(parser, "--model", help="which model, where the file has several")
+    add_flag(parser, "--tags", help="wild_bench: a file of task tags per session")
+    add_flag(parser, "--answers", help="a file with the answers that were judged: lengths and token counts")
+    add_flag(parser, "--base", help="held_out: the file of the model before training")
+    add_flag(parser, "--math-verify", action="store_true", help="a second opinion beside the published rule")
+    add_flag(parser, "--json", action="store_true", help="one JSON object with the key metrics")
 
 
 def _rank_flags(steps: Any) -> None:
     parser = steps.add_parser("rank", help="numbers that need several models: Elo, length and style control, ranks")
     parser.add_argument("files", nargs="+", help="judgments, one file a model or all in one")
-    _flag(parser, "--task", required=True, choices=TASKS)
-    _flag(parser, "--answers", help="folder of answer files, for lengths and style")
-    _flag(parser, "--anchors", help="wild_bench: a file of anchor Elos, model -> Elo")
-    _flag(parser, "--seed", type=int, default=42)
-    _flag(parser, "--json", action="store_true", help="one JSON object")
+    add_flag(parser, "--task", required=True, choices=TASKS)
+    add_flag(parser, "--answers", help="folder of answer files, for lengths and style")
+    add_flag(parser, "--anchors", help="wild_bench: a file of anchor Elos, model -> Elo")
+    add_flag(parser, "--seed", type=int, default=42)
+    add_flag(parser, "--json", action="store_true", help="one JSON object")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -118,34 +107,14 @@ def _run(arguments: argparse.Namespace) -> int:
     progress = run(
         task,
         items,
-        _engine(arguments),
+        engine(arguments, arguments.model),
         arguments.out,
         sampling=sampling,
-        template=_text(arguments.template),
+        template=text_of(arguments.template),
         about=about,
     )
     print(f"{progress.done:,} answers in {progress.path}")
     return 1 if progress.missing else 0
-
-
-def _engine(arguments: argparse.Namespace) -> Engine:
-    if arguments.url:
-        from bnf_align.endpoint import Endpoint
-        from bnf_align.engines.url import UrlEngine
-
-        return UrlEngine(_endpoint(Endpoint, arguments, arguments.model))
-    from bnf_align.engines.local import LocalEngine
-
-    batches = {"batch_rows": arguments.batch_rows, "batch_tokens": arguments.batch_tokens}
-    return LocalEngine.load(arguments.model, dtype=arguments.dtype, **batches)
-
-
-def _endpoint(endpoint: Any, arguments: argparse.Namespace, model: str) -> Any:
-    return endpoint(arguments.url, model, api_key_env=arguments.api_key_env, concurrency=arguments.concurrency)
-
-
-def _text(path: str | None) -> str | None:
-    return Path(path).read_text(encoding="utf-8") if path else None
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -182,7 +151,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     task = WildBenchPairs() if arguments.task == "wild_bench" and arguments.baseline else tasks[arguments.task]
     if not isinstance(task, JudgedTask):
         raise BadInput(f"{task.name} has no judge: score its answers with `bnf-align eval score`.")
-    template = _text(arguments.judge_template)
+    template = text_of(arguments.judge_template)
     model, answers = answers_of(task, arguments.answers)
     baseline = answers_of(task, arguments.baseline)[1] if arguments.baseline else None
     items = load_items(task, arguments.data, arguments.limit)
@@ -199,14 +168,13 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 
 def _judge_model(arguments: argparse.Namespace, default: str) -> Judge:
-    from bnf_align.endpoint import Endpoint
     from bnf_align.judge import Judge
 
     if not arguments.url:
         arguments.url = ["https://api.openai.com/v1"]
     prices = tuple(arguments.prices) if arguments.prices else None
     cache = arguments.cache or Path("~/.cache/bnf-align/judge").expanduser()
-    return Judge(_endpoint(Endpoint, arguments, arguments.judge or default), cache, prices, arguments.budget)
+    return Judge(endpoint(arguments, arguments.judge or default), cache, prices, arguments.budget)
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bnf_align.engines.decoding import Draft, decode
+from bnf_align.engines.pretrained import load_pretrained
 from bnf_align.engines.request import Generation, Request, Sampling, refuse_repeated_ids, stream_seed
 from bnf_align.engines.tokens import JOINT, Ending, end_tokens, prompt_ids
 from bnf_align.fingerprint import weights_hash
@@ -98,19 +98,9 @@ class LocalEngine:
             batch_tokens: See the class.
             kwargs: For `from_pretrained`: `revision`, `quantization_config`, `attn_implementation`, ...
         """
-        if device is None:
-            device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"  # type: ignore[union-attr]
-        if dtype == "auto":
-            dtype = "float32" if device == "cpu" else "bfloat16"
-        kwargs["trust_remote_code"] = trust_remote_code
-        model: Any = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, device_map=device, **kwargs)
-        # Where `name_or_path` is an adapter the library has put it on its base, and this is the base's name.
-        sources = [name_or_path, model.name_or_path]
-        if adapter is not None:
-            sources.insert(0, adapter)
-            model = PeftModel.from_pretrained(model, adapter)
-        tokenizer = _tokenizer(sources, trust_remote_code=trust_remote_code)
-        return cls(model.eval(), tokenizer, name or sources[0], batch_rows=batch_rows, batch_tokens=batch_tokens)
+        model, tokenizer = load_pretrained(name_or_path, adapter, dtype, device, trust_remote_code, **kwargs)
+        name = name or adapter or name_or_path
+        return cls(model, tokenizer, name, batch_rows=batch_rows, batch_tokens=batch_tokens)
 
     @property
     def weights(self) -> str:
@@ -208,15 +198,6 @@ class LocalEngine:
 def _copies(sampling: Sampling) -> int:
     """Texts to make per prompt: greedy ones are all the same."""
     return sampling.n if sampling.temperature else 1
-
-
-def _tokenizer(sources: Sequence[str], **kwargs: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of the first source that has one; an adapter may be saved with it or without."""
-    for source in sources[:-1]:
-        with suppress(OSError):
-            cached_file(source, "tokenizer_config.json")
-            return AutoTokenizer.from_pretrained(source, **kwargs)
-    return AutoTokenizer.from_pretrained(sources[-1], **kwargs)
 
 
 @contextmanager

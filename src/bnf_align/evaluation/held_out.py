@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from peft import PeftModel
 from tqdm import tqdm
@@ -15,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
+from bnf_align.data.scoring import batches, response_ids
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.evaluation.run import Progress
 from bnf_align.evaluation.task import Row
@@ -51,12 +50,12 @@ def measure(
     """
     checked, _ = preference_rows(rows, source="held-out rows", **row_options)
     dataset = tokenize_rows(checked, tokenizer, DataReport("held-out rows"), max_length=max_length)
-    responses, names = Responses(dataset), _names(dataset)
+    responses, names = Responses(dataset), response_ids(dataset)
     model.eval()
     card = {"task": "held_out", "model": name, "weights": weights_hash(model), "max_length": max_length}
     bar = tqdm(total=len(names), desc="held-out responses", unit="row")
     with bar, Journal(out, card=card, about=about) as journal:
-        for batch in _batches(responses, max_tokens):
+        for batch in batches(responses, max_tokens):
             if not {_id(names[row]) for row in batch} <= journal.done:
                 journal.append(_measured(model, responses, batch, names, name, tokenizer.pad_token_id))
             bar.update(len(batch))
@@ -64,29 +63,8 @@ def measure(
     return Progress(Path(path), len(names), 0)
 
 
-def _names(dataset: datasets.Dataset) -> list[tuple[int, str]]:
-    """(row, side) of every response; the two of a pair share their `pair_id`."""
-    pair_ids = dataset["pair_id"]
-    paired = {one for one, other in pairwise(pair_ids) if one == other}
-    words = {(True, True): "chosen", (True, False): "rejected", (False, True): "up", (False, False): "down"}
-    columns = zip(dataset["row"], pair_ids, dataset["label"], strict=True)
-    return [(row, words[pair in paired, label]) for row, pair, label in columns]
-
-
 def _id(name: tuple[int, str]) -> str:
     return f"{name[0]}/{name[1]}"
-
-
-def _batches(responses: Responses, max_tokens: int) -> Iterator[list[int]]:
-    """Rows by falling length under a budget of padded tokens: the same cut on every run."""
-    batch: list[int] = []
-    for row in sorted(range(len(responses)), key=lambda row: -responses.lengths[row]):
-        if batch and (len(batch) + 1) * responses.lengths[batch[0]] > max_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 @torch.no_grad()
