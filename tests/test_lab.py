@@ -181,9 +181,9 @@ def test_outcomes_are_the_share_of_a_prompts_answers_that_are_right():
     assert outcomes(MATH, [ANN] * 3, answers) == [0.5, 1.0, 0.0]
 
 
-def test_every_answer_becomes_a_row_with_the_verifiers_thumb(model, tokenizer):
+def test_every_answer_becomes_a_row_with_the_verifiers_thumb(model, tokenizer, tmp_path):
     prompts = draw_prompts(SORT, 3, "a")
-    rows = answers_with_thumbs(model, tokenizer, SORT, prompts, samples=4, seed=0)
+    rows = answers_with_thumbs(model, tokenizer, SORT, prompts, 4, 0, tmp_path)
     answers = complete(model, tokenizer, prompts, samples=4, seed=0)
     assert [row["completion"] for row in rows] == [text for texts in answers for text in texts]
     assert [row["prompt"] for row in rows] == [prompt for prompt in prompts for _ in range(4)]
@@ -279,7 +279,7 @@ def runs(tmp_path_factory):
 
 def test_the_quickstart_leaves_its_data_its_model_its_numbers_and_its_picture(runs):
     out, first, _ = runs
-    rows = [json.loads(line) for line in (out / "preferences.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (out / "data" / "preferences.jsonl").read_text().splitlines()]
     assert len(rows) == first["preferences"]["rows"] == 120
     assert sum(row["label"] for row in rows) == first["preferences"]["ups"]
     assert all(row["label"] is MATH.is_right(row["prompt"], row["completion"]) for row in rows)

@@ -28,5 +28,5 @@ def main(argv: Sequence[str]) -> int:
 def _places(folder: Path) -> str:
     return (
         f"\nThe picture is {folder / 'quickstart.png'}, every number is in {folder / 'quickstart.json'}.\n"
-        f"What was trained on is in {folder / 'preferences.jsonl'}: look at it with `bnf-align doctor`."
+        f"What was trained on is in {folder / 'data' / 'preferences.jsonl'}: look at it with `bnf-align doctor`."
     )

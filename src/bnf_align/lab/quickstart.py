@@ -7,9 +7,7 @@ is measured in the run that reports it.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,8 +36,9 @@ def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None)
     """Run the tiny world once.
 
     Args:
-        out: Folder for everything: `preferences.jsonl`, `model/`, `cache/`, `base-SEED/` (used again by the next
-            run with the same settings), `quickstart.json` and `quickstart.png`.
+        out: Folder for everything: `data/` (candidates, scores, preferences, their card), `unseen/`, `model/`,
+            `cache/`, `base-SEED/` (used again by the next run with the same settings), `quickstart.json` and
+            `quickstart.png`.
         seed: Seed of the weights, the prompts, the samples and the order of training.
         settings: How long everything is.
 
@@ -64,10 +63,9 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(base)
     with _timed(f"2/5 feedback: {settings.prompts} prompts, {settings.samples} answers to each", seconds, "feedback"):
         prompts = draw_prompts(MATH, settings.prompts, f"preferences {seed}", avoid=set(held_out[MATH.name]))
-        rows = answers_with_thumbs(model, tokenizer, MATH, prompts, settings.samples, seed)
-        _write_rows(out / "preferences.jsonl", rows)
+        rows = answers_with_thumbs(model, tokenizer, MATH, prompts, settings.samples, seed, out / "data")
     with _timed("3/5 the base on fresh prompts", seconds, "before"):
-        unseen = answers_with_thumbs(model, tokenizer, MATH, held_out[MATH.name], 1, seed)
+        unseen = answers_with_thumbs(model, tokenizer, MATH, held_out[MATH.name], 1, seed, out / "unseen")
         before = measure(model, tokenizer, held_out, unseen, seed)
     with _timed("4/5 alignment: BNF on the thumbs", seconds, "alignment"):
         trainer = align(base, rows, out, seed, settings)
@@ -116,12 +114,6 @@ def measure(
         if rows := [row for row in unseen if row["label"] is label]:
             values[name] = mean_logps(model, tokenizer, rows)
     return values
-
-
-def _write_rows(path: Path, rows: Sequence[PreferenceRow]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(temporary, path)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Settings:
     sft_steps: int = 700
     sft_batch_size: int = 64
     sft_learning_rate: float = 2e-3
-    prompts: int = 900
+    prompts: int = 1000
     """Prompts that the base answers for the preference data."""
     samples: int = 5
     """Answers to each."""

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bnf_align.construct.dataset import write_selection
+from bnf_align.construct.generate import Job, generate
+from bnf_align.construct.score import read_candidates, score
+from bnf_align.construct.scorers.verifier import Verifier
+from bnf_align.construct.select import Choice
 from bnf_align.data.responses import Responses
 from bnf_align.data.tokenize import tokenize_rows
+from bnf_align.engines import Request, Sampling
+from bnf_align.engines.local import LocalEngine
+from bnf_align.journal import read_jsonl
 from bnf_align.lab.world import Skill
 from bnf_align.logps import completion_logps
 from bnf_align.records import DataReport, PreferenceRow
 
 TEMPERATURE = 0.8
 """Of every sample the lab takes, for the preference data and for the evaluation alike."""
+VERIFIER = "bnf_align.lab.world:is_right"
 MAX_NEW_TOKENS = 24
 """The longest right answer has 21 tokens, its end token included."""
 
 
-@torch.no_grad()
 def complete(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -31,40 +39,33 @@ def complete(
     seed: int = 0,
     batch_size: int = 250,
 ) -> list[list[str]]:
-    """Completions of each prompt.
+    """Completions of each prompt by the engine that makes everybody's data.
 
     Args:
-        model: A causal language model; it is put in evaluation mode.
-        tokenizer: Its tokenizer; padding is on the left here, whatever the tokenizer's own side is.
+        model: A causal language model.
+        tokenizer: Its tokenizer.
         prompts: The texts to go on from.
         temperature: 0 decodes greedily; anything above samples from the whole distribution, uncut.
         samples: Completions per prompt.
-        seed: The same seed and batch size give the same samples; the global random state is left as it was.
+        seed: The same seed gives the same samples.
         batch_size: Prompts at a time.
 
     Returns:
         For each prompt its `samples` completions, without special tokens and with the space they begin with:
         prompt + completion is the text.
     """
-    # Stated in full: a model may bring a top-k of 50 or another default along.
-    how: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    model.eval()
-    generate: Any = model.generate  # typed as a tensor or a module
-    texts: list[str] = []
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch_size):
-            batch = list(prompts[start : start + batch_size])
-            inputs = tokenizer(batch, return_tensors="pt", padding=True, padding_side="left").to(model.device)
-            tokens = generate(
-                **inputs,
-                **(how if temperature else {"do_sample": False}),
-                num_return_sequences=samples,
-                max_new_tokens=MAX_NEW_TOKENS,
-            )
-            completions = tokens[:, inputs["input_ids"].shape[1] :]
-            texts += [" " + text for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
-    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+    requests = [Request(str(number), prompt) for number, prompt in enumerate(prompts)]
+    batches = _engine(model, tokenizer, batch_size * samples).generate(requests, _sampling(temperature, samples, seed))
+    texts = {one.id: one.texts for batch in batches for one in batch}
+    return [texts[request.id] for request in requests]
+
+
+def _engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int) -> LocalEngine:
+    return LocalEngine(model, tokenizer, "tiny", batch_rows=rows)
+
+
+def _sampling(temperature: float, samples: int, seed: int) -> Sampling:
+    return Sampling(temperature=temperature, n=samples, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
 
 
 def outcomes(skill: Skill, prompts: Sequence[str], completions: Sequence[Sequence[str]]) -> list[float]:
@@ -82,17 +83,22 @@ def answers_with_thumbs(
     prompts: Sequence[str],
     samples: int,
     seed: int,
+    folder: Path,
 ) -> list[PreferenceRow]:
     """`prompt, completion, label` rows: what the model says to each prompt, with the verifier's thumb.
 
-    Every sample is a row, so an answer that the model likes to give stands there as often as it gave it.
+    By `generate`, `score` and `select`, as everybody's data is made; `folder` gets `candidates.jsonl`, `scored.jsonl`,
+    `preferences.jsonl` and its data card, anew each time. Every sample is a row, so an answer that the model likes to
+    give stands there as often as it gave it.
     """
-    answers = complete(model, tokenizer, prompts, samples=samples, seed=seed)
-    return [
-        {"prompt": prompt, "completion": text, "label": skill.is_right(prompt, text)}
-        for prompt, texts in zip(prompts, answers, strict=True)
-        for text in texts
-    ]
+    for file in folder.glob("*.jsonl*"):  # of a run with another seed or other settings
+        file.unlink()
+    rows = [{"id": str(number), "prompt": prompt, "skill": skill.name} for number, prompt in enumerate(prompts)]
+    job = Job(_engine(model, tokenizer, 250 * samples), _sampling(TEMPERATURE, samples, seed))
+    generate(rows, [job], folder / "candidates.jsonl")
+    score(read_candidates(folder / "candidates.jsonl"), Verifier(VERIFIER), folder / "scored.jsonl")
+    write_selection(folder / "scored.jsonl", folder / "preferences.jsonl", Choice(unpaired=True, threshold=1.0))
+    return list(read_jsonl(folder / "preferences.jsonl"))
 
 
 @torch.no_grad()

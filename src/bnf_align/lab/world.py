@@ -8,7 +8,7 @@ errs when it samples: the state of a real model before alignment, and one that f
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -99,6 +99,12 @@ def sort_is_right(prompt: str, completion: str) -> bool:
 
 MATH = Skill("math", draw_math, demonstrate_math, math_is_right)
 SORT = Skill("sort", draw_sort, lambda prompt, random: sorted_letters(prompt), sort_is_right)
+
+
+def is_right(row: Mapping[str, str], text: str) -> bool:
+    """The verifier of the row's `skill`, as `bnf-align score --rule` calls it."""
+    skill = {MATH.name: MATH, SORT.name: SORT}[row["skill"]]
+    return skill.is_right(row["prompt"], text)
 
 
 def draw_prompts(skill: Skill, count: int, seed: str, avoid: Container[str] = ()) -> list[str]:

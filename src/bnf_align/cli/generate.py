@@ -1,0 +1,62 @@
+"""`bnf-align generate`: several answers to every prompt, by a model in process or behind URLs."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags, engine
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit status: 0 done, 1 where prompts have no candidates yet."""
+    arguments = _parser().parse_args(argv)
+    from bnf_align.construct.generate import Job, generate
+    from bnf_align.construct.prompts import as_messages, read_prompts
+    from bnf_align.data.assignments import assignments
+    from bnf_align.engines import Sampling
+
+    column = assignments("map", arguments.map).get("prompt")
+    prompts = read_prompts(arguments.prompts, arguments.split, column, arguments.limit)
+    if arguments.chat:
+        prompts = as_messages(prompts)
+    jobs = [
+        Job(
+            model,
+            Sampling(
+                temperature=temperature,
+                top_p=arguments.top_p,
+                max_new_tokens=arguments.max_new_tokens,
+                n=arguments.n,
+                seed=arguments.seed,
+                stop=tuple(arguments.stop),
+            ),
+        )
+        for model in (engine(arguments, name) for name in arguments.model)
+        for temperature in arguments.temperature
+    ]
+    about = {"command": shlex.join(["bnf-align", "generate", *argv])}
+    done = generate(prompts, jobs, arguments.out, about=about)
+    print("\n".join(done.lines()))
+    return 1 if done.missing else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bnf-align generate", description=__doc__, epilog=RESUME)
+    add_flag(parser, "--prompts", required=True, help="a file, a folder or a hub name; other columns travel along")
+    add_flag(parser, "--split", default="train", help="which split, where there are several (default %(default)s)")
+    add_flag(parser, "--map", nargs="+", help="the prompt's column: prompt=COLUMN")
+    add_flag(parser, "--limit", type=int, help="the first so many prompts")
+    add_flag(parser, "--chat", action="store_true", help="ask prompts that are text as a user's turn")
+    add_flag(parser, "--model", nargs="+", required=True, help="folders or hub names; with --url the servers' name")
+    add_flag(parser, "--out", required=True, help="the file of candidates")
+    parser.add_argument("-n", type=int, default=5, help="candidates per prompt, model and temperature (default 5)")
+    add_flag(parser, "--temperature", type=float, nargs="+", default=[0.8], help="one or several (default 0.8)")
+    add_flag(parser, "--top-p", type=float, default=1.0)
+    add_flag(parser, "--max-new-tokens", type=int, default=2048, help="the longest answer (default %(default)s)")
+    add_flag(parser, "--stop", nargs="+", default=[], help="texts that end an answer and are not part of it")
+    add_flag(parser, "--seed", type=int, default=0)
+    add_url_flags(parser)
+    add_batch_flags(parser)
+    return parser

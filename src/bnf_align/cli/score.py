@@ -1,0 +1,49 @@
+"""`bnf-align score`: a number for every candidate, by a verifier, a reward model, a ranker of pairs or a judge."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags
+
+SCORERS = ("verifier", "reward_model", "armorm", "pairrm", "judge")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit status: 0 done, 1 where rows have no scores yet."""
+    arguments = _parser().parse_args(argv)
+    from bnf_align.construct.score import read_candidates, score
+    from bnf_align.construct.scorers.load import load_scorer
+
+    rows = read_candidates(arguments.candidates)
+    about = {"command": shlex.join(["bnf-align", "score", *argv])}
+    report = score(rows, load_scorer(arguments), arguments.out, about=about)
+    print("\n".join(report.lines()))
+    return 1 if report.missing else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bnf-align score", description=__doc__, epilog=RESUME)
+    parser.add_argument("candidates", help="the file that `bnf-align generate` wrote")
+    add_flag(parser, "--scorer", required=True, choices=SCORERS)
+    add_flag(parser, "--out", required=True, help="the file of scored rows")
+    add_flag(parser, "--model", help="reward_model, armorm, pairrm, judge: a folder or hub name")
+    add_flag(parser, "--revision", help="the commit of a hub name; needed with --trust-remote-code")
+    add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the model")
+    add_flag(
+        parser, "--max-length", type=int, default=4096, help="tokens of prompt and candidate (default %(default)s)"
+    )
+    add_flag(
+        parser, "--rule", default="final_answer", help="verifier: final_answer, math_verify, exact, or module:name"
+    )
+    add_flag(parser, "--answer-column", default="answer", help="verifier: the right answer (default %(default)s)")
+    add_flag(parser, "--judge-template", help="judge: a file with the wording, instead of ours")
+    add_flag(parser, "--pairs", action="store_true", help="judge: compare in pairs, in both orders")
+    add_flag(parser, "--cache", help="judge: folder of judgments already paid for")
+    add_flag(parser, "--prices", type=float, nargs=2, metavar=("IN", "OUT"), help="judge: per million tokens")
+    add_flag(parser, "--budget", type=float, help="judge: stop before it costs more; needs --prices")
+    add_url_flags(parser)
+    add_batch_flags(parser)
+    return parser

@@ -1,0 +1,96 @@
+"""What a set of preferences is made of, on one page: counts, scores, lengths, how alike the pairs are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bnf_align.construct.select import NEAR_IDENTICAL, Selected, labels_and_lengths
+
+Row = dict[str, Any]
+
+BINS = 10
+BAR = 40
+"""Characters of the longest bar."""
+
+
+def data_card(scored: Sequence[Row], selected: Selected, about: Mapping[str, Any]) -> Row:
+    """The numbers of the card.
+
+    Args:
+        scored: Rows that were selected from.
+        selected: What became of them.
+        about: What made them: command, scorer, seed.
+    """
+    rows = selected.rows
+    ups, downs = labels_and_lengths(rows)
+    values = [value for row in scored for value in row["scores"] if value is not None]
+    counts, edges = np.histogram(values, bins=BINS) if values else (np.zeros(0), np.zeros(0))
+    return {
+        "prompts": len(scored),
+        "candidates": sum(len(row["candidates"]) for row in scored),
+        "duplicates": sum(row.get("duplicates", 0) for row in scored),
+        "pairs": sum("chosen" in row for row in rows),
+        "ups": sum(row.get("label") is True for row in rows),
+        "downs": sum(row.get("label") is False for row in rows),
+        "left_out": {reason: len(ids) for reason, ids in selected.dropped.items()},
+        "scores": {"counts": counts.tolist(), "edges": edges.tolist()},
+        "characters": {"ups": _quantiles(ups), "downs": _quantiles(downs)},
+        "length_auc": _auc(ups, downs),
+        "near_identical_pairs": selected.near_identical,
+        "pair_similarity": _quantiles(selected.similarities),
+        **about,
+    }
+
+
+def card_text(card: Row) -> str:
+    """The card as markdown."""
+    lines = ["# Data card", "", "| | |", "|---|---|"]
+    lines += [
+        f"| {name} | {card[name]:,} |" for name in ("prompts", "candidates", "duplicates", "pairs", "ups", "downs")
+    ]
+    lines += [f"| left out: {reason} | {count:,} |" for reason, count in card["left_out"].items()]
+    lines += ["", "## Scores of all candidates", "", "```", *_histogram(card["scores"]), "```", "", "## Lengths", ""]
+    lines += [f"* {side}: {_shown(values)} characters" for side, values in card["characters"].items()]
+    auc = card["length_auc"]
+    if auc is not None:
+        lines.append(
+            f"* An up is longer than a down with probability {auc:.2f} (0.50: length says nothing). "
+            + ("Length alone tells them well apart: a model learns it first." if abs(auc - 0.5) > 0.15 else "")
+        )
+    lines += ["", "## How alike the two sides of a pair are", ""]
+    lines.append(f"* similarity in words (1 is equal): {_shown(card['pair_similarity'])}")
+    lines.append(
+        f"* {card['near_identical_pairs']:,} pairs are near-identical ({NEAR_IDENTICAL} or more). What both "
+        "sides share is pushed up and down at once (section 2.3 of the paper: this is what breaks DPO)."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return dict(zip(("p5", "p50", "p95"), np.quantile(values, [0.05, 0.5, 0.95]).tolist(), strict=True))
+
+
+def _shown(values: Mapping[str, float] | None) -> str:
+    return "none" if values is None else ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
+
+
+def _auc(ups: Sequence[int], downs: Sequence[int]) -> float | None:
+    """The probability that an up is longer than a down, ties half."""
+    if not ups or not downs:
+        return None
+    ranked = np.sort(downs)
+    below = np.searchsorted(ranked, ups, side="left") + np.searchsorted(ranked, ups, side="right")
+    return float(below.mean() / (2 * len(ranked)))
+
+
+def _histogram(scores: Row) -> list[str]:
+    most = max(scores["counts"], default=0) or 1
+    return [
+        f"{low:>10.3g} to {high:<10.3g} {'#' * round(BAR * count / most):<{BAR}} {count:,}"
+        for low, high, count in zip(scores["edges"], scores["edges"][1:], scores["counts"], strict=False)
+    ]

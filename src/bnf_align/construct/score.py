@@ -1,0 +1,102 @@
+"""Candidates in, scores out: the same rows with a number for every candidate, resumable by id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bnf_align.construct.scorers.scorer import Row, Scorer
+from bnf_align.journal import Journal, read_jsonl
+from bnf_align.records import BadInput, rows_text
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What a run of `score` has done."""
+
+    path: Path
+    rows: int
+    missing: int
+    """Rows without scores: the scorer's endpoint failed. The same command asks again."""
+    candidates: int
+    unscored: int
+    """Candidates that the scorer had no answer to."""
+
+    def lines(self) -> list[str]:
+        """The counts in plain words."""
+        lines = [f"{self.candidates:,} candidates of {self.rows:,} rows scored in {self.path}"]
+        if self.unscored:
+            lines.append(f"  {self.unscored:,} candidates have no score: `bnf-align select` passes over them")
+        if self.missing:
+            lines.append(f"  {self.missing:,} rows have none yet: run the same command again")
+        return lines
+
+
+def read_candidates(path: str | Path) -> list[Row]:
+    """Rows of `generate`, or of your own: `id`, `prompt`, and `candidates` as texts or as objects with `text`.
+
+    Raises:
+        BadInput: If a row has no candidates, or two rows share an id.
+    """
+    rows = [{**row, "id": str(row.get("id", number))} for number, row in enumerate(read_jsonl(path))]
+    bad = [number for number, row in enumerate(rows) if not row.get("candidates") or "prompt" not in row]
+    if bad or not rows:
+        raise BadInput(
+            f"{path}: {rows_text(bad)} of {len(rows):,} have no `prompt` or no `candidates`. It reads what "
+            "`bnf-align generate` writes."
+        )
+    ids = {row["id"] for row in rows}
+    if len(ids) < len(rows):
+        raise BadInput(f"{path}: {len(rows) - len(ids):,} rows repeat an id; scores are filed by id.")
+    for row in rows:
+        row["candidates"] = [one if isinstance(one, dict) else {"text": str(one)} for one in row["candidates"]]
+    return rows
+
+
+def score(
+    rows: Sequence[Row], scorer: Scorer, out: str | Path, *, about: Mapping[str, Any] | None = None
+) -> ScoreReport:
+    """Score every row that `out` does not have yet.
+
+    Args:
+        rows: Rows of `read_candidates`, all of them on a rerun too.
+        scorer: What gives the numbers.
+        out: The file of scored rows.
+        about: What is worth knowing beside them, such as the command.
+
+    Raises:
+        BadInput: If `out` was begun with another scorer, or with other candidates.
+    """
+    by_id = {row["id"]: row for row in rows}
+    with Journal(out, card=scorer.card, about=about) as journal:
+        _same_candidates(journal.rows(), by_id)
+        finished = journal.done & by_id.keys()
+        with tqdm(total=len(rows), initial=len(finished), desc=f"Scores by {scorer.name}", unit="row") as bar:
+            for batch in scorer.score(rows, finished):
+                journal.append([{**by_id[one.id], "scores": one.scores, **one.columns} for one in batch])
+                bar.update(sum(one.id not in finished for one in batch))
+        missing = len(by_id.keys() - journal.done)
+        scored = [row for name, row in journal.rows().items() if name in by_id]
+        path = journal.finish(by_id) if not missing else journal.partial
+    return ScoreReport(
+        path=path,
+        rows=len(scored),
+        missing=missing,
+        candidates=sum(len(row["scores"]) for row in scored),
+        unscored=sum(value is None for row in scored for value in row["scores"]),
+    )
+
+
+def _same_candidates(scored: Mapping[str, Row], by_id: Mapping[str, Row]) -> None:
+    """Candidates made anew under the same ids must not keep the old ones' scores."""
+    texts = {name: [one["text"] for one in row["candidates"]] for name, row in scored.items() if name in by_id}
+    other = [name for name, old in texts.items() if old != [one["text"] for one in by_id[name]["candidates"]]]
+    if other:
+        raise BadInput(
+            f"{len(other):,} rows were scored with other candidates, the first {other[0]!r}: these are new ones under "
+            "the same ids. Give another --out."
+        )
