@@ -32,7 +32,7 @@ from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as TRL_TILE
 
 from bnf_align.head import HeadCall, fused_logps, fused_loss
 from bnf_align.head.call import Head
-from bnf_align.losses import LOSSES, bnf_weights
+from bnf_align.losses import LOSSES, CompletionLogps, bnf_weights
 
 sys.path.append(str(ROOT / "tests"))
 from reference.eq4 import eq4_loss, eq6_target
@@ -55,16 +55,19 @@ class Problem(NamedTuple):
     """(N,) label/|y| over the number of responses."""
 
 
-def problem(tokens: int, width: int, vocabulary: int) -> Problem:
+def problem(
+    tokens: int, width: int, vocabulary: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Problem:
     """Random hidden states and weights, logits of about unit size, a reference near the policy."""
-    random = torch.Generator().manual_seed(0)
-    hidden = torch.randn(tokens, width, generator=random).requires_grad_()
-    weight = (torch.randn(vocabulary, width, generator=random) / width**0.5).requires_grad_()
-    targets = torch.randint(vocabulary, (tokens,), generator=random)
+    random = torch.Generator(device).manual_seed(0)
+    normal = partial(torch.randn, generator=random, device=device)
+    hidden = normal(tokens, width).to(dtype).requires_grad_()
+    weight = (normal(vocabulary, width) / width**0.5).to(dtype).requires_grad_()
+    targets = torch.randint(vocabulary, (tokens,), generator=random, device=device)
     ref_hidden = 0.9 * hidden.detach()
     with torch.no_grad():
         ref_logps = fused_logps(ref_hidden, weight, targets).logps
-    label = torch.ones(tokens)
+    label = torch.ones(tokens, device=device)
     label[tokens // 2 :] = -1
     return Problem(hidden, weight, targets, ref_hidden, ref_logps, label / (tokens // 2) / 2)
 
@@ -119,26 +122,33 @@ def trimmed_appendix_b(given: Problem) -> None:
 HEADS: dict[str, Callable[[Problem], None]] = {"ours": ours, "Appendix B": appendix_b, "TRL": trl_head}
 
 
-def through_call(loss: str, given: Problem) -> HeadCall:
-    """The head as a training step calls it, with loss "bnf" or "sft", forward and backward."""
-    tokens, label = len(given.targets), torch.tensor([True, loss == "sft"])
-    ids, scored = given.targets.view(2, -1), torch.ones(2, tokens // 2 + 1, dtype=torch.bool)
+def through_call(loss: str, given: Problem, logits: bool = False) -> HeadCall:
+    """The head as a training step calls it, forward and backward; `logits`: through all of them, for comparison."""
+    spec, device = LOSSES[loss], given.hidden.device
+    tokens, label = len(given.targets), torch.tensor([True, spec.preferred_only], device=device)
+    ids, scored = given.targets.view(2, -1), torch.ones(2, tokens // 2 + 1, dtype=torch.bool, device=device)
     scored[:, 0] = False
-    batch = {
-        "input_ids": torch.cat([ids[:, :1], ids], dim=1),
-        "completion_mask": scored,
-        "ref_logps": torch.cat([given.ref_logps.new_zeros(2, 1), given.ref_logps.view(2, -1)], dim=1),
-    }
-    if loss == "sft":
-        batch.pop("ref_logps")
-    call = HeadCall(batch, lambda c: LOSSES[loss].function(c, label).sum() / 2, separable=True)
+    batch = {"input_ids": torch.cat([ids[:, :1], ids], dim=1), "completion_mask": scored}
+    if spec.reference:
+        batch["ref_logps"] = torch.nn.functional.pad(given.ref_logps.view(2, -1), (1, 0))
+    kl = (torch.zeros((), device=device),) if spec.mismatched else ()
+
+    def value(completions: CompletionLogps) -> Tensor:
+        if spec.pairwise:
+            return spec.function(*completions.halves()).sum()
+        return spec.function(completions, label, *kl).sum() / 2
+
+    call = HeadCall(batch, value, separable=spec.separable)
     hidden = torch.nn.functional.pad(given.hidden.view(2, tokens // 2, -1), (0, 0, 0, 1))
-    call.through_head(hidden, Head(given.weight, None, None, None)).backward()
+    if logits:
+        call.through_logits(hidden @ given.weight.t()).backward()
+    else:
+        call.through_head(hidden, Head(given.weight, None, None, None)).backward()
     return call
 
 
 class Flops(TorchDispatchMode):
-    """Counts what matmuls and attention multiply, in-place matmuls too, which `FlopCounterMode` passes over."""
+    """Counts what matmuls multiply, in place too, which `FlopCounterMode` passes over; fused attention is left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,8 +158,9 @@ class Flops(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
         packet = {torch.ops.aten.addmm_: torch.ops.aten.addmm}.get(packet, packet)
-        if packet in flop_registry:
-            self.total += flop_registry[packet](*args, **(kwargs or {}), out_val=result)
+        if packet in flop_registry and "attention" not in str(packet):
+            shaped = [value for value in args if not isinstance(value, torch.dtype)]  # the formulas know no out_dtype
+            self.total += flop_registry[packet](*shaped, **(kwargs or {}), out_val=result)
         return result
 
 
@@ -172,15 +183,16 @@ def prepare(run: Callable[[Problem], Any], shape: tuple[int, int, int]) -> Calla
     return call
 
 
+def fresh(run: Callable[[Problem], Any], given: Problem) -> None:
+    """`run` as a step meets it: without gradients from before."""
+    given.hidden.grad = given.weight.grad = None
+    run(given)
+
+
 def times(shape: tuple[int, int, int], rounds: int) -> dict[str, Estimate]:
     """CPU time of each head over ours."""
     given = problem(*shape)
-
-    def fresh(run: Callable[[Problem], None]) -> None:
-        given.hidden.grad = given.weight.grad = None
-        run(given)
-
-    seconds = paired_seconds(*(partial(fresh, run) for run in HEADS.values()), rounds=rounds).T
+    seconds = paired_seconds(*(partial(fresh, run, given) for run in HEADS.values()), rounds=rounds).T
     return {name: median_ratio(row, seconds[0]) for name, row in zip(HEADS, seconds, strict=True)}
 
 
@@ -192,14 +204,14 @@ def vectorised_target(pi: Tensor, r: Tensor, y: int) -> Tensor:
     return f.detach()
 
 
-def gradient_error(tokens: int, width: int, vocabulary: int, target: Any = eq6_target) -> float:
-    """Relative L2 error of our gradient (float32), the larger of dL/dh and dL/dW, against Eq. 4 in float64."""
-    given = problem(tokens, width, vocabulary)
-    random = torch.Generator().manual_seed(1)
+def gradient_error(tokens: int, width: int, vocabulary: int, target: Any = eq6_target, **where: Any) -> float:
+    """Relative L2 error of our gradient, the larger of dL/dh and dL/dW, against Eq. 4 in float64."""
+    given = problem(tokens, width, vocabulary, **where)
+    random = torch.Generator(given.hidden.device).manual_seed(1)
     h, w = (values.detach().double().requires_grad_() for values in (given.hidden, given.weight))
     logits = 3 * h @ w.t()  # sharp enough for probabilities of all sizes
     sampled = torch.multinomial(logits.detach().softmax(-1), 1, generator=random)[:, 0]
-    ref_logits = (logits + 0.5 * torch.randn(logits.shape, generator=random)).detach()
+    ref_logits = (logits + 0.5 * torch.randn(logits.shape, generator=random, device=logits.device)).detach()
     ref_logps = ref_logits.log_softmax(-1).gather(-1, sampled[:, None])[:, 0]
     ids, mask, label = sampled.view(2, -1), torch.ones(2, tokens // 2, dtype=torch.bool), torch.tensor([True, False])
     shape = (2, tokens // 2, vocabulary)

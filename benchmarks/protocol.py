@@ -1,8 +1,8 @@
 """How every benchmark here measures: paired CPU times, peak memory of a fresh process, one row per claim.
 
-Times are CPU seconds of one pinned thread, in rounds of ABBA order. What is reported is the median over rounds of the
-log-ratio with a bootstrap 95 % interval: a ratio of neighbours survives a busy machine, seconds do not. `noise_floor`
-is the same measurement of a call against itself.
+Times are CPU seconds of one pinned thread, in rounds of ABBA order; on a GPU its own seconds, between two events. What
+is reported is the median over rounds of the log-ratio with a bootstrap 95 % interval: a ratio of neighbours survives a
+busy machine, seconds do not. `noise_floor` is the same measurement of a call against itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import ctypes
 import fcntl
+import functools
 import gc
 import multiprocessing
 import operator
@@ -18,7 +19,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,12 @@ COLUMNS = ("id", "claim", "figure", "low", "high", "threshold", "holds", "machin
 SIGNS = {"<": operator.lt, "<=": operator.le, "==": operator.eq, ">=": operator.ge, ">": operator.gt}
 REPORTED = "reported"
 """The threshold of a figure that claims nothing."""
+
+M_MMAP_THRESHOLD = -3
+"""Of glibc's malloc.h."""
+
+Clock = Callable[[Callable[[], Any]], float]
+"""Calls a function and says how many seconds it took."""
 
 
 class Estimate(NamedTuple):
@@ -59,8 +66,28 @@ def median_ratio(first: np.ndarray, second: np.ndarray) -> Estimate:
     return Estimate(*np.exp(logs).tolist())
 
 
-def paired_seconds(*calls: Callable[[], Any], rounds: int = 30, warm_up: int = 1) -> np.ndarray:
-    """CPU seconds of each call, (rounds, calls), the order turned over from round to round (ABBA)."""
+def cpu_seconds(call: Callable[[], Any]) -> float:
+    """CPU seconds that `call` takes."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def gpu_seconds(call: Callable[[], Any]) -> float:
+    """Seconds on the current CUDA device between the start of `call` and its last kernel."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()  # nothing queued before may fall into this call
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def paired_seconds(
+    *calls: Callable[[], Any], rounds: int = 30, warm_up: int = 1, clock: Clock = cpu_seconds
+) -> np.ndarray:
+    """Seconds of each call, (rounds, calls), the order turned over from round to round (ABBA)."""
     seconds = np.zeros((rounds, len(calls)))
     with one_thread():
         for call in calls * warm_up:
@@ -68,9 +95,7 @@ def paired_seconds(*calls: Callable[[], Any], rounds: int = 30, warm_up: int = 1
         for number in range(rounds):
             for side in range(len(calls))[:: 1 if number % 2 == 0 else -1]:
                 gc.collect()
-                start = time.process_time()
-                calls[side]()
-                seconds[number, side] = time.process_time() - start
+                seconds[number, side] = clock(calls[side])
     return seconds
 
 
@@ -91,16 +116,19 @@ def one_thread() -> Iterator[None]:
     os.sched_setaffinity(0, {min(cores)})
     torch.set_num_threads(1)
     gc.disable()
+    gc.collect()
+    gc.freeze()  # what is alive now need not be looked through between any two calls
     try:
         yield
     finally:
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)
+        gc.unfreeze()
         if collecting:
             gc.enable()
 
 
-def peak_memory(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> int:
+def peak_memory(prepare: Callable[..., Callable[[], Any]], *arguments: Any, start: str = "spawn") -> int:
     """Bytes that a call needs at its peak, its result included, above what its process held before.
 
     The process is a fresh one: a heap that has been used before would hide what is taken from it.
@@ -108,23 +136,19 @@ def peak_memory(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> i
     Args:
         prepare: A function of a module (it is pickled) that returns the call. It may warm the libraries up.
         arguments: What `prepare` is called with.
+        start: How the process starts. "fork" saves the imports, where this process has computed nothing yet.
     """
-    before = os.environ.get("MALLOC_MMAP_THRESHOLD_")
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = "262144"  # larger blocks go back to the system as soon as they are freed
-    try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            return process.submit(_peak_of, prepare, arguments).result()
-    finally:
-        os.environ.pop("MALLOC_MMAP_THRESHOLD_")
-        if before is not None:
-            os.environ["MALLOC_MMAP_THRESHOLD_"] = before
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start)) as process:
+        return process.submit(_peak_of, prepare, arguments).result()
 
 
 def _peak_of(prepare: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> int:
     torch.set_num_threads(1)
+    libc = ctypes.CDLL("libc.so.6")
+    libc.mallopt(M_MMAP_THRESHOLD, 256 * 1024)  # larger blocks go back to the system as soon as they are freed
     call = prepare(*arguments)
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to the present size
     held = _resident("VmRSS")
     result = call()
@@ -155,7 +179,7 @@ def verdict(estimate: Estimate, threshold: str) -> str:
 def write_claim(
     claim_id: str,
     claim: str,
-    estimate: Estimate,
+    estimate: Estimate | str,
     threshold: str = REPORTED,
     path: Path = RESULTS / "claims.csv",
 ) -> str:
@@ -164,24 +188,36 @@ def write_claim(
     Args:
         claim_id: What stands in the column `id`.
         claim: The claim in words, with the unit of the figure.
-        estimate: The figure and its interval.
+        estimate: The figure and its interval; or why there is none, such as "not measured".
         threshold: A comparison of `figure`, `low` or `high` with a number, such as `high <= 1.02`.
         path: The table.
     """
-    figures = dict(zip(Estimate._fields, (f"{value:.6g}" for value in estimate), strict=True))
-    row = {"id": claim_id, "claim": claim, **figures, "threshold": threshold, "holds": verdict(estimate, threshold)}
+    if isinstance(estimate, str):
+        figures, holds = {"figure": estimate, "low": "", "high": ""}, estimate
+    else:
+        figures = dict(zip(Estimate._fields, (f"{value:.6g}" for value in estimate), strict=True))
+        holds = verdict(estimate, threshold)
+    row = {"id": claim_id, "claim": claim, **figures, "threshold": threshold, "holds": holds}
     row |= {"machine": machine(), "versions": _versions(), "command": _command()}
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # two benchmarks that end together must not lose each other's row
-        _write_rows(path, {**_read_rows(path), claim_id: row})
+        _write_rows(path, {**read_rows(path), claim_id: row})
     finally:
         os.close(folder)
-    return row["holds"]
+    return holds
 
 
-def _read_rows(path: Path) -> dict[str, dict[str, str]]:
+def measured_here(claim_ids: Iterable[str], path: Path) -> bool:
+    """Whether the table has a figure for each of these ids from this machine and these versions."""
+    rows, here = read_rows(path), (machine(), _versions())
+    found = [rows.get(claim_id, {}) for claim_id in claim_ids]
+    return all(row.get("low") and (row["machine"], row["versions"]) == here for row in found)
+
+
+def read_rows(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table by id; none where there is no table yet."""
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -198,13 +234,15 @@ def _write_rows(path: Path, rows: dict[str, dict[str, str]]) -> None:
 
 
 def machine() -> str:
-    """Processor, cores and system in words."""
+    """Processor, cores and system in words, and the GPU where there is one."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}{device}"
 
 
+@functools.cache
 def _versions() -> str:
     return " ".join(f"{name}={version}" for name, version in versions().items())
 

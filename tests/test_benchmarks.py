@@ -55,6 +55,9 @@ def test_matmuls_are_counted_in_place_ones_too():
     a = torch.ones(2, 3)
     assert head.flops(lambda: a @ a.t()) == 2 * 2 * 3 * 2
     assert head.flops(lambda: torch.zeros(2, 2).addmm_(a, a.t())) == 2 * 2 * 3 * 2
+    # As on a GPU: bfloat16 operands, a float32 sum.
+    b, total = torch.empty(2, 3, dtype=torch.bfloat16, device="meta"), torch.empty(2, 2, device="meta")
+    assert head.flops(lambda: torch.addmm(total, b, b.t(), out_dtype=torch.float32, out=total)) == 2 * 2 * 3 * 2
     given = head.problem(*TOY)
     counts = {name: head.flops(partial(run, given)) for name, run in head.HEADS.items()}
     assert counts == {"ours": 3 * MATMUL, "Appendix B": 4 * MATMUL, "TRL": 4 * MATMUL}
@@ -92,6 +95,7 @@ def test_steps_compares_equal_tokens_and_writes_its_rows(claims, tmp_path):
     steps.write_steps(steps.measured(calls, 2), tokens, path=path)
     calls, tokens = steps.epoch_calls(bench, steps.pairs(random, 6))
     steps.write_epochs(steps.measured(calls, 2), tokens, path=path)
+    steps.write_reference(steps.measured(steps.reference_calls(bench, steps.pairs(random, 6), 3), 2), 6, path=path)
     assert set(rows()) == set(costs.ORDER) - set(HEAD_ROWS)
     costs.write_costs(path)
     table = (tmp_path / "costs.md").read_text()

@@ -87,6 +87,26 @@ def test_a_row_takes_the_place_of_its_id_and_the_others_stay(tmp_path):
     assert [path.name for path in table.parent.iterdir()] == ["claims.csv"]
 
 
+def test_a_row_without_a_figure_says_why_and_is_not_taken_for_a_measured_one(tmp_path):
+    table = tmp_path / "claims.csv"
+    assert protocol.write_claim("one", "claim", "not measured", "high <= 1", path=table) == "not measured"
+    protocol.write_claim("two", "claim", Estimate(0, 0, 0), path=table)
+    one = rows_of(table)[0]
+    assert [one[name] for name in ("figure", "low", "high", "threshold", "holds")] == [
+        *("not measured", "", "", "high <= 1", "not measured")
+    ]
+    measured = [protocol.measured_here(ids, table) for ids in (["two"], ["one"], ["two", "one"], ["three"])]
+    assert measured == [True, False, False, False]
+
+
+@pytest.mark.parametrize("changed", ["torch=", "cores"])
+def test_a_row_of_another_machine_or_version_is_not_measured_here(tmp_path, changed):
+    table = tmp_path / "claims.csv"
+    protocol.write_claim("one", "claim", Estimate(1, 1, 1), path=table)
+    table.write_text(table.read_text().replace(changed, f"{changed} other"))
+    assert not protocol.measured_here(["one"], table)
+
+
 def test_a_row_names_versions_and_machine(tmp_path):
     protocol.write_claim("one", "claim", Estimate(1, 1, 1), path=tmp_path / "claims.csv")
     (row,) = rows_of(tmp_path / "claims.csv")
