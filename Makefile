@@ -3,13 +3,16 @@ BIN := .venv/bin
 DATA ?= $(BNF_ALIGN_DATA)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test check install bench clean
+.PHONY: quickstart test test-browser check install bench clean
 
 quickstart: install  ## the main job: a tiny model learns from thumbs, offline, in minutes
 	$(BIN)/bnf-align quickstart
 
 test: install  ## the default tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-browser: install  ## the page that collects thumbs in a headless Chromium (Debian: chromium, chromium-driver)
+	$(BIN)/python -m pytest -m browser tests/browser
 
 check: install  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -29,6 +32,8 @@ bench: install  ## every figure in the documentation: seeds 0, 1 and 2, real dat
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/padding.py
 	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -17,7 +17,7 @@ FLOORS = [
     {"construct", "training", "evaluation", "analysis", "feedback"},
     {"engines"},  # they write a prompt as training does
     {"data", "logps", "answers", "judge"},
-    {"head", "journal", "endpoint", "fingerprint"},
+    {"head", "journal", "endpoint", "fingerprint", "cluster"},
     {"losses", "records"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -107,12 +107,18 @@ def test_files_and_functions_stay_readable():
         ["--help"],
         ["train", "--help"],
         ["doctor", "--help"],
+        ["import", "--help"],
         ["reference", "--help"],
         ["reference", "ls", "--help"],
         ["plan", "--help"],
+        ["analyze", "--help"],
+        ["generate", "--help"],
+        ["score", "--help"],
+        ["select", "--help"],
         ["report", "--help"],
         ["eval", "--help"],
         ["eval", "run", "--help"],
+        ["collect", "--help"],
         ["env", "--help"],
         ["quickstart", "--help"],
     ],

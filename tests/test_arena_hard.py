@@ -205,6 +205,21 @@ def test_rows_of_another_task_are_refused():
         TASK.score([])
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"id": "q", "output": "x", "choices": ["one", "two"]},
+        {"id": "q", "games": ["[[A>B]]"]},
+        {"id": "q", "model": "m", "game": 1, "judgment": 7},
+        {"id": "q", "winner": "model_a", "model_a": "m"},
+        {"id": "q", "output": "x", "tokens": "12"},
+    ],
+)
+def test_a_row_of_another_form_is_named_and_no_crash(odd):
+    with pytest.raises(BadInput, match=r"1 row .* no judgment, battle or answer of Arena-Hard"):
+        TASK.score([odd])
+
+
 def test_the_tokens_are_those_on_record_once_for_each_answer():
     turn = {"content": "Hi", "token_len": 2}
     answers = [
@@ -286,6 +301,20 @@ def test_only_a_judgment_without_a_label_is_asked_about_again():
         {"role": "assistant", "content": "both are fi"},
         {"role": "user", "content": GO_ON},
     ]
+
+
+def test_the_second_attempt_is_in_the_words_of_the_template_or_the_number_says_that_it_is_in_ours():
+    """Upstream's judge_config.yaml lacks it: without a `follow_up` of its own the template is not all that is said."""
+    question = TASK.questions(ITEM, "mine", "theirs", UPSTREAM_FORM)[0]
+    theirs = TASK.follow_up(question, "", UPSTREAM_FORM + "follow_up: Go on.\n")
+    assert theirs.messages[-1]["content"] == "Go on."
+    ours = TASK.follow_up(question, "", UPSTREAM_FORM)
+    assert ours.messages[-1]["content"] == GO_ON
+    marks = [
+        TASK.score([asked.row | {"model": "m", "judgment": "[[A>B]]"}]).provenance.get("follow_up", "")
+        for asked in (ours, theirs, question)
+    ]
+    assert [mark.startswith("ours:") for mark in marks] == [True, False, False]
 
 
 def test_questions_of_either_version_give_the_same_items():

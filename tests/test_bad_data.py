@@ -13,6 +13,7 @@ import pytest
 from bnf_align.data.doctor import examine
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
+from bnf_align.records import BadInput
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, plain_tokenizer
 
 
@@ -78,14 +79,25 @@ def test_a_prompt_with_chosen_alone_lacks_rejected(doctor):
     refused(doctor([{"prompt": "q", "completion": "a"}]), "Single answers need `label` too", "--map label=COLUMN")
 
 
-def test_openai_dpo_is_named_with_how_to_reshape_it(doctor):
-    row = {"input": {"messages": [user("q")]}, "preferred_output": [assistant("a")], "non_preferred_output": []}
-    refused(doctor([row]), "OpenAI's DPO format", "prompt = input.messages, chosen = preferred_output")
+def test_openai_dpo_is_read_from_a_file_and_elsewhere_named_with_how_to_reshape_it(doctor):
+    outputs = {"preferred_output": [assistant("a")], "non_preferred_output": [assistant("b")]}
+    row = {"input": {"messages": [user("q")]}, **outputs}
+    result = doctor([row])
+    assert result.report.pairs == 1
+    assert any("an export of openai" in note for note in result.report.notes)
+    message = "OpenAI's DPO format .*prompt = input.messages, chosen = preferred_output.*`bnf-align import openai"
+    with pytest.raises(BadInput, match=message):
+        preference_rows([row], source="rows")
 
 
-def test_sharegpt_is_named_with_how_to_reshape_it(doctor):
+def test_sharegpt_is_read_from_a_file_and_elsewhere_named_with_how_to_reshape_it(doctor):
     row = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "kto_tag": True}
-    refused(doctor([row]), "ShareGPT format", "role user for human and assistant for gpt")
+    result = doctor([row])
+    assert (result.report.ups, result.report.downs) == (1, 0)
+    assert any("an export of llamafactory" in note for note in result.report.notes)
+    message = "ShareGPT format .*role user for human and assistant for gpt.*`bnf-align import llamafactory"
+    with pytest.raises(BadInput, match=message):
+        preference_rows([row], source="rows")
 
 
 def test_messages_with_a_label_are_read(doctor):

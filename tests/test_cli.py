@@ -287,16 +287,22 @@ def known_flags() -> set[str]:
     text = arguments.parser().format_help()
     for verb in (
         "doctor",
+        "import",
         "reference",
         "reference ls",
         "reference gc",
         "reference verify",
         "plan",
+        "generate",
+        "score",
+        "select",
         "eval run",
         "eval judge",
         "eval score",
         "eval rank",
+        "analyze",
         "report",
+        "collect",
         "env",
         "quickstart",
     ):

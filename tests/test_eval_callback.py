@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from bnf_align import BadInput
+from bnf_align.cli.main import main
 from bnf_align.evaluation.callback import EvalCallback
 from bnf_align.evaluation.tasks import TASKS
 from runs import make_trainer, singles
 from tiny_models import chatml_tokenizer
+from tiny_nets import tiny_llama
 
 ITEMS = [{"id": str(i), "question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(4)]
 
@@ -42,3 +44,30 @@ def test_a_task_with_a_judge_is_refused(tmp_path):
     trainer = make_trainer(tmp_path, singles(4), batch_size=4)
     with pytest.raises(BadInput, match="arena_hard cannot be scored during training"):
         EvalCallback(trainer, TASKS["arena_hard"], ITEMS)
+
+
+def recipe(folder, *flags) -> list[str]:
+    """The command line of a run of four steps."""
+    tokenizer = chatml_tokenizer()
+    tokenizer.save_pretrained(folder / "model")
+    tiny_llama(len(tokenizer)).save_pretrained(folder / "model")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in singles(8)))
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    files = ["--model_name_or_path", folder / "model", "--dataset_name", folder / "rows.jsonl"]
+    files += ["--output_dir", folder / "out", "--ref_cache_dir", folder / "cache"]
+    shape = ["--batch_size", 4, "--max_steps", 2, "--max_length", 128, "--use_cpu", "--save_strategy", "no"]
+    return [str(word) for word in ("train", *files, *shape, "--eval_task_data", folder / "items.jsonl", *flags)]
+
+
+def test_the_command_answers_the_first_items_and_keeps_samples(tmp_path):
+    flags = ["--eval_task", "gsm8k", "--eval_task_items", "2", "--eval_task_steps", "1"]
+    assert main(recipe(tmp_path, *flags)) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "answers_gsm8k.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["id"]) for line in lines] == [(s, i) for s in (0, 1, 2) for i in ("0", "1")]
+
+
+@pytest.mark.parametrize("task", ["arena_hard", "held_out", "gsm9k"])
+def test_a_task_that_cannot_be_had_shows_before_the_reference_pass(tmp_path, task, capsys):
+    assert main(recipe(tmp_path, "--eval_task", task)) == 2
+    assert task in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()

@@ -114,9 +114,9 @@ def test_a_missing_file_names_what_is_near(tmp_path):
         iter_rows(tmp_path / "feedbak.jsonl")
     with pytest.raises(BadInput, match=r"its folder .*nowhere does not exist"):
         iter_rows(tmp_path / "nowhere" / "a.jsonl")
-    (tmp_path / "a.csv").write_text("a,b")
+    (tmp_path / "a.xlsx").write_text("a,b")
     with pytest.raises(BadInput, match=r"kind of file is not read. Known: .json"):
-        list(iter_rows(tmp_path / "a.csv"))
+        list(iter_rows(tmp_path / "a.xlsx"))
 
 
 def test_a_name_that_is_neither_here_nor_on_the_hub_says_both():

@@ -252,6 +252,7 @@ def test_our_own_wording_is_marked_and_never_stands_beside_a_published_number(tm
     [
         ({"template": "ours:0123456789ab"}, "†", "own wording"),
         ({"judge_template": "ours:0123456789ab"}, "†", "own wording"),
+        ({"follow_up": "ours:0123456789ab"}, "†", "own wording"),
         ({"template": None}, "‡", "does not say its wording"),
         ({"judge": "gpt-4o"}, "", "the judge of yours is gpt-4o, the paper's gpt-4o-mini"),
         ({"judge": None}, "", "the judge of yours is not recorded"),

@@ -2,7 +2,11 @@
 
 import datasets
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from trl import extract_prompt
 
+from bnf_align.data.check import _with_prompt_extracted
 from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_prompt
 from bnf_align.records import BadInput
 
@@ -53,6 +57,18 @@ def test_a_prompt_inside_chosen_and_rejected_is_taken_out_in_messages_and_in_tex
     rows, _ = check([chat, text])
     assert rows[0] == {"row": 0, **pair([user("q")], [assistant("a")], [assistant("b")])}
     assert rows[1] == {"row": 1, **pair("Q: 1+1? A:", " 2", " 3")}
+
+
+WORDS = st.text("ab ", min_size=1, max_size=6)
+
+
+@given(WORDS, WORDS, st.booleans())
+def test_a_prompt_inside_the_answers_ends_where_trl_ends_it(chosen, rejected, chat):
+    pair = {"chosen": chosen, "rejected": rejected}
+    if chat:
+        pair = {name: [{"role": "assistant", "content": letter} for letter in text] for name, text in pair.items()}
+    assume(chosen[0] == rejected[0] and chosen != rejected)  # of others TRL makes nonsense
+    assert _with_prompt_extracted({"prompt": None, **pair}) == extract_prompt(pair)
 
 
 def test_a_plain_copy_of_the_prompt_beside_whole_conversations_gives_way_to_them():
@@ -156,7 +172,7 @@ def test_the_same_answer_to_another_prompt_or_with_other_tools_is_no_conflict():
 def test_exact_repeats_are_counted_and_kept():
     rows, report = check([single(), single(), single(), single(label=False, completion="b")])
     assert len(rows) == 4
-    assert report.notes == ["2 rows repeat an earlier one word for word, and are kept"]
+    assert report.warnings == ["an earlier row is repeated word for word, and so counts twice: 2 rows (1, 2)"]
 
 
 def test_few_downs_among_many_ups_are_pointed_out():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bnf_align.evaluation.tasks.wild_bench import WildBench, WildBenchPairs
-from bnf_align.evaluation.tasks.wild_bench_reply import read_choice, read_score, value_of
+from bnf_align.evaluation.tasks.wild_bench_reply import read_choice
+from bnf_align.judge.reply import read_score, value_of
 from bnf_align.records import BadInput
 
 TASK, PAIRS = WildBench(), WildBenchPairs()
@@ -286,6 +287,25 @@ def test_lengths_may_come_from_the_answers():
     result = TASK.score(rows, answers=answers, tags={"a": ["Math"], "b": ["Math"]})
     assert result.metrics["average_length"] == 3
     assert result.metrics["wb_score/Math & Data Analysis"] == pytest.approx(80)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"id": "a", "model_outputs": {"m": "x"}},
+        {"id": "a", "score": 5, "output_chars": "291"},
+        {"id": "a", "game": 1, "baseline_length": 3},
+        {"id": "a", "score": 5, "primary_tag": "Math", "secondary_tags": 3},
+    ],
+)
+def test_a_row_of_another_form_is_named_and_no_crash(odd):
+    with pytest.raises(BadInput, match=r"1 row .* no judgment or answer of WildBench"):
+        TASK.score([odd])
+
+
+def test_tags_that_are_no_texts_are_refused():
+    with pytest.raises(BadInput, match="--tags"):
+        TASK.score([{"id": "a", "score": 5, "output_chars": 3}], tags={"a": 3})
 
 
 def test_several_models_or_judges_in_a_file_are_not_mixed():

@@ -320,6 +320,21 @@ def test_an_empty_output_is_no_answer(output):
     assert verdicts("gsm8k", output, answer="18") == [None]
 
 
+@pytest.mark.parametrize(("task", "name"), [("crux", "gsm8k-main-test-#0"), ("math_l5", "crux-test-#3")])
+def test_rows_of_another_of_the_four_tasks_are_refused(task, name):
+    """They have all that is needed, and would give a number."""
+    with pytest.raises(BadInput, match=name.split("-")[0]):
+        score_outputs(task, [{"id": name, "output": '{"answer": "1"}', "answer": "1"}])
+
+
+def test_a_name_does_not_overrule_the_name_in_the_rows():
+    row = {"id": 0, "output": '{"answer": "1"}', "answer": "1"}
+    assert score_outputs("gsm8k", [row], model="mine").provenance["model"] == "mine"
+    assert score_outputs("gsm8k", [row | {"model": "org/mine"}], model="mine").provenance["model"] == "org/mine"
+    with pytest.raises(BadInput, match="the rows have 1: other"):
+        score_outputs("gsm8k", [row | {"model": "other"}], model="mine")
+
+
 def test_only_numbers_get_a_second_opinion():
     pytest.importorskip("math_verify")
     options = {"math_verify": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from accelerate import PartialState
 from peft import PeftConfig
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
+from bnf_align.data.assignments import assignments
+from bnf_align.data.importers import ImportedRows, Options
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput
 from bnf_align.training.config import PreferenceConfig
@@ -23,7 +25,11 @@ class DataArguments:
     """Where the rows come from."""
 
     dataset_name: str | None = field(
-        default=None, metadata={"help": "A .json, .jsonl or .parquet file (.gz too), a folder, or a hub name."}
+        default=None,
+        metadata={
+            "help": "A .json, .jsonl, .csv or .parquet file (.gz too) or a folder, of rows or of an export that "
+            "`bnf-align import` knows; or a hub name."
+        },
     )
     dataset_train_split: str = field(default="train", metadata={"help": "Split to train on, where there are splits."})
     dataset_test_split: str | None = field(default=None, metadata={"help": "Split to evaluate on."})
@@ -43,6 +49,7 @@ class DataArguments:
     )
 
 
+Rows = Iterable[Mapping[str, Any]]
 Arguments = tuple[DataArguments, PreferenceConfig, ModelConfig]
 
 
@@ -80,8 +87,10 @@ def _split_config(argument: str) -> list[str]:
     return argument.split("=", 1) if argument.startswith("--config=") else [argument]
 
 
-def load_rows(data: DataArguments, config: PreferenceConfig) -> tuple[list[Any], list[Any] | None]:
+def load_rows(data: DataArguments, config: PreferenceConfig) -> tuple[Rows, Rows | None]:
     """Training and evaluation rows; None where the evaluation rows are not given on their own.
+
+    An export that an importer knows for certain comes as the rows it gives.
 
     Raises:
         BadInput: If an evaluation schedule is set and there is nothing to evaluate on.
@@ -90,11 +99,17 @@ def load_rows(data: DataArguments, config: PreferenceConfig) -> tuple[list[Any],
     own = data.eval_dataset_name or data.dataset_test_split
     if config.eval_strategy != "no" and not own and not config.eval_fraction:
         raise BadInput("--eval_strategy needs rows to evaluate on: give --eval_fraction 0.05, for example.")
-    rows = list(iter_rows(data.dataset_name, data.dataset_train_split))
+    options = Options(assignments("label_map", config.label_map), assignments("map", config.map))
+    rows = _held(iter_rows(data.dataset_name, data.dataset_train_split, options))
     if not own:
         return rows, None
     source = data.eval_dataset_name or data.dataset_name
-    return rows, list(iter_rows(source, data.dataset_test_split or data.dataset_train_split))
+    return rows, _held(iter_rows(source, data.dataset_test_split or data.dataset_train_split, options))
+
+
+def _held(rows: Rows) -> Rows:
+    """Rows in memory, except those that can be read again and have a report of their own."""
+    return rows if isinstance(rows, ImportedRows) else list(rows)
 
 
 def model_kwargs(model: ModelConfig, data: DataArguments) -> dict[str, Any]:

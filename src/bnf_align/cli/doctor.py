@@ -4,46 +4,128 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-EPILOG = "Exit status: 0 clean, 1 warnings, or rows left out or cut, 2 unusable. Nothing is changed."
+from bnf_align.cli.flags import add_flag
+from bnf_align.records import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bnf_align.data.doctor import DoctorResult
+
+EPILOG = (
+    "Exit status: 0 clean, 1 warnings, or rows left out or cut, 2 unusable. Nothing is changed in place: --fix writes "
+    "a new file."
+)
+TEST_NAMES = ("--test-dataset-name", "--test_dataset_name", "--eval-dataset-name", "--eval_dataset_name")
+"""The second pair as in training."""
+STYLES = {
+    "error": "red",
+    "head": "bold",
+    "left out": "yellow",
+    "warning": "yellow",
+    "example": "dim",
+    "clean": "bold green",
+    "usable": "bold yellow",
+    "unusable": "bold red",
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bnf-align doctor", description=__doc__, epilog=EPILOG)
-    parser.add_argument("data", help="a .json, .jsonl or .parquet file (.gz too), a folder, or a hub name")
-    parser.add_argument("--dataset_train_split", default="train", help="which split, where there are several")
-    parser.add_argument("--model_name_or_path", help="the model to train: its tokenizer gives templates and lengths")
-    parser.add_argument("--max_length", type=int, default=4096, help="as in training (default %(default)s)")
-    parser.add_argument("--map", nargs="+", help="columns under other names: prompt=question chosen=good rejected=bad")
-    parser.add_argument("--label_map", nargs="+", help="what labels mean: good=up bad=down unsure=drop")
-    parser.add_argument("--role_map", nargs="+", help="roles under other names: bot=assistant human=user")
-    parser.add_argument("--conflicting_labels", default="drop", choices=("drop", "keep", "majority"))
-    parser.add_argument("--merge_system_prompt", action="store_true", help="as in training")
-    parser.add_argument("--chat_template_path", help="as in training")
-    parser.add_argument("--eos_token", help="as in training")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
+    if arguments.redact and not arguments.fix:
+        raise BadInput("--redact masks what --fix writes: name a file with --fix OUT.")
+    from bnf_align.data.assignments import assignments
     from bnf_align.data.doctor import examine
-    from bnf_align.training.config import assignments
-    from bnf_align.training.model import configured_tokenizer
 
-    tokenizer = None
-    if arguments.model_name_or_path:
-        tokenizer = configured_tokenizer(
-            arguments.model_name_or_path, arguments.chat_template_path, arguments.eos_token
-        )
+    page = _page_path(arguments)
     result = examine(
         arguments.data,
         split=arguments.dataset_train_split,
-        tokenizer=tokenizer,
+        tokenizer=_tokenizer(arguments),
         max_length=arguments.max_length,
         merge_system_prompt=arguments.merge_system_prompt,
         column_map=assignments("map", arguments.map),
         label_map=assignments("label_map", arguments.label_map),
         role_map=assignments("role_map", arguments.role_map),
         conflicting_labels=arguments.conflicting_labels,
+        test=arguments.test_dataset_name,
+        test_split=arguments.dataset_test_split,
+        fix=arguments.fix,
+        redact=arguments.redact,
     )
-    print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
+    if page is not None:
+        _write_page(result, page)
+    _print(result, as_json=arguments.json)
     return result.status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bnf-align doctor", description=__doc__, epilog=EPILOG)
+    parser.add_argument("data", help="a .json, .jsonl, .csv or .parquet file, a folder, an export, or a hub name")
+    add_flag(parser, "--dataset-train-split", default="train", help="which split, where there are several")
+    add_flag(parser, "--model-name-or-path", help="the model to train: its tokenizer gives templates and lengths")
+    add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")
+    add_flag(parser, "--map", nargs="+", help="columns under other names: prompt=question chosen=good rejected=bad")
+    add_flag(parser, "--label-map", nargs="+", help="what labels mean: good=up bad=down unsure=drop")
+    add_flag(parser, "--role-map", nargs="+", help="roles under other names: bot=assistant human=user")
+    add_flag(
+        parser, "--conflicting_labels", default="drop", choices=("drop", "keep", "majority"), help="as in training"
+    )
+    add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
+    add_flag(parser, "--chat-template-path", help="as in training")
+    add_flag(parser, "--eos-token", help="as in training")
+    parser.add_argument(*TEST_NAMES, metavar="DATA", help="rows whose prompts must not be among these")
+    add_flag(parser, "--dataset-test-split", help="which split of them, or of DATA itself")
+    add_flag(parser, "--fix", metavar="OUT.jsonl", help="write clean rows to OUT.jsonl, others to OUT.left_out.jsonl")
+    add_flag(parser, "--redact", action="store_true", help="with --fix: mask likely personal data in what is written")
+    add_flag(parser, "--html", metavar="FILE", help="write the findings as one page")
+    add_flag(parser, "--json", action="store_true", help="one JSON object instead of text")
+    return parser
+
+
+def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase | None:
+    if not arguments.model_name_or_path:
+        return None
+    from bnf_align.training.model import configured_tokenizer
+
+    return configured_tokenizer(arguments.model_name_or_path, arguments.chat_template_path, arguments.eos_token)
+
+
+def _page_path(arguments: argparse.Namespace) -> Path | None:
+    from bnf_align.data.doctor.fix import check_target
+
+    sources = [name for name in (arguments.data, arguments.test_dataset_name) if name]
+    return check_target("--html", arguments.html, sources, (".html", ".htm")) if arguments.html else None
+
+
+def _write_page(result: DoctorResult, path: Path) -> None:
+    from bnf_align.data.doctor.page import page
+    from bnf_align.data.whole_file import whole_file
+
+    try:
+        with whole_file(path) as file:
+            file.write(page(result))
+    except OSError as error:
+        raise BadInput(f"--html {path} cannot be written: {error.strerror or error}.") from error
+
+
+def _print(result: DoctorResult, *, as_json: bool) -> None:
+    with suppress(AttributeError):  # what a terminal cannot show must not end in a traceback
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    # Colours on a terminal alone, and none under NO_COLOR: rich looks at both.
+    console = Console(highlight=False, soft_wrap=True)
+    for kind, line in result.styled_lines():
+        console.print(Text(line, STYLES.get(kind, "")))

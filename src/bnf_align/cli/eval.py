@@ -143,6 +143,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 def _judge(arguments: argparse.Namespace) -> int:
     from bnf_align.evaluation.items import load_items
     from bnf_align.evaluation.judging import answers_of, judge_answers, questions
+    from bnf_align.evaluation.score import card_of
     from bnf_align.evaluation.task import JudgedTask
     from bnf_align.evaluation.tasks import TASKS as tasks
     from bnf_align.evaluation.tasks.wild_bench import WildBenchPairs
@@ -161,7 +162,8 @@ def _judge(arguments: argparse.Namespace) -> int:
         pairs = [(question.id, question.messages) for question in asked]
         print("\n".join(judge.estimate(pairs, task.judge_tokens, json_mode=task.judge_json).lines()))
         return 0
-    about = {"command": arguments.command}
+    # The seed is that of the answers: a judge is asked at temperature 0.
+    about = {"command": arguments.command, "seed": card_of(Path(arguments.answers)).get("seed")}
     progress = judge_answers(task, asked, judge, arguments.out, model=model, template=template, about=about)
     print(f"{progress.done:,} judgments in {progress.path}; {dict(judge.counts)}")
     return 1 if progress.missing else 0

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from bnf_align.cluster import Cluster
     from bnf_align.endpoint import Endpoint
     from bnf_align.engines import Engine
 
 RESUME = "Every file is resumable: run the same command again. Keys come from the environment only (--api-key-env)."
+
+
+KEYS = ("sk_", "hf_", "gsk_")
+"""How keys begin that would pass for the name of a variable."""
 
 
 def add_flag(parser: Any, name: str, **kwargs: Any) -> None:
@@ -35,25 +44,76 @@ def add_batch_flags(parser: Any) -> None:
     add_flag(parser, "--batch-tokens", type=int, default=2**18, help="in process: tokens at a time, for memory")
 
 
+def add_cluster_flags(parser: Any) -> None:
+    """Who computes."""
+    add_flag(
+        parser, "--engine", default="local", choices=("local", "ray"), help="this process, or the workers of a cluster"
+    )
+    add_flag(parser, "--ray-address", help="a running cluster: auto, or HOST:PORT (default $RAY_ADDRESS, or none)")
+    add_flag(parser, "--workers", type=int, help="copies of the model (default one a GPU, without GPUs one a machine)")
+
+
+def cluster(arguments: Namespace) -> Cluster | None:
+    """The cluster that the flags ask for.
+
+    Raises:
+        BadInput: If the model is behind `--url`, or the flags contradict each other.
+    """
+    if getattr(arguments, "engine", "local") == "local":
+        if given := [name for name in ("ray_address", "workers") if getattr(arguments, name, None)]:
+            raise BadInput(f"--{given[0]} is for --engine ray, which was not given.")
+        return None
+    if getattr(arguments, "url", None):
+        raise BadInput("--engine ray is for models in process; several --url share the load without it.")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise BadInput(f"--workers {arguments.workers}: at least one is needed.")
+    from bnf_align.cluster import Cluster
+
+    return Cluster(arguments.ray_address, arguments.workers)
+
+
 def engine(arguments: Namespace, model: str) -> Engine:
-    """The model in process, or behind `--url`."""
+    """The model in process, on a cluster, or behind `--url`."""
+    workers = cluster(arguments)
     if arguments.url:
         from bnf_align.engines.url import UrlEngine
 
         return UrlEngine(endpoint(arguments, model))
     from bnf_align.engines.local import LocalEngine
 
-    batches = {"batch_rows": arguments.batch_rows, "batch_tokens": arguments.batch_tokens}
-    return LocalEngine.load(model, dtype=arguments.dtype, **batches)
+    options = {"dtype": arguments.dtype, "batch_rows": arguments.batch_rows, "batch_tokens": arguments.batch_tokens}
+    if workers is None:
+        return LocalEngine.load(model, **options)
+    from bnf_align.construct.cluster import ClusterEngine
+
+    return ClusterEngine(workers, model, partial(LocalEngine.load, whole_path(model), name=model, **options))
+
+
+def whole_path(model: str) -> str:
+    """A folder's path as it is from any working directory; a hub name as it is."""
+    return str(Path(model).absolute()) if Path(model).exists() else model
 
 
 def endpoint(arguments: Namespace, model: str) -> Endpoint:
-    """The URLs under which `model` is served."""
+    """The URLs under which `model` is served.
+
+    Raises:
+        BadInput: If --api-key-env names no variable: a key given there would be written with the command.
+    """
+    if not re.fullmatch(r"[A-Za-z_]\w*", arguments.api_key_env) or arguments.api_key_env.startswith(KEYS):
+        raise BadInput("--api-key-env takes the name of an environment variable, such as OPENAI_API_KEY, not a key.")
     from bnf_align.endpoint import Endpoint
 
     return Endpoint(arguments.url, model, api_key_env=arguments.api_key_env, concurrency=arguments.concurrency)
 
 
 def text_of(path: str | None) -> str | None:
-    """What a file given with a flag says."""
-    return Path(path).read_text(encoding="utf-8") if path else None
+    """What a file given with a flag says, byte for byte: line ends stay as they are.
+
+    Raises:
+        BadInput: If it cannot be read, or is no UTF-8.
+    """
+    try:
+        return Path(path).read_bytes().decode() if path else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read as a UTF-8 text: {error}.") from error

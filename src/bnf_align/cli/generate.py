@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from itertools import product
 
-from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags, engine
+from bnf_align.cli.flags import RESUME, add_batch_flags, add_cluster_flags, add_flag, add_url_flags, engine
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,6 +22,7 @@ def main(argv: Sequence[str]) -> int:
     prompts = read_prompts(arguments.prompts, arguments.split, column, arguments.limit)
     if arguments.chat:
         prompts = as_messages(prompts)
+    models = [engine(arguments, name) for name in arguments.model]
     jobs = [
         Job(
             model,
@@ -29,12 +31,12 @@ def main(argv: Sequence[str]) -> int:
                 top_p=arguments.top_p,
                 max_new_tokens=arguments.max_new_tokens,
                 n=arguments.n,
-                seed=arguments.seed,
+                # One seed for all would draw the same numbers at every temperature, and like answers from them.
+                seed=arguments.seed + number,
                 stop=tuple(arguments.stop),
             ),
         )
-        for model in (engine(arguments, name) for name in arguments.model)
-        for temperature in arguments.temperature
+        for number, (model, temperature) in enumerate(product(models, arguments.temperature))
     ]
     about = {"command": shlex.join(["bnf-align", "generate", *argv])}
     done = generate(prompts, jobs, arguments.out, about=about)
@@ -59,4 +61,5 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--seed", type=int, default=0)
     add_url_flags(parser)
     add_batch_flags(parser)
+    add_cluster_flags(parser)
     return parser

@@ -8,17 +8,25 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 from bnf_align.records import BadInput
 
 VERBS = {
     "quickstart": "offline, two cores, minutes: a tiny model learns from thumbs, with a table and a picture",
+    "import": "an export of a chat product as preference rows: bnf-align import SOURCE PATHS --out rows.jsonl",
     "doctor": "what is this file, what is wrong with it, what would training do with it",
     "train": "align a model: bnf-align train --model_name_or_path M --dataset_name FILE --output_dir OUT",
     "reference": "the reference cache: build, ls, verify, gc",
     "plan": "memory, hours and disk of a run before you start it",
+    "generate": "several answers to every prompt, by a model in process or behind URLs",
+    "score": "a number for every candidate: a verifier, a reward model, a ranker of pairs, a judge",
+    "select": "scored candidates as preference rows: best against worst, or thumbs, with a data card",
+    "construct": "a whole data set from one YAML file: generate, score, select, train",
     "eval": "benchmarks: run, judge, score, rank",
+    "analyze": "how far methods moved a model: log-likelihood and logit shifts, Figures 1, 3 and 4",
     "report": "the paper's tables for your own models: markdown, HTML, LaTeX",
+    "collect": "a web page that gathers thumbs, which train reads",
     "env": "versions, devices, what is missing and the pip line for it",
 }
 
@@ -42,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Where it is installed, peft imports it, and it complains of kernels that only QLoRA would use.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        return int(import_module(f"bnf_align.cli.{verb}").main(rest))
+        module = f"{verb}_" if iskeyword(verb) else verb  # `import` cannot be a module's name
+        return int(import_module(f"bnf_align.cli.{module}").main(rest))
     except BadInput as error:
         print(f"bnf-align {verb}: {error}", file=sys.stderr)
         return 2

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags
+from bnf_align.cli.flags import RESUME, add_batch_flags, add_cluster_flags, add_flag, add_url_flags, cluster
+
+if TYPE_CHECKING:
+    from bnf_align.construct.scorers.scorer import Scorer
 
 SCORERS = ("verifier", "reward_model", "armorm", "pairrm", "judge")
 
@@ -15,13 +20,24 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status: 0 done, 1 where rows have no scores yet."""
     arguments = _parser().parse_args(argv)
     from bnf_align.construct.score import read_candidates, score
-    from bnf_align.construct.scorers.load import load_scorer
 
     rows = read_candidates(arguments.candidates)
     about = {"command": shlex.join(["bnf-align", "score", *argv])}
-    report = score(rows, load_scorer(arguments), arguments.out, about=about)
+    report = score(rows, _scorer(arguments), arguments.out, about=about)
     print("\n".join(report.lines()))
     return 1 if report.missing else 0
+
+
+def _scorer(arguments: argparse.Namespace) -> Scorer:
+    """The scorer in this process, or a copy on every worker."""
+    from bnf_align.construct.scorers.load import load_scorer
+
+    workers = cluster(arguments)
+    if workers is None:
+        return load_scorer(arguments)
+    from bnf_align.construct.cluster import ClusterScorer
+
+    return ClusterScorer(workers, partial(load_scorer, arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,9 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--model", help="reward_model, armorm, pairrm, judge: a folder or hub name")
     add_flag(parser, "--revision", help="the commit of a hub name; needed with --trust-remote-code")
     add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the model")
-    add_flag(
-        parser, "--max-length", type=int, default=4096, help="tokens of prompt and candidate (default %(default)s)"
-    )
+    add_flag(parser, "--max-length", type=int, help="tokens of prompt and candidate (default 4096; pairrm 2048)")
     add_flag(
         parser, "--rule", default="final_answer", help="verifier: final_answer, math_verify, exact, or module:name"
     )
@@ -46,4 +60,5 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--budget", type=float, help="judge: stop before it costs more; needs --prices")
     add_url_flags(parser)
     add_batch_flags(parser)
+    add_cluster_flags(parser)
     return parser

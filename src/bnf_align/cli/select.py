@@ -13,8 +13,8 @@ from bnf_align.cli.flags import add_flag
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     arguments = _parser().parse_args(argv)
+    from bnf_align.construct.choice import Choice
     from bnf_align.construct.dataset import write_selection
-    from bnf_align.construct.select import Choice
 
     names = ("unpaired", "threshold", "top", "bottom", "margin", "pairing_ratio", "balance", "near_identical", "seed")
     choice = Choice(**{name: getattr(arguments, name) for name in names})

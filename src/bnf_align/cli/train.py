@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ usage: bnf-align train [--config RECIPE.yaml] --model_name_or_path M --dataset_n
 Align the model M with the preferences in DATA. Several devices: accelerate launch -m bnf_align train ...
 
   --model_name_or_path   folder or hub name of the model, or of an adapter to continue
-  --dataset_name         .json, .jsonl or .parquet file (.gz too), folder, or hub name; pairs, thumbs, or both
+  --dataset_name         .json, .jsonl, .csv or .parquet file (.gz too), folder, or hub name; pairs, thumbs, or both;
+                         an export that `bnf-align import` knows is read as it is
   --output_dir           receives the model, run.json and a model card
   --config               YAML file with any of the flags; flags on the command line win
 
@@ -52,9 +54,11 @@ def main(argv: Sequence[str]) -> int:
         arguments.parser().print_help()
         return 0
     parsed = arguments.parse(argv)
+    # Before the trainer, whose reference pass may take hours: a task that cannot be had shows at once.
+    evaluation = _evaluation(parsed[0]) if parsed[0].eval_task else None
     trainer = make_trainer(parsed)
-    if parsed[0].eval_task:
-        trainer.add_callback(_evaluation(trainer, parsed[0]))
+    if evaluation:
+        trainer.add_callback(evaluation(trainer))
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     if trainer.eval_dataset is not None:
@@ -77,15 +81,16 @@ def make_trainer(parsed: tuple) -> PreferenceTrainer:
     )
 
 
-def _evaluation(trainer: PreferenceTrainer, data: DataArguments) -> EvalCallback:
+def _evaluation(data: DataArguments) -> Callable[[PreferenceTrainer], EvalCallback]:
     """Answers a slice of a benchmark during training."""
-    from bnf_align.evaluation.callback import EvalCallback
+    from bnf_align.evaluation.callback import EvalCallback, refuse_judged
     from bnf_align.evaluation.items import load_items
     from bnf_align.evaluation.score import task_named
 
     task = task_named(str(data.eval_task))
+    refuse_judged(task)
     items = load_items(task, data.eval_task_data, data.eval_task_items)
-    return EvalCallback(trainer, task, items, every=data.eval_task_steps)
+    return partial(EvalCallback, task=task, items=items, every=data.eval_task_steps)
 
 
 def load(parsed: tuple) -> tuple:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,34 +68,47 @@ def generate(
     """
     out = Path(out).expanduser()
     card = {"jobs": [_card(job) for job in jobs]}
-    parts = [out] if len(jobs) == 1 else [_part(out, number) for number in range(len(jobs))]
-    missing: set[str] = set()
+    if len(jobs) == 1:
+        missing = _answer(prompts, jobs[0], out, card, about)
+        return _counted(len(prompts), len(missing), [out])
     with Journal(out, card=card, about=about) as whole:
-        finished = len(jobs) > 1 and {row["id"] for row in prompts} <= whole.done
-    if not finished:
+        finished = set(whole.done)
+    parts = [out.with_name(f"{out.name}.{number}.jsonl") for number in range(len(jobs))]
+    missing = set()
+    if not finished.issuperset(row["id"] for row in prompts):
         for job, part in zip(jobs, parts, strict=True):
-            missing |= _answer(prompts, job, part, card if len(jobs) == 1 else _card(job), about)
-        if len(jobs) > 1 and not missing:
-            _merge(prompts, parts, out, card, about)
-    path = out if not missing else parts[0].with_name(parts[0].name + ".partial")
-    return _counted(path, len(prompts), len(missing))
+            missing |= _answer(prompts, job, part, _card(job), about, finished)
+        if missing:
+            return _counted(len(prompts), len(missing), parts)
+        _merge(prompts, parts, out, card, about)
+    for file in parts:  # a kill may have come between the merging and this
+        file.unlink(missing_ok=True)
+        file.with_name(file.name + ".card.json").unlink(missing_ok=True)
+    return _counted(len(prompts), 0, [out])
 
 
 def _answer(
-    prompts: Sequence[Row], job: Job, out: Path, card: Mapping[str, Any], about: Mapping[str, Any] | None
+    prompts: Sequence[Row],
+    job: Job,
+    out: Path,
+    card: Mapping[str, Any],
+    about: Mapping[str, Any] | None,
+    elsewhere: Collection[str] = (),
 ) -> set[str]:
-    """Ids that have no candidates after all."""
+    """Answer what neither `out` nor a file `elsewhere` has; ids that have no candidates after all."""
     by_id = {row["id"]: row for row in prompts}
     requests = [Request(row["id"], row["prompt"]) for row in prompts]
     with Journal(out, card=card, about=about) as journal:
-        finished = journal.done & by_id.keys()
+        finished = journal.done.union(elsewhere) & by_id.keys()
         bar = tqdm(total=len(requests), initial=len(finished), desc=f"Candidates of {job.engine.name}", unit="prompt")
         with bar:
             for batch in job.engine.generate(requests, job.sampling, finished):
-                journal.append([_row(by_id[one.id], one, job) for one in batch])
-                bar.update(sum(one.id not in finished for one in batch))
+                # A batch is redone whole, for its rounding; of its rows those that were there stay as they are.
+                new = [_row(by_id[one.id], one, job) for one in batch if one.id not in finished]
+                journal.append(new)
+                bar.update(len(new))
                 bar.set_postfix_str(f"{job.engine.tokens / max(job.engine.seconds, 1e-9):,.0f} tokens/s")
-        missing = by_id.keys() - journal.done
+        missing = by_id.keys() - journal.done.union(elsewhere)
         if not missing:
             journal.finish(by_id)
     return set(missing)
@@ -115,31 +128,28 @@ def _duplicates(candidates: Sequence[Row]) -> int:
 def _merge(
     prompts: Sequence[Row], parts: Sequence[Path], out: Path, card: Mapping[str, Any], about: Mapping[str, Any] | None
 ) -> None:
-    """One row a prompt from the jobs' files, which are then no longer needed."""
+    """One row a prompt from the jobs' files."""
     of_jobs = [{row["id"]: row["candidates"] for row in read_jsonl(part)} for part in parts]
     with Journal(out, card=card, about=about) as journal:
         for prompt in prompts:
+            if prompt["id"] in journal.done:
+                continue
             candidates = [one for answers in of_jobs for one in answers[prompt["id"]]]
             journal.append([{**prompt, "candidates": candidates, "duplicates": _duplicates(candidates)}])
         journal.finish(row["id"] for row in prompts)
-    for part in parts:
-        part.unlink()
-        part.with_name(part.name + ".card.json").unlink(missing_ok=True)
-
-
-def _part(out: Path, number: int) -> Path:
-    return out.with_name(f"{out.name}.{number}.jsonl")
 
 
 def _card(job: Job) -> Row:
     return {"model": job.engine.name, "weights": job.engine.weights, "sampling": asdict(job.sampling)}
 
 
-def _counted(path: Path, prompts: int, missing: int) -> Generated:
-    counts = Generated(path, prompts, missing)
-    rows: Iterable[Row] = read_jsonl(path) if path.exists() else ()
-    for row in rows:
-        counts.candidates += len(row["candidates"])
-        counts.duplicates += row["duplicates"]
-        counts.finish_reasons.update(candidate["finish_reason"] for candidate in row["candidates"])
+def _counted(prompts: int, missing: int, files: Sequence[Path]) -> Generated:
+    """What the files hold; where prompts are missing, that is in the partial ones."""
+    partial = [file.with_name(file.name + ".partial") for file in files]
+    counts = Generated(partial[0] if missing else files[0], prompts, missing)
+    for pair in zip(files, partial, strict=True):
+        for row in (row for file in pair if file.exists() for row in read_jsonl(file)):
+            counts.candidates += len(row["candidates"])
+            counts.duplicates += row["duplicates"]
+            counts.finish_reasons.update(candidate["finish_reason"] for candidate in row["candidates"])
     return counts

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
+from bnf_align.data.messages import Message, clean_message
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput, rows_text
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
 NAMES = ("prompt", "messages", "instruction", "question")
 """Columns that are read as the prompt, the first that a row has."""
-ANSWERS = ("assistant",)
 
 
 def read_prompts(source: str, split: str = "train", column: str | None = None, limit: int | None = None) -> list[Row]:
     """Rows with `id` and `prompt` (text or messages); the other columns travel along, a gold `answer` for one.
 
     A conversation that ends with an answer gives up that answer: it is what the model is asked for. Of several rows
-    with the same prompt and no id of their own the first stays.
+    with the same prompt and no id of their own the first stays. Columns that JSON has no word for stay behind.
 
     Args:
         source: A file, a folder or a hub name, as `train` reads it.
@@ -42,20 +45,26 @@ def read_prompts(source: str, split: str = "train", column: str | None = None, l
     if empty:
         raise BadInput(f"{source}: {rows_text(empty)} have no `{name}`, so there is nothing to answer. Take them out.")
     found: dict[str, Row] = {}
-    for row in rows:
-        prompt = _asked(row[name])
-        entry = {"id": str(row.get("id", _digest(prompt))), "prompt": prompt, **_others(row, name)}
-        if entry["id"] in found and "id" in row:
+    for number, row in enumerate(rows):
+        prompt, own = _asked(row[name], f"{source}, row {number}"), row.get("id")
+        entry = {"id": _digest(prompt) if own is None else str(own), "prompt": prompt, **_others(row, name)}
+        if entry["id"] in found and own is not None:
             raise BadInput(f"{source}: two rows have the id {entry['id']!r}; candidates are filed by id.")
         found.setdefault(entry["id"], entry)
+    if len(found) < len(rows):
+        logger.warning(f"{source}: {len(rows) - len(found):,} rows repeat a prompt; the first of each stays.")
     return list(found.values())
 
 
-def _asked(prompt: Any) -> str | list[dict[str, Any]]:
-    if isinstance(prompt, list):
-        last = max((at for at, turn in enumerate(prompt) if turn.get("role") not in ANSWERS), default=-1)
-        return prompt[: last + 1]
-    return str(prompt)
+def _asked(prompt: Any, place: str) -> str | list[Message]:
+    """A text, or messages up to the last that is not an answer."""
+    if not isinstance(prompt, list):
+        return str(prompt)
+    turns = [clean_message(message, place, {}) for message in prompt]
+    last = max((at for at, turn in enumerate(turns) if turn["role"] != "assistant"), default=-1)
+    if last < 0:
+        raise BadInput(f"{place}: the conversation has only answers, so there is nothing to answer. Take it out.")
+    return turns[: last + 1]
 
 
 def _digest(prompt: Any) -> str:
@@ -65,7 +74,15 @@ def _digest(prompt: Any) -> str:
 
 
 def _others(row: Mapping[str, Any], name: str) -> Row:
-    return {key: value for key, value in row.items() if key not in ("id", "prompt", name)}
+    return {key: value for key, value in row.items() if key not in ("id", "prompt", name) and _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def as_messages(prompts: Iterable[Row]) -> list[Row]:

@@ -13,6 +13,9 @@ from bnf_align.construct.scorers.scorer import Row, Scorer
 from bnf_align.journal import Journal, read_jsonl
 from bnf_align.records import BadInput, rows_text
 
+OF_SCORERS = ("scores", "wins", "candidates_cut", "replies_unread")
+"""Columns of scored rows; those of an earlier scorer must not pass for this one's."""
+
 
 @dataclass(frozen=True)
 class ScoreReport:
@@ -25,12 +28,16 @@ class ScoreReport:
     candidates: int
     unscored: int
     """Candidates that the scorer had no answer to."""
+    cut: int
+    """Candidates that, with their prompt, are longer than the scorer reads."""
 
     def lines(self) -> list[str]:
         """The counts in plain words."""
         lines = [f"{self.candidates:,} candidates of {self.rows:,} rows scored in {self.path}"]
         if self.unscored:
             lines.append(f"  {self.unscored:,} candidates have no score: `bnf-align select` passes over them")
+        if self.cut:
+            lines.append(f"  {self.cut:,} candidates are, with their prompt, longer than --max-length, and were cut")
         if self.missing:
             lines.append(f"  {self.missing:,} rows have none yet: run the same command again")
         return lines
@@ -71,14 +78,16 @@ def score(
     Raises:
         BadInput: If `out` was begun with another scorer, or with other candidates.
     """
-    by_id = {row["id"]: row for row in rows}
+    by_id = {row["id"]: {name: row[name] for name in row if name not in OF_SCORERS} for row in rows}
     with Journal(out, card=scorer.card, about=about) as journal:
         _same_candidates(journal.rows(), by_id)
         finished = journal.done & by_id.keys()
         with tqdm(total=len(rows), initial=len(finished), desc=f"Scores by {scorer.name}", unit="row") as bar:
             for batch in scorer.score(rows, finished):
-                journal.append([{**by_id[one.id], "scores": one.scores, **one.columns} for one in batch])
-                bar.update(sum(one.id not in finished for one in batch))
+                # A batch is redone whole, for its rounding; of its rows those that were there stay as they are.
+                new = [one for one in batch if one.id not in finished]
+                journal.append([{**by_id[one.id], "scores": one.scores, **one.columns} for one in new])
+                bar.update(len(new))
         missing = len(by_id.keys() - journal.done)
         scored = [row for name, row in journal.rows().items() if name in by_id]
         path = journal.finish(by_id) if not missing else journal.partial
@@ -88,6 +97,7 @@ def score(
         missing=missing,
         candidates=sum(len(row["scores"]) for row in scored),
         unscored=sum(value is None for row in scored for value in row["scores"]),
+        cut=sum(row.get("candidates_cut", 0) for row in scored),
     )
 
 

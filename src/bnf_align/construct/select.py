@@ -7,6 +7,7 @@ the pairs at random, which leaves a thumb.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,52 +15,13 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from bnf_align.construct.choice import Choice
 from bnf_align.records import BadInput
 
 Row = dict[str, Any]
 
 NEAR_IDENTICAL = 0.9
 """Similarity, 1 minus edit distance over length, both in words, from which two answers are near-identical."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How rows are selected.
-
-    Raises:
-        BadInput: For shares and ratios outside 0..1, or more than one way to make thumbs.
-    """
-
-    unpaired: bool = False
-    """Thumbs instead of pairs: needs `threshold`, or `top` and `bottom`."""
-    threshold: float | None = None
-    """Scores from here on are ups, others downs."""
-    top: float | None = None
-    """The best share of all candidates are ups ..."""
-    bottom: float | None = None
-    """... and the worst share downs; what lies between is left out."""
-    margin: float = 0.0
-    """A pair's scores must differ by more than this."""
-    pairing_ratio: float = 1.0
-    """Share of the pairs that stay pairs; of each other one a side is left out at random."""
-    balance: bool = False
-    """Leave out thumbs of the more frequent kind at random until both are equally many."""
-    near_identical: str = "keep"
-    """Near-identical pairs: "keep" or "drop" them; they are counted either way."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("top", "bottom", "pairing_ratio"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise BadInput(f"--{name.replace('_', '-')} {value}: a share lies between 0 and 1.")
-        if self.near_identical not in ("keep", "drop"):
-            raise BadInput(f"--near-identical {self.near_identical}: choose keep or drop.")
-        shares = self.top is not None and self.bottom is not None
-        if self.unpaired and (self.threshold is not None) == shares:
-            raise BadInput("--unpaired needs one way to tell ups from downs: --threshold T, or --top and --bottom.")
-        if self.unpaired and shares and (self.top or 0) + (self.bottom or 0) > 1:
-            raise BadInput("--top and --bottom together are more than all candidates.")
 
 
 @dataclass
@@ -149,30 +111,43 @@ def _masked(pair: Row, choice: Choice) -> Row:
 
 
 def _thumbs(scored: Sequence[Row], choice: Choice, found: Selected) -> list[Row]:
-    values = [value for row in scored for value in row["scores"] if value is not None]
-    if not values:
-        raise BadInput(f"No candidate of {len(scored):,} prompts has a score.")
-    if choice.threshold is not None:
-        high = low = choice.threshold
-    else:
-        assert choice.top is not None
-        assert choice.bottom is not None
-        high, low = np.quantile(values, [1 - choice.top, choice.bottom], method="inverted_cdf")
+    high, low = _bounds(scored, choice)
     rows = []
     for row in scored:
+        seen: set[str] = set()
         for number, (candidate, value) in enumerate(zip(row["candidates"], row["scores"], strict=True)):
             label = _label(value, high, low, choice)
             if value is None:
                 found.drop("a candidate without a score", row)
             elif not candidate["text"].strip():
                 found.drop("an empty answer", row)
+            elif candidate["text"] in seen:
+                found.drop("a candidate that says what an earlier one does", row)
             elif label is None:
                 found.drop("a candidate between the bottom and the top", row)
             else:
                 answer = _answer(row, candidate["text"])
                 thumb = {"id": f"{row['id']}/{number}", "prompt": row["prompt"], "completion": answer, "label": label}
                 rows.append({**thumb, "score": value})
+            seen.add(candidate["text"])
     return rows
+
+
+def _bounds(scored: Sequence[Row], choice: Choice) -> tuple[float, float]:
+    """The score from which on candidates are ups, and that up to which they are downs."""
+    values = [value for row in scored for value in row["scores"] if value is not None]
+    if not values:
+        raise BadInput(f"No candidate of {len(scored):,} prompts has a score.")
+    if choice.threshold is not None:
+        return choice.threshold, choice.threshold
+    # The k best and the k worst for the same share: each end is counted from its own side.
+    high = -_smallest([-value for value in values], choice.top or 0)
+    return high, _smallest(values, choice.bottom or 0)
+
+
+def _smallest(values: Sequence[float], share: float) -> float:
+    """The largest of the smallest `share` of the values, at least one of them where the share is above 0."""
+    return float(np.quantile(values, share, method="inverted_cdf")) if share else -math.inf
 
 
 def _label(value: float | None, high: float, low: float, choice: Choice) -> bool | None:

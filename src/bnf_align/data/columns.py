@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bnf_align.records import BadInput, DataReport
@@ -24,54 +25,103 @@ SYNONYMS = {
 """What others call these columns; for the guess in the error message, never for reading."""
 
 
-def named_rows(
+@dataclass(frozen=True)
+class Columns:
+    """What a source calls its columns: learnt from all of its rows, then applied to each."""
+
+    renames: Mapping[str, str]
+    """Our name -> the source's, as `--map` gives it."""
+    rated: bool
+    """Whether `rating` stands for the label."""
+    numbered: bool
+    """Whether the rows bring their numbers along in `row`, as `split_by_prompt` writes them."""
+    rows: int
+    names: tuple[str, ...]
+    """The source's own names, in the order in which they first occur."""
+
+    def named(self, row: Mapping[str, Any]) -> Row:
+        """A copy of a row under this project's names."""
+        named = _renamed(row, self.renames) if self.renames else dict(row)
+        if self.rated:
+            named["label"] = named.pop("rating", None)
+        return named
+
+    def number(self, position: int, row: Mapping[str, Any]) -> int:
+        """The number of the row at a position in the source."""
+        return int(row["row"]) if self.numbered else position
+
+
+def read_columns(
     rows: Iterable[Mapping[str, Any]], column_map: Mapping[str, str] | None, report: DataReport
-) -> list[Row]:
-    """The rows under this project's column names.
+) -> Columns:
+    """Read all rows for their columns; nothing of them is kept.
 
     Args:
         rows: Raw rows.
         column_map: Our name -> the source's, as `--map` gives it.
-        report: Where a `rating` read as the label is said.
+        report: Where their number goes, and that a `rating` is read as the label.
 
     Raises:
         BadInput: If the columns hold no preferences; the message says how to name or reshape them.
     """
-    named = _renamed([dict(row) for row in rows], column_map or {})
-    if not named:
+    names: dict[str, None] = {}
+    filled: set[str] = set()
+    numbered, last = True, None
+    for row in rows:
+        report.rows += 1
+        if not filled.issuperset(row):
+            names.update(dict.fromkeys(row))
+            filled.update([name for name, value in row.items() if value is not None])
+        number = row.get("row") if numbered else None
+        numbered = isinstance(number, int) and (-1 if last is None else last) < number < 2**63
+        last = number
+    if not report.rows:
         raise BadInput(f"{report.source} is empty: it has 0 rows.")
-    seen = dict.fromkeys(name for row in named for name in row)
-    filled = {name for row in named for name, value in row.items() if value is not None}
-    if "label" not in filled and "rating" in filled and filled & {"completion", "messages"}:
-        for row in named:
-            row["label"] = row.pop("rating", None)
+    renames = _checked_map(column_map or {}, names)
+    seen, filled = _names_after(names, filled, renames)
+    rated = "label" not in filled and "rating" in filled and bool(filled & {"completion", "messages"})
+    if rated:
         filled = filled - {"rating"} | {"label"}
         report.notes.append("column `rating` is read as the label")
+    _check_columns(report.source, seen, filled)
+    return Columns(renames, rated, numbered, report.rows, tuple(names))
+
+
+def _checked_map(column_map: Mapping[str, str], names: Iterable[str]) -> Mapping[str, str]:
+    for ours, theirs in column_map.items():
+        if ours not in COLUMNS:
+            raise BadInput(f"--map {ours}={theirs}: there is no column `{ours}` here. Known: {', '.join(COLUMNS)}.")
+        if theirs not in names:
+            raise BadInput(f"--map {ours}={theirs}: no row has a column `{theirs}`. I see: {', '.join(names)}.")
+    return column_map
+
+
+def _renamed(row: Mapping[str, Any], renames: Mapping[str, str]) -> Row:
+    # All values are taken before any is set: `--map chosen=rejected rejected=chosen` swaps.
+    gone = set(renames.values())
+    named = {name: value for name, value in row.items() if name not in gone}
+    return named | {ours: row.get(theirs) for ours, theirs in renames.items()}
+
+
+def _names_after(
+    names: Mapping[str, None], filled: set[str], renames: Mapping[str, str]
+) -> tuple[list[str], set[str]]:
+    """Names, and names with a value, as they are after renaming."""
+    taken = {*renames, *renames.values()}
+    seen = [*(name for name in names if name not in taken), *renames]
+    return seen, (filled - taken) | {ours for ours, theirs in renames.items() if theirs in filled}
+
+
+def _check_columns(source: str, seen: list[str], filled: set[str]) -> None:
     pictures = [name for name in IMAGES if name in filled]
     if pictures:
-        raise BadInput(f"{report.source}: column `{pictures[0]}`: only text is supported, not images, video or audio.")
+        raise BadInput(f"{source}: column `{pictures[0]}`: only text is supported, not images, video or audio.")
     if not (
         {"chosen", "rejected"} <= filled
         or {"prompt", "completion", "label"} <= filled
         or {"messages", "label"} <= filled
     ):
-        raise BadInput(f"{report.source}: {_unknown(list(seen), filled)}")
-    return named
-
-
-def _renamed(rows: list[Row], column_map: Mapping[str, str]) -> list[Row]:
-    for ours, theirs in column_map.items():
-        if ours not in COLUMNS:
-            raise BadInput(f"--map {ours}={theirs}: there is no column `{ours}` here. Known: {', '.join(COLUMNS)}.")
-        if not any(theirs in row for row in rows):
-            seen = ", ".join(dict.fromkeys(name for row in rows for name in row))
-            raise BadInput(f"--map {ours}={theirs}: no row has a column `{theirs}`. I see: {seen}.")
-    for row in rows:  # all values are taken before any is set: `--map chosen=rejected rejected=chosen` swaps
-        values = {ours: row.get(theirs) for ours, theirs in column_map.items()}
-        for theirs in column_map.values():
-            row.pop(theirs, None)
-        row.update(values)
-    return rows
+        raise BadInput(f"{source}: {_unknown(seen, filled)}")
 
 
 def _unknown(seen: list[str], filled: set[str]) -> str:
@@ -116,12 +166,14 @@ def _known_shape(seen: set[str]) -> str | None:
         return (
             "This is OpenAI's DPO format (input, preferred_output, non_preferred_output), which is not read as it "
             "stands. Write each row as prompt = input.messages, chosen = preferred_output, "
-            "rejected = non_preferred_output, and tools = input.tools where there are any."
+            "rejected = non_preferred_output, and tools = input.tools where there are any; from a file, "
+            "`bnf-align import openai FILE --out rows.jsonl` does."
         )
     if "conversations" in seen:
         return (
             "This is the ShareGPT format (conversations of from and value), which is not read as it stands. Write "
             "each turn as {role, content}, with role user for human and assistant for gpt; then a row is messages and "
-            "label, or prompt, chosen and rejected."
+            "label, or prompt, chosen and rejected; from a file, "
+            "`bnf-align import llamafactory FILE --out rows.jsonl` does."
         )
     return None

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 from bnf_align.records import BadInput, rows_text
+
+
+class Settled(Enum):
+    """A label that an importer has read from its source's values: no map is applied to it a second time."""
+
+    UP = True
+    DOWN = False
+
 
 UP, DOWN = True, False
 MEANINGS = {"up": UP, "down": DOWN, "drop": None}
@@ -18,17 +27,23 @@ SHOWN = 20
 
 
 def read_labels(
-    values: Sequence[Any], label_map: Mapping[str, str] | None = None, *, rows: Sequence[int] | None = None
+    values: Sequence[Any],
+    label_map: Mapping[str, str] | None = None,
+    *,
+    rows: Sequence[int] | None = None,
+    table: Mapping[str, str] | None = None,
 ) -> tuple[list[bool | None], str | None]:
     """Labels as bools, and how they were read.
 
-    Without a map: bool; "true" and "false" in any case; 1 with 0 or 1 with -1, as int or float (Arrow turns a column
-    of integers with gaps into floats). With a map, every value that occurs must be in it.
+    Without a map: bool, and `Settled`; "true" and "false" in any case; 1 with 0 or 1 with -1, as int or float (Arrow
+    turns a column of integers with gaps into floats). With a map or a table, every value that occurs must be in one
+    of them.
 
     Args:
         values: The column, None where a row has no label.
         label_map: Value, as text -> "up", "down" or "drop", as `--label_map` gives it.
         rows: The rows' numbers, for messages; their positions if not given.
+        table: What a known source's values mean, written as in `label_map`, which stands above it.
 
     Returns:
         True for up, False for down, None for a row without a label or mapped to drop; and a sentence for the report,
@@ -41,17 +56,19 @@ def read_labels(
         >>> read_labels([1, -1, None, 1])
         ([True, False, None, True], '2 x 1 read as up, 1 x -1 read as down; another meaning? --label_map')
     """
-    texts = [None if value is None else _text(value) for value in values]
+    texts = [None if value is None or isinstance(value, Settled) else _text(value) for value in values]
     counts = Counter(text for text in texts if text is not None)
     kinds = {text: value for text, value in zip(texts, values, strict=True) if text is not None}
-    meaning = _mapped(kinds, label_map) if label_map else _read(kinds, counts)
+    words = {**(table or {}), **(label_map or {})}
+    meaning = _mapped(kinds, words) if words else _read(kinds, counts)
     unread = [text for text in counts if text not in meaning]
     if unread:
         at = [position for position, text in enumerate(texts) if text in unread]
         numbers = at if rows is None else [rows[position] for position in at]
-        raise BadInput(_unread(counts, unread, numbers, bool(label_map)))
-    labels = [None if text is None else meaning[text] for text in texts]
-    plain = not label_map and all(value is None or isinstance(value, bool) for value in values)
+        raise BadInput(_unread(counts, unread, numbers, bool(label_map) and not table))
+    settled = [value.value if isinstance(value, Settled) else None for value in values]
+    labels = [sure if text is None else meaning[text] for sure, text in zip(settled, texts, strict=True)]
+    plain = not label_map and all(text is None or isinstance(kinds[text], bool) for text in texts)
     return labels, None if plain or not counts else _sentence(counts, meaning, bool(label_map))
 
 
@@ -119,5 +136,6 @@ def _listed(counts: Counter[str]) -> str:
 
 def _sentence(counts: Counter[str], meaning: Mapping[str, bool | None], mapped: bool) -> str:
     words = {UP: "read as up", DOWN: "read as down", None: "left out"}
-    read = ", ".join(f"{count:,} x {text} {words[meaning[text]]}" for text, count in counts.most_common())
+    read = ", ".join(f"{count:,} x {text} {words[meaning[text]]}" for text, count in counts.most_common(SHOWN))
+    read += f" and {len(counts) - SHOWN:,} other values" if len(counts) > SHOWN else ""
     return f"{read} (--label_map)" if mapped else f"{read}; another meaning? --label_map"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bnf_align.records import BadInput, DataReport, rows_text
@@ -13,35 +13,45 @@ ROLES = ("system", "user", "assistant", "tool")
 TEXT_COLUMNS = ("prompt", "chosen", "rejected", "completion", "messages")
 
 
-def normalise_messages(
-    rows: Sequence[dict[str, Any]], numbers: Sequence[int], role_map: Mapping[str, str] | None, report: DataReport
-) -> None:
-    """Bring every message of `rows`, in place, to a known `role`, a `content` that is text or absent, and no None.
+class MessageReader:
+    """Brings messages to a known `role`, a `content` that is text or absent, and no None, one row after the other.
 
     Args:
-        rows: Rows under our column names.
-        numbers: The rows' numbers in their source.
         role_map: The source's role -> ours, as `--role_map` gives it.
         report: Where contents made of several parts are said.
-
-    Raises:
-        BadInput: If a column is neither text nor messages, a role is unknown, or a content is not text.
     """
-    roles = _checked_map(role_map or {})
-    unknown: dict[str, list[int]] = {}
-    parted: list[int] = []
-    for number, row in zip(numbers, rows, strict=True):
+
+    def __init__(self, role_map: Mapping[str, str] | None, report: DataReport) -> None:
+        self._roles = _checked_map(role_map or {})
+        self._report = report
+        self._unknown: dict[str, list[int]] = {}
+        self._parted: list[int] = []
+
+    def read(self, number: int, row: dict[str, Any]) -> None:
+        """Normalise the messages of the row with a number, in place.
+
+        Raises:
+            BadInput: If a column is neither text nor messages, or a content is not text.
+        """
         for column, messages in _message_lists(row, number):
-            row[column] = [_message(message, f"row {number}, {column}", roles) for message in messages]
+            row[column] = [clean_message(message, f"row {number}, {column}", self._roles) for message in messages]
             for message in row[column]:
                 if message["role"] not in ROLES:
-                    unknown.setdefault(message["role"], []).append(number)
+                    self._unknown.setdefault(message["role"], []).append(number)
             if any(isinstance(message.get("content"), list) for message in messages):
-                parted.append(number)
-    if unknown:
-        raise BadInput(f"{report.source}: {_unknown_roles(unknown)}")
-    if parted:
-        report.notes.append(f"message contents in several parts, joined to one text: {rows_text(parted)}")
+                self._parted.append(number)
+
+    def finish(self) -> None:
+        """Say what all rows together have.
+
+        Raises:
+            BadInput: If there are unknown roles.
+        """
+        if self._unknown:
+            raise BadInput(f"{self._report.source}: {_unknown_roles(self._unknown)}")
+        if self._parted:
+            parted = rows_text(self._parted)
+            self._report.notes.append(f"message contents in several parts, joined to one text: {parted}")
 
 
 def _checked_map(role_map: Mapping[str, str]) -> Mapping[str, str]:
@@ -63,7 +73,12 @@ def _message_lists(row: Mapping[str, Any], number: int) -> Iterator[tuple[str, l
             )
 
 
-def _message(message: Any, place: str, roles: Mapping[str, str]) -> Message:
+def clean_message(message: Any, place: str, roles: Mapping[str, str]) -> Message:
+    """A message with a `role`, a `content` that is text or absent, and no None.
+
+    Raises:
+        BadInput: If it is no message, or its content is not text.
+    """
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         seen = f"keys {', '.join(message)}" if isinstance(message, dict) else type(message).__name__
         hint = " (ShareGPT's from and value are to be written as role and content)" if "from" in seen else ""

@@ -1,27 +1,23 @@
-"""Raw rows from where they lie: a JSON, JSON Lines or Parquet file, a folder, or a name on the hub.
+"""Raw rows from where they lie: a JSON, JSON Lines, CSV or Parquet file, a folder, or a name on the hub.
 
-JSON and JSON Lines are read with the standard library, a line at a time: Arrow would want one type for every value of
-a column, and so fail on, or rewrite, rows whose columns differ or whose labels are 1 here and "true" there.
+Text is read row by row with the standard library: Arrow would want one type for every value of a column, and so fail
+on, or rewrite, rows whose columns differ or whose labels are 1 here and "true" there.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from bnf_align.data.arrow import dataset_rows
+from bnf_align.data.importers import IMPORTERS, ImportedRows, Options, matching
+from bnf_align.data.importers.files import KINDS, first_record, kind_of, records_of
 from bnf_align.records import BadInput
 
-KINDS = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet")
-ROW_COLUMNS = {"prompt", "chosen", "completion", "messages", "conversations", "input"}
 SPLIT_NAMES = {
     "train": "train",
     "test": "test",
@@ -33,47 +29,54 @@ SPLIT_NAMES = {
 Row = dict[str, Any]
 
 
-def iter_rows(source: str | Path, split: str = "train") -> Iterator[Row]:
+def iter_rows(source: str | Path, split: str = "train", options: Options | None = None) -> Iterable[Row]:
     """The rows of `source`, one after the other, as they are.
 
     Args:
-        source: A .json (list), .jsonl or .parquet file, the first two also .gz; a folder written by
+        source: A .json (list), .jsonl, .csv or .parquet file, all but the last also .gz; a folder written by
             `datasets.save_to_disk` or one of such files; or the name of a dataset on the hub.
         split: Which split, where the source has several. A single file is its own train split.
+        options: If given, the export of a product that an importer knows for certain comes as `ImportedRows`.
 
     Raises:
         BadInput: If there is no such source or split, it is empty, or a line of it cannot be read.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        rows = _folder_rows(path, split)
-    elif path.is_file():
+        return _folder_rows(path, split, options)
+    if path.is_file():
         _only_train(path, split)
-        rows = _file_rows(path)
-    elif _looks_like_a_file(str(source)):
+        if kind_of(path) is None:
+            raise BadInput(f"{path}: this kind of file is not read. Known: {', '.join(KINDS)} (also .gz).")
+        return _file_rows([path], options)
+    if _looks_like_a_file(str(source)):
         raise BadInput(_missing(path))
-    else:
-        rows = _hub_rows(str(source), split)
-    return _at_least_one(rows, source)
+    return _at_least_one(_hub_rows(str(source), split), source)
 
 
-def dataset_rows(dataset: datasets.Dataset) -> Iterator[Row]:
-    """The rows of an Arrow dataset as their author wrote them.
-
-    Arrow gives every struct of a column the same keys, so a message without `name` comes back with `name: None`, and
-    a `ClassLabel` comes back as a number whose meaning is in the schema alone: with names ("up", "down"), 0 is an up.
-    """
-    classes = {name: kind for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
-    for row in dataset.with_format(None):
-        for name, kind in classes.items():
-            row[name] = None if row[name] is None else kind.int2str(row[name])
-        yield {name: _without_none(value) for name, value in row.items()}
+def _file_rows(files: Sequence[Path], options: Options | None) -> Iterable[Row]:
+    """The rows of files, through an importer where that is wanted and certain."""
+    if options is not None and not options.column_map and (name := _export_of(files)):
+        return ImportedRows(IMPORTERS[name], files, options)
+    return (row for _, row in records_of(files))
 
 
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(part) for key, part in value.items() if part is not None}
-    return [_without_none(part) for part in value] if isinstance(value, list) else value
+def _export_of(files: Sequence[Path]) -> str | None:
+    """The name of the one importer that knows the files, if they do not hold rows of TRL's types already."""
+    try:
+        if any(_are_rows(first_record(path).keys()) for path in files):
+            return None
+        names = matching(files)
+    except BadInput:  # a file that cannot be read is named when its rows are
+        return None
+    return names[0] if len(names) == 1 else None
+
+
+def _are_rows(columns: Collection[str]) -> bool:
+    """Whether columns are those of TRL's types, whatever product they may also be an export of."""
+    known = ({"prompt", "chosen", "rejected"}, {"prompt", "completion", "label"}, {"messages", "label"})
+    pairs = {"chosen", "rejected"} <= set(columns) and not {"conversations", "instruction", "messages"} & set(columns)
+    return pairs or any(row <= set(columns) for row in known)
 
 
 def _at_least_one(rows: Iterator[Row], source: str | Path) -> Iterator[Row]:
@@ -92,110 +95,24 @@ def _only_train(path: Path, split: str) -> None:
         )
 
 
-# Files
-
-
-def _kind(path: Path) -> str | None:
-    return next((kind for kind in KINDS if path.name.lower().endswith(kind)), None)
-
-
-def _file_rows(path: Path) -> Iterator[Row]:
-    kind = _kind(path)
-    if kind is None:
-        raise BadInput(f"{path}: this kind of file is not read. Known: {', '.join(KINDS)}.")
-    if kind == ".parquet":
-        return _parquet_rows(path)
-    return _json_lines(path) if kind.startswith(".jsonl") else _json_rows(path)
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise BadInput(f"{path} cannot be read as Parquet: {error}") from error
-    yield from dataset_rows(datasets.Dataset(table))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, gzip or not."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    number = 0
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):  # noqa: B007 (for the messages below)
-                yield str(line)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadInput(f"{path}: the gzip file is broken or cut short after line {number} ({error}).") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text near line {number + 1} ({error.reason}).") from error
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadInput(
-                f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}): {_excerpt(line)}. "
-                "Every line must be one JSON object."
-            ) from error
-        yield _object(row, f"{path}, line {number}")
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    """A .json file: a list of rows, an object with one list of them, or (as many are) JSON Lines by another name."""
-    text = "".join(_lines(path))
-    try:
-        value = json.loads(text) if text.strip() else []
-    except json.JSONDecodeError as error:
-        if text.lstrip().startswith("{"):
-            yield from _json_lines(path)
-            return
-        raise BadInput(f"{path}, line {error.lineno}: not valid JSON ({error.msg}, column {error.colno}).") from error
-    for number, row in enumerate(_list_of_rows(value)):
-        yield _object(row, f"{path}, row {number}")
-
-
-def _list_of_rows(value: Any) -> list[Any]:
-    if isinstance(value, list):
-        return value
-    if isinstance(value, dict) and not ROW_COLUMNS & value.keys():  # {"version": 1, "data": [...]}
-        lists = [part for part in value.values() if isinstance(part, list)]
-        return lists[0] if len(lists) == 1 else [value]
-    return [value]
-
-
-def _object(row: Any, place: str) -> Row:
-    if not isinstance(row, dict):
-        raise BadInput(f"{place}: a row must be a JSON object with named columns, not {type(row).__name__}.")
-    return row
-
-
-def _excerpt(line: str) -> str:
-    line = line.strip()
-    return line if len(line) <= 60 else f"{line[:30]} ... {line[-25:]}"
-
-
 # Folders
 
 
-def _folder_rows(folder: Path, split: str) -> Iterator[Row]:
+def _folder_rows(folder: Path, split: str, options: Options | None) -> Iterable[Row]:
     if (folder / "dataset_dict.json").is_file():
         splits = datasets.load_from_disk(str(folder))
         if split not in splits:
             raise BadInput(_no_split(folder, split, list(splits)))
-        return dataset_rows(splits[split])
+        return _at_least_one(dataset_rows(splits[split]), folder)
     if (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file():
         _only_train(folder, split)
-        return dataset_rows(datasets.load_from_disk(str(folder)))
-    return (row for file in _files_of_split(folder, split) for row in _file_rows(file))
+        return _at_least_one(dataset_rows(datasets.load_from_disk(str(folder))), folder)
+    return _file_rows(_files_of_split(folder, split), options)
 
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:
     """Data files whose name starts with the split's, or all of them (as train) where none is named after a split."""
-    files = [path for path in sorted(folder.rglob("*")) if _kind(path) and not path.name.startswith(".")]
+    files = [path for path in sorted(folder.rglob("*")) if kind_of(path) and not path.name.startswith(".")]
     if not files:
         raise BadInput(f"{folder} holds no data file. Looked for {', '.join(KINDS)}; it holds {_holds(folder)}.")
     names = {
@@ -222,7 +139,7 @@ def _no_split(source: str | Path, split: str, splits: list[str]) -> str:
 
 def _looks_like_a_file(source: str) -> bool:
     """Whether `source` cannot be a hub name, which is `name` or `owner/name`."""
-    return _kind(Path(source)) is not None or source.startswith((".", "/", "~")) or source.count("/") > 1
+    return kind_of(Path(source)) is not None or source.startswith((".", "/", "~")) or source.count("/") > 1
 
 
 def _holds(folder: Path) -> str:

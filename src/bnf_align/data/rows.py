@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import datasets
 
 from bnf_align.data.check import checked_row
-from bnf_align.data.columns import named_rows
-from bnf_align.data.labels import read_labels
-from bnf_align.data.messages import normalise_messages
+from bnf_align.data.columns import Columns, read_columns
+from bnf_align.data.findings import Finding
+from bnf_align.data.importers import ImportedRows
+from bnf_align.data.ledger import OUT, PAIR, UP, Ledger
+from bnf_align.data.messages import MessageReader
 from bnf_align.data.read import dataset_rows
 from bnf_align.data.template import shared_prefix
-from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+from bnf_align.records import BadInput, DataReport, PreferenceRow
 
 UNBALANCED = 20
 ASKING = ("system", "user", "tool")
@@ -51,28 +52,68 @@ def preference_rows(
     Raises:
         BadInput: If the source cannot be read for certain, or no row of it is usable.
     """
-    if conflicting_labels not in ("drop", "keep", "majority"):
-        raise BadInput(f"--conflicting_labels {conflicting_labels}: known are drop, keep and majority.")
     report = DataReport(source)
-    named = named_rows(_plain_rows(rows), column_map, report)
-    report.rows = len(named)
-    numbers = _numbers(named)
-    normalise_messages(named, numbers, role_map, report)
-    numbered = zip(numbers, named, strict=True)
-    checked = [kept for number, row in numbered if (kept := checked_row(number, row, report))]
-    checked = _labelled(checked, label_map, report)
-    checked = _without_conflicts(checked, conflicting_labels, report)
-    if not checked:
-        raise BadInput(f"{source}: 0 of {report.rows:,} rows are usable. {_reasons(report)}")
-    _count(checked, report)
-    _remark(checked, report)
-    return checked, report
+    raw = list(_plain_rows(rows))
+    if isinstance(rows, ImportedRows):
+        rows.say(report)
+    checker = RowChecker(read_columns(raw, column_map, report), role_map, report)
+    checked = [row for position, given in enumerate(raw) if (row := checker.row(position, given))]
+    checker.finish()
+    ledger = Ledger(report)
+    for row in checked:
+        ledger.add(row)
+    for finding in ledger.settle(label_map, conflicting_labels):
+        finding.say(report)
+    return list(labelled(checked, ledger)), report
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The rows' numbers in their source: what `split_by_prompt` wrote into `row`, or else their positions."""
-    numbers = [row["row"] for row in rows if isinstance(row.get("row"), int)]
-    return numbers if len(numbers) == len(rows) and numbers == sorted(set(numbers)) else list(range(len(rows)))
+class RowChecker:
+    """Raw rows to checked rows, one at a time.
+
+    Args:
+        columns: What the source calls its columns.
+        role_map: The source's role -> ours.
+        report: Where what is left out is counted.
+    """
+
+    def __init__(self, columns: Columns, role_map: Mapping[str, str] | None, report: DataReport) -> None:
+        self._columns, self._report = columns, report
+        self._messages = MessageReader(role_map, report)
+
+    def row(self, position: int, raw: Mapping[str, Any]) -> PreferenceRow | None:
+        """The row at a position of the source with its label as it stands there; None, and counted, if left out.
+
+        Raises:
+            BadInput: If it is not what can be read at all.
+        """
+        number = self._columns.number(position, raw)
+        named = self._columns.named(raw)
+        try:
+            self._messages.read(number, named)
+            return checked_row(number, named, self._report)
+        except RecursionError:
+            place = f"{self._report.source}, row {number}"
+            raise BadInput(f"{place}: it is nested too deeply to be a conversation.") from None
+
+    def finish(self) -> None:
+        """Say what all rows together have.
+
+        Raises:
+            BadInput: If there are unknown roles.
+        """
+        self._messages.finish()
+
+
+def labelled(rows: Iterable[PreferenceRow], ledger: Ledger) -> Iterator[PreferenceRow]:
+    """Of the rows that `ledger` remembers, in their order, those it keeps, with their labels as it read them."""
+    for row, side in zip(rows, ledger.sides.tolist(), strict=True):
+        if side != OUT:
+            yield with_label(row, side)
+
+
+def with_label(row: PreferenceRow, side: int) -> PreferenceRow:
+    """A row with its label as `ledger.sides` has it; a pair as it is."""
+    return row if side == PAIR else {**row, "label": side == UP}
 
 
 def split_by_prompt(
@@ -131,93 +172,23 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
-def _labelled(
-    rows: list[PreferenceRow], label_map: Mapping[str, str] | None, report: DataReport
-) -> list[PreferenceRow]:
-    singles = [row for row in rows if "label" in row]
-    values = [row["label"] for row in singles]
-    try:
-        labels, note = read_labels(values, label_map, rows=[row["row"] for row in singles])
-    except BadInput as error:
-        raise BadInput(f"{report.source}: {error}") from error
-    if note:
-        report.notes.append(f"label: {note}")
-    for row, value, label in zip(singles, values, labels, strict=True):
-        row["label"] = label
-        if label is None:
-            report.drop("no label" if value is None else "a label that --label_map drops", row["row"])
-    return [row for row in rows if "label" not in row or row["label"] is not None]
-
-
-def _answer_key(row: PreferenceRow) -> str:
-    return _canonical({name: value for name, value in row.items() if name not in ("row", "label")})
-
-
-def _without_conflicts(rows: list[PreferenceRow], rule: str, report: DataReport) -> list[PreferenceRow]:
-    """Rows without the single answers that carry both labels: their gradients cancel where they should teach."""
-    votes: dict[str, Counter[bool]] = defaultdict(Counter)
-    for row in rows:
-        if "label" in row:
-            votes[_answer_key(row)][row["label"]] += 1
-    torn = {key: vote for key, vote in votes.items() if len(vote) > 1}
-    if not torn:
-        return rows
-    ups, downs = sum(vote[True] for vote in torn.values()), sum(vote[False] for vote in torn.values())
-    counts = f"{len(torn):,} answers carry both labels ({ups:,} ups, {downs:,} downs)"
-    if rule == "keep":
-        report.warnings.append(f"{counts}: kept, as --conflicting_labels keep says, and they cancel each other")
-        return rows
-    left = {"drop": "none of them is kept", "majority": "the more frequent label is kept"}[rule]
-    report.notes.append(f"{counts}: {left} (--conflicting_labels drop|majority|keep)")
-    lost = {id(row) for row in rows if "label" in row and _loses(row["label"], torn.get(_answer_key(row)), rule)}
-    for row in rows:
-        if id(row) in lost:
-            report.drop("the same answer is labelled both up and down", row["row"])
-    return [row for row in rows if id(row) not in lost]
-
-
-def _loses(label: bool, vote: Counter[bool] | None, rule: str) -> bool:
-    return vote is not None and (rule == "drop" or vote[label] <= vote[not label])
-
-
-def _reasons(report: DataReport) -> str:
-    return "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in report.dropped.items()) + "."
-
-
-def _count(rows: Sequence[PreferenceRow], report: DataReport) -> None:
-    report.ups = sum(row.get("label") is True for row in rows)
-    report.downs = sum(row.get("label") is False for row in rows)
-    report.pairs = len(rows) - report.ups - report.downs
-
-
-def _remark(rows: Sequence[PreferenceRow], report: DataReport) -> None:
-    """Say what is kept but deserves a look."""
-    repeats = len(rows) - len({_canonical({**row, "row": None}) for row in rows})
-    if repeats:
-        report.notes.append(f"{repeats:,} rows repeat an earlier one word for word, and are kept")
-    continued = [row["row"] for row in rows if _ends_with_assistant(row["prompt"])]
-    if continued:
-        report.warnings.append(
-            f"the prompt ends with an assistant turn, which the answer continues: {rows_text(continued)}"
-        )
-    unprompted = [row["row"] for row in rows if isinstance(row["prompt"], str) and not row["prompt"].strip()]
-    if unprompted:
-        report.warnings.append(f"the prompt is empty: {rows_text(unprompted)}")
-
-
-def _ends_with_assistant(prompt: str | list[dict[str, Any]]) -> bool:
-    return isinstance(prompt, list) and prompt[-1]["role"] == "assistant"
-
-
 def remark_on_balance(report: DataReport) -> None:
-    """Warn where single responses are all or nearly all of one label; pairs are balanced by nature."""
+    """Warn where single responses are all or nearly all of one label."""
+    if (finding := balance(report)) is not None:
+        finding.say(report)
+
+
+def balance(report: DataReport) -> Finding | None:
+    """What is wrong with the balance of single responses; pairs are balanced by nature."""
+    ups, downs = report.ups, report.downs
     if report.pairs:
-        return
-    if not report.downs:
-        report.warnings.append("only ups: nothing says what to avoid, so this is plain supervised fine-tuning on them")
-    elif not report.ups:
-        report.warnings.append("only downs: nothing says what to do instead, so the model can only unlearn")
-    elif max(report.ups, report.downs) > UNBALANCED * min(report.ups, report.downs):
-        report.warnings.append(
-            f"{report.ups:,} ups against {report.downs:,} downs: the rarer label has little say in the mean of a step"
-        )
+        return None
+    if not downs:
+        text = "only ups: nothing says what to avoid, so this is plain supervised fine-tuning on them"
+        return Finding("one_sided", text)
+    if not ups:
+        return Finding("one_sided", "only downs: nothing says what to do instead, so the model can only unlearn")
+    if max(ups, downs) <= UNBALANCED * min(ups, downs):
+        return None
+    text = f"{ups:,} ups against {downs:,} downs: the rarer label has little say in the mean of a step"
+    return Finding("unbalanced", text, figures={"ups": ups, "downs": downs})

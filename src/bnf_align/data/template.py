@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from bnf_align.data.messages import Message
 
+if TYPE_CHECKING:  # whoever has a tokenizer has imported it; checking rows needs none
+    from transformers import PreTrainedTokenizerBase
+
 PROBE = "zebra"
+REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
+"""What Jinja, and Python within it, raise on a row: text + None, for instance, is a TypeError."""
 
 
 class TemplateRefusal(ValueError):
@@ -36,8 +40,10 @@ def render(
         keywords["add_generation_prompt"] = True
     try:
         encoded: Any = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **keywords)
-    except (TemplateError, TypeError) as error:  # TypeError: what Jinja says of text + None or text + list
+    except REFUSALS as error:
         raise TemplateRefusal(str(error)) from error
+    if not isinstance(encoded["input_ids"], list):
+        raise TemplateRefusal("chat_template_kwargs asks for tensors")
     return list(encoded["input_ids"])
 
 
@@ -50,7 +56,7 @@ def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": PROBE}]
         try:
             tail = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(PROBE)[2]
-        except (TemplateError, TypeError):
+        except REFUSALS:
             tail = ""
         special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
         for token in tokenizer(tail, add_special_tokens=False)["input_ids"]:
@@ -64,7 +70,7 @@ def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     turns = [{"role": "system", "content": PROBE}, {"role": "user", "content": "Hi"}]
     try:
         return PROBE in str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except (TemplateError, TypeError):
+    except REFUSALS:
         return False
 
 
@@ -83,9 +89,16 @@ def merge_system(messages: Sequence[Message]) -> list[Message]:
 
 def shared_prefix(ids: Sequence[Any], others: Sequence[Any]) -> int:
     """Number of tokens (or messages, or characters) two sequences begin with in common."""
-    if ids == others[: len(ids)]:
-        return len(ids)
-    return next(i for i, (one, other) in enumerate(zip([*ids, None], [*others, None], strict=False)) if one != other)
+    same, differ = 0, min(len(ids), len(others))
+    if ids[:differ] == others[:differ]:
+        return differ
+    while differ - same > 1:  # by halves, whose comparison is C's
+        middle = (same + differ) // 2
+        if ids[same:middle] == others[same:middle]:
+            same = middle
+        else:
+            differ = middle
+    return same
 
 
 def assistant_spans(

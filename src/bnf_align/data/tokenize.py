@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import datasets
-import numpy as np
 from datasets.utils import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from bnf_align.data.encode import Encoded, encode_row, is_chat
-from bnf_align.data.template import TemplateRefusal, end_token_id, merge_system, takes_system
-from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+from bnf_align.data.encode import Encoded, is_chat
+from bnf_align.data.template import end_token_id, merge_system
+from bnf_align.data.token_ledger import TokenLedger, check_tokenizer
+from bnf_align.records import DataReport, PreferenceRow
 
 __all__ = ["FEATURES", "end_token_id", "show_tokens", "tokenize_rows"]
 
@@ -51,72 +51,20 @@ def tokenize_rows(
     Raises:
         BadInput: If the tokenizer cannot write these rows, or none of them is left.
     """
-    _check_tokenizer(rows, tokenizer, report)
     rows = [_with_system_merged(row) for row in rows] if merge_system_prompt else rows
-    _check_system(rows, tokenizer, report.source)
-    encoded = _encoded(rows, tokenizer, report)
-    units = [unit for unit in encoded if _fits(unit, max_length)]
-    for unit in encoded:
-        if not _fits(unit, max_length):
-            report.drop(_too_long(max_length), unit[0].row)
-    if not units:
-        raise BadInput(_none_left(report, [answer for unit in encoded for answer in unit], max_length))
-    _remark(report, units, tokenizer, max_length)
-    return _dataset(units, max_length)
-
-
-def _check_tokenizer(rows: Sequence[PreferenceRow], tokenizer: PreTrainedTokenizerBase, report: DataReport) -> None:
     chat = [row["row"] for row in rows if is_chat(row)]
     plain = [row["row"] for row in rows if not is_chat(row)]
-    name = tokenizer.name_or_path or "The tokenizer"
-    if chat and not tokenizer.chat_template:
-        raise BadInput(
-            f"{report.source} holds messages in {rows_text(chat)}, but {name} has no chat template: is it a base "
-            "model's? Take the instruction-tuned model's tokenizer, or give a template with --chat_template_path."
-        )
-    if plain and not tokenizer.eos_token:
-        raise BadInput(
-            f"{report.source} holds plain text in {rows_text(plain)}, but {name} has no EOS token, so the end of an "
-            "answer could not be learnt. Name it with --eos_token."
-        )
-    if plain and tokenizer.chat_template:
-        report.notes.append(f"plain text, to which the chat template is not applied: {rows_text(plain)}")
-
-
-def _check_system(rows: Sequence[PreferenceRow], tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     system = [row["row"] for row in rows if is_chat(row) and any(turn["role"] == "system" for turn in row["prompt"])]
-    if system and not takes_system(tokenizer):
-        raise BadInput(
-            f"{source} has system messages in {rows_text(system)}, which the chat template of "
-            f"{tokenizer.name_or_path or 'the tokenizer'} refuses or leaves out. Put their text before the first user "
-            "turn's with --merge_system_prompt"
-        )
+    check_tokenizer(chat, plain, system, tokenizer, report)
+    ledger = TokenLedger(tokenizer, report, max_length=max_length)
+    units = [unit for row in tqdm(rows, desc="Tokenizing", unit="row", delay=2) if (unit := ledger.encode(row))]
+    for finding in ledger.finish():
+        finding.say(report)
+    return _dataset(units, max_length)
 
 
 def _with_system_merged(row: PreferenceRow) -> PreferenceRow:
     return {**row, "prompt": merge_system(row["prompt"])} if is_chat(row) else row
-
-
-def _encoded(
-    rows: Sequence[PreferenceRow], tokenizer: PreTrainedTokenizerBase, report: DataReport
-) -> list[list[Encoded]]:
-    chat_end = end_token_id(tokenizer)
-    encoded = []
-    for row in tqdm(rows, desc="Tokenizing", unit="row", delay=2):
-        try:
-            encoded.append(encode_row(row, tokenizer, chat_end))
-        except TemplateRefusal as error:
-            report.drop(f"the chat template refuses them: {error}", row["row"])
-    return encoded
-
-
-def _fits(unit: list[Encoded], max_length: int | None) -> bool:
-    """Whether every response of a unit keeps a scored token: a pair stays whole or goes."""
-    return all(answer.mask[:max_length].any() for answer in unit)
-
-
-def _too_long(max_length: int | None) -> str:
-    return f"prompts longer than max_length={max_length}"
 
 
 def _dataset(units: list[list[Encoded]], max_length: int | None) -> datasets.Dataset:
@@ -129,67 +77,10 @@ def _dataset(units: list[list[Encoded]], max_length: int | None) -> datasets.Dat
         "label": [answer.label for _, answer in answers],
         "pair_id": [number for number, _ in answers],
         "row": [answer.row for _, answer in answers],
-        "end": [answer.end if _ended(answer, max_length) else -1 for _, answer in answers],
+        # A template may leave the end token out (the end is then past the last token), and a cut takes it away.
+        "end": [answer.end if answer.end < len(answer.ids[:max_length]) else -1 for _, answer in answers],
     }
     return datasets.Dataset.from_dict(columns, features=FEATURES)
-
-
-def _ended(answer: Encoded, max_length: int | None) -> bool:
-    return answer.end < len(answer.ids[:max_length])
-
-
-def _none_left(report: DataReport, answers: list[Encoded], max_length: int | None) -> str:
-    too_long = report.dropped.get(_too_long(max_length))
-    if not too_long:
-        listed = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in report.dropped.items())
-        return f"{report.source}: no row is left after tokenising. {listed}."
-    lengths = [len(answer.ids) for answer in answers]
-    shortest = min(int(answer.mask.argmax()) for answer in answers)
-    wanted = 1 << int(np.quantile(lengths, 0.95)).bit_length()
-    return (
-        f"{report.source}: every prompt is longer than max_length={max_length} (shortest {shortest:,} tokens), so no "
-        f"token of an answer is left to score. Try --max_length {wanted}"
-    )
-
-
-def _remark(
-    report: DataReport, units: list[list[Encoded]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
-) -> None:
-    """Set the counts to what is left, and say what is cut, open or rendered otherwise than at inference."""
-    report.pairs = sum(len(unit) == 2 for unit in units)
-    report.ups = sum(len(unit) == 1 and unit[0].label for unit in units)
-    report.downs = len(units) - report.pairs - report.ups
-    answers = [answer for unit in units for answer in unit]
-    _remark_on_cuts(report, answers, max_length)
-    endless = [answer for answer in answers if answer.end == len(answer.ids)]
-    if endless:
-        report.warnings.append(f"no end token after the answer, as the template writes it: {_rows(endless)}")
-    lost = [answer for answer in answers if answer.lost]
-    if lost:
-        report.warnings.append(
-            f"the tokens of a prompt alone are not those it has before its answer: {_rows(lost)}. The answer starts "
-            f"where they part; of the first, this end of the prompt is left out: {tokenizer.decode(lost[0].lost)!r}"
-        )
-    doubled = [answer for answer in answers if answer.doubled]
-    if doubled:
-        report.notes.append(f"the text begins with BOS, which the tokenizer adds too; one is kept: {_rows(doubled)}")
-
-
-def _remark_on_cuts(report: DataReport, answers: list[Encoded], max_length: int | None) -> None:
-    p50, p95 = (round(length) for length in np.quantile([len(answer.ids) for answer in answers], (0.5, 0.95)))
-    report.lengths = {"p50": p50, "p95": p95, "max": max(len(answer.ids) for answer in answers)}
-    cut = [a for a in answers if max_length is not None and len(a.ids) > max_length and not _ended(a, max_length)]
-    if cut:
-        report.cut = sorted({answer.row for answer in cut})
-        report.warnings.append(
-            f"{len(cut) / len(answers):.1%} of answers are cut at max_length={max_length} and lose their end token, "
-            f"so the model is not taught to stop there (prompt and answer: p50 {p50:,}, p95 {p95:,} tokens). "
-            "Raise --max_length if memory allows"
-        )
-
-
-def _rows(answers: list[Encoded]) -> str:
-    return rows_text(sorted({answer.row for answer in answers}))
 
 
 def show_tokens(responses: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, count: int) -> str:

@@ -124,6 +124,16 @@ class LocalEngine:
             if not finished.issuperset(prompt.id for prompt in batch):
                 yield self._answers(batch, sampling, ending)
 
+    def plan(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Request]]:
+        """The batches of a job: given one of them alone, `generate` computes what it computes within the whole job.
+
+        Raises:
+            BadInput: As `generate` does.
+        """
+        refuse_repeated_ids(requests)
+        by_id = {request.id: request for request in requests}
+        return [[by_id[one.id] for one in batch] for batch in self._batches(self._prompts(requests), sampling)]
+
     def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
         prompts = []
         for request in requests:

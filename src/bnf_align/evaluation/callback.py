@@ -50,8 +50,7 @@ class EvalCallback(TrainerCallback):
         samples: int = 3,
         max_new_tokens: int = 1024,
     ) -> None:
-        if isinstance(task, JudgedTask) or not task.template:
-            raise BadInput(f"{task.name} cannot be scored during training: it needs more than the answers.")
+        refuse_judged(task)
         if trainer.is_fsdp_enabled:
             raise BadInput(
                 "Evaluation during training needs a whole model: under FSDP run `bnf-align eval` afterwards."
@@ -96,3 +95,13 @@ class EvalCallback(TrainerCallback):
                 reason = found[str(row["id"])].finish_reasons[0]
                 line = {"step": step, "id": row["id"], "output": row["output"], "finish_reason": reason}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def refuse_judged(task: Task) -> None:
+    """Stop where `task` is not scored by its answers alone.
+
+    Raises:
+        BadInput: If so.
+    """
+    if isinstance(task, JudgedTask) or not task.template:
+        raise BadInput(f"{task.name} cannot be scored during training: it needs more than the answers.")

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from bnf_align.evaluation.run import Progress
 from bnf_align.evaluation.score import model_name
-from bnf_align.evaluation.task import JudgedTask, Question, Row, wording
+from bnf_align.evaluation.task import JudgedTask, Question, Row
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
 from bnf_align.journal import Journal, read_jsonl
 from bnf_align.judge import Judge
+from bnf_align.judge.wording import wording
 from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ def answers_of(task: JudgedTask, path: str | Path) -> tuple[str, dict[str, Row]]
 def answer_text(row: Row) -> str:
     """The text of an answer row, ours or ZeroEval's."""
     output = row["output"]
-    return str(output[0] if isinstance(output, list) else output)
+    text = next(iter(output), None) if isinstance(output, list) else output
+    return "" if text is None else str(text)
 
 
 def judge_answers(
@@ -102,7 +104,7 @@ def judge_answers(
     by_id = {question.id: question for question in asked}
     with Journal(out, card=card, about=about) as journal, _bar(task, by_id, journal.done) as bar:
         todo = [question for question in asked if question.id not in journal.done]
-        for question, texts in _asked(task, judge, todo):
+        for question, texts in _asked(task, judge, todo, template):
             journal.append([{"id": question.id, "model": model, "judge": judge.model, **question.row, **texts}])
             bar.update()
         missing = len(by_id.keys() - journal.done)
@@ -116,19 +118,21 @@ def _bar(task: JudgedTask, by_id: Mapping[str, Question], done: set[str]) -> tqd
     return tqdm(total=len(by_id), initial=len(done & by_id.keys()), desc=f"{task.name} judgments", unit="call")
 
 
-def _asked(task: JudgedTask, judge: Judge, todo: Sequence[Question]) -> Iterator[tuple[Question, dict[str, Any]]]:
+def _asked(
+    task: JudgedTask, judge: Judge, todo: Sequence[Question], template: str | None
+) -> Iterator[tuple[Question, dict[str, Any]]]:
     """Questions with the judge's text, and that of the follow-up where there was one."""
     again: dict[str, tuple[Question, str]] = {}
     by_id = {question.id: question for question in todo}
     for one in _judgments(task, judge, todo):
         question = by_id[one.id]
-        if (more := task.follow_up(question, one.text)) is not None:
+        if (more := task.follow_up(question, one.text, template)) is not None:
             again[question.id] = (more, one.text)
         else:
             yield question, {"judgment": one.text}
     for one in _judgments(task, judge, [question for question, _ in again.values()]):
         question, first = again[one.id]
-        yield by_id[one.id], {"judgment": f"{first}\n{one.text}", "attempts": 2}
+        yield question, {"judgment": f"{first}\n{one.text}"}
 
 
 def _judgments(task: JudgedTask, judge: Judge, todo: Sequence[Question]) -> Iterator[Any]:

@@ -13,9 +13,10 @@ from bnf_align.evaluation.elo import ScoredOutput, virtual_votes, wb_elo
 from bnf_align.evaluation.ranks import rank_table
 from bnf_align.evaluation.ratings import Battle
 from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.score import card_of, model_name, score_outputs, task_named
+from bnf_align.evaluation.score import CARD, card_of, model_name, score_outputs, task_named
 from bnf_align.evaluation.task import Row
-from bnf_align.evaluation.tasks.arena_hard_rows import read
+from bnf_align.evaluation.tasks.arena_hard_games import oriented
+from bnf_align.evaluation.tasks.arena_hard_rows import is_battle, read
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of
 from bnf_align.evaluation.tasks.wild_bench_pairs import is_pair
 from bnf_align.evaluation.tasks.wild_bench_scores import read_scored
@@ -114,23 +115,25 @@ def _by_model(paths: Sequence[str | Path], task: str) -> tuple[Rows, dict[str, R
         found: Rows = {}
         for row, name in _named(list(read_jsonl(path)), task):
             found.setdefault(name or model_name(path), []).append(row)
+        if not found:
+            raise BadInput(f"{path} has no rows, so there is no model in it to rank. Leave it out.")
         twice = sorted(found.keys() & rows.keys())
         if twice:
             raise BadInput(f"{path} holds rows of {', '.join(twice)}, and so does a file before it. One file a model.")
         rows |= found
         card = card_of(path)
-        about = {key: card[key] for key in ("template", "judge", "command") if key in card}
+        about = {key: card[key] for key in CARD if key != "model" and key in card}
         cards |= {name: about | {"file": str(path)} for name in found}
     return rows, cards
 
 
 def _named(rows: Sequence[Row], task: str) -> Iterator[tuple[Row, str | None]]:
     """Rows with the model each speaks of: of a battle, the side that is not the baseline."""
-    battles = [{row["model_a"], row["model_b"]} for row in rows if task == "arena_hard" and "winner" in row]
-    baselines = set.intersection(*battles) if battles else set()
+    battles = {(row["model_a"], row["model_b"]) for row in rows if task == "arena_hard" and is_battle(row)}
+    played = {frozenset((model, baseline)): model for model, baseline in oriented(battles)}
     for row in rows:
-        if battles and "winner" in row:
-            yield row, next((row[side] for side in ("model_a", "model_b") if row[side] not in baselines), None)
+        if task == "arena_hard" and is_battle(row):
+            yield row, played[frozenset((row["model_a"], row["model_b"]))]
         else:
             name = model_of(row)
             yield row, None if name == UNNAMED else name
@@ -145,6 +148,10 @@ def _add_elo(ranking: Ranking, rows: Rows, anchors: Mapping[str, float] | None, 
             for one in scored
             if one.item is not None and one.score is not None and one.length is not None and not one.truncated
         }
+        if unknown := sum(one.score is not None and one.length is None for one in scored):
+            ranking.notes.append(
+                f"{unknown:,} scores of {name} cast no vote: their rows do not say the output's length"
+            )
     known = {name: (anchors or {}).get(name, (anchors or {}).get(name.split("/")[-1])) for name in pool}
     held = {name: elo for name, elo in known.items() if elo is not None}
     if not held:
@@ -170,6 +177,9 @@ def _add_controlled(ranking: Ranking, rows: Rows, answers: str | Path | None) ->
     for metric, columns in (("win_rate_lc", LENGTH), ("win_rate_style", STYLE)):
         for name, rate in controlled_win_rates(battles, baseline, styles, columns).win_rates.items():
             ranking.models[name].metrics[metric] = rate
+    for name, result in ranking.models.items():
+        if result.metrics["average_tokens"] is None and (forms := styles.get(name)):
+            result.metrics["average_tokens"] = sum(style.tokens for style in forms.values()) / len(forms)
     ranking.notes.append("controlled win rates depend on the pool: compare them within it alone")
 
 

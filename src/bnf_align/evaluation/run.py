@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from bnf_align.engines import Engine, Generation, Request, Sampling
-from bnf_align.evaluation.task import Row, Task, wording
+from bnf_align.evaluation.task import Row, Task
 from bnf_align.journal import Journal
+from bnf_align.judge.wording import wording
 
 logger = logging.getLogger(__name__)
 

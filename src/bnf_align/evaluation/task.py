@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from bnf_align.evaluation.result import EvalResult
+from bnf_align.judge.wording import fill
 
 Row = dict[str, Any]
 Message = dict[str, Any]
@@ -88,22 +87,6 @@ class JudgedTask(Task):
         """What to ask the judge about `answer` to `item`, against `baseline`'s answer where there is one."""
         raise NotImplementedError
 
-    def follow_up(self, question: Question, judgment: str) -> Question | None:
+    def follow_up(self, question: Question, judgment: str, template: str | None = None) -> Question | None:
         """What to ask next, under the same id, where `judgment` lacks a verdict; None where it is to stay so."""
         return None
-
-
-def fill(template: str, fields: dict[str, str]) -> str:
-    """`template` with `{name}` and `{$name}` replaced, in one pass, so that inserted text is never read as a template.
-
-    Braces around anything but a known name stay as they are: the templates hold JSON.
-    """
-    names = "|".join(map(re.escape, fields))
-    return re.sub(rf"\{{\$?({names})\}}", lambda match: fields[match.group(1)], template)
-
-
-def wording(template: str | None, ours: str) -> str:
-    """What stands for the wording in provenance: the hash of a template, marked as ours where it is ours."""
-    text = ours if template is None else template
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"ours:{digest}" if template is None else digest

@@ -64,7 +64,8 @@ class Measure:
     def marks(self, subject: Subject) -> str:
         """Signs of `NOTES`."""
         used = self.wording(subject)
-        sign = UNKNOWN if not used else OURS if any(text.startswith("ours") for text in used) else ""
+        said = [*used, str(self.provenance(subject).get("follow_up", ""))]
+        sign = UNKNOWN if not used else OURS if any("ours:" in text for text in said) else ""
         sign = sign if self.worded else ""
         scored = self._scored(subject)
         whole = scored is None or scored >= self.items * (JUDGED if self.judge else 1)

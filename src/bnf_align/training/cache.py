@@ -49,6 +49,11 @@ def row_key(input_ids: np.ndarray, mask: np.ndarray) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
+def namespace_name(namespace: Mapping[str, Any]) -> str:
+    """The folder of a namespace."""
+    return digest(json.dumps(dict(namespace), sort_keys=True).encode())
+
+
 class ReferenceCache:
     """One namespace of the cache.
 
@@ -59,7 +64,7 @@ class ReferenceCache:
     """
 
     def __init__(self, root: str | Path, namespace: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-        self.name = digest(json.dumps(dict(namespace), sort_keys=True).encode())
+        self.name = namespace_name(namespace)
         self.folder = Path(root).expanduser() / self.name
         self.manifest = {**namespace, "about": dict(about or {})}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
@@ -25,6 +25,9 @@ from bnf_align.training.model import configured_tokenizer, disable_dropout, prep
 from bnf_align.training.packing import check_packing
 from bnf_align.training.reference import ReferenceReport, add_ref_logps
 from bnf_align.training.sharding import loads_on_main_process_alone
+
+if TYPE_CHECKING:
+    from bnf_align.training.cluster import ReferenceWorkers
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +52,22 @@ def named_sources(train: Rows | None, evaluation: Rows | dict[str, Rows] | None)
 
 
 def starting_point(
-    model: Any, processing_class: PreTrainedTokenizerBase | None, sources: Mapping[str, Rows], config: PreferenceConfig
+    model: Any,
+    processing_class: PreTrainedTokenizerBase | None,
+    sources: Mapping[str, Rows],
+    config: PreferenceConfig,
+    workers: ReferenceWorkers | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase, PreparedData]:
     """The policy as training starts from it, which is the reference; its tokenizer; and the steps.
 
     A fresh adapter is put on afterwards: its reference is the model under it.
+
+    Args:
+        model: As it was loaded.
+        processing_class: Its tokenizer; None: the one beside it.
+        sources: Rows by name.
+        config: The run's settings.
+        workers: See `add_ref_logps`.
 
     Raises:
         BadInput: For models, settings and rows that cannot be trained on.
@@ -61,6 +75,12 @@ def starting_point(
     refuse_unsupported(model, config, *sources.values())
     source = processing_class or model.config._name_or_path
     tokenizer = configured_tokenizer(source, config.chat_template_path, config.eos_token)
+    model = reference_model(model, config)
+    return model, tokenizer, prepare(sources, model, tokenizer, config, workers)
+
+
+def reference_model(model: Any, config: PreferenceConfig) -> Any:
+    """A model as it was loaded -> the policy before its first step."""
     if config.disable_dropout:
         disable_dropout(model)
     model = prepare_quantised(model, config)
@@ -68,11 +88,15 @@ def starting_point(
     attach(model, config.head, check=whole)
     if config.packing and whole:
         check_packing(model)
-    return model, tokenizer, prepare(sources, model, tokenizer, config)
+    return model
 
 
 def prepare(
-    sources: Mapping[str, Rows], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig
+    sources: Mapping[str, Rows],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PreferenceConfig,
+    workers: ReferenceWorkers | None = None,
 ) -> PreparedData:
     """Make steps of every source.
 
@@ -81,6 +105,7 @@ def prepare(
         model: The reference, where the loss needs one.
         tokenizer: With chat template, end and padding token.
         config: The run's settings.
+        workers: See `add_ref_logps`.
     """
     prepared = PreparedData()
     parts: dict[str, datasets.Dataset] = {}
@@ -95,7 +120,7 @@ def prepare(
     if config.show_tokens and "train" in parts:
         _say(show_tokens(parts["train"], tokenizer, config.show_tokens))
     if config.loss.reference and parts:
-        parts, prepared.reference = _with_reference(parts, model, tokenizer, config)
+        parts, prepared.reference = _with_reference(parts, model, tokenizer, config, workers)
     for name in checked:
         others = parts.get(f"{name} mismatched")
         prepared.steps[name] = StepDataset(
@@ -159,6 +184,7 @@ def _with_reference(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: PreferenceConfig,
+    workers: ReferenceWorkers | None,
 ) -> tuple[dict[str, datasets.Dataset], ReferenceReport]:
     filled, report = add_ref_logps(
         list(parts.values()),
@@ -171,6 +197,7 @@ def _with_reference(
         head=config.head,
         packing=config.packing,
         about={"model": model.config._name_or_path},
+        workers=workers,
     )
     _say(f"reference: {report.computed_tokens:,} tokens computed, {report.cached_tokens:,} from the cache")
     return dict(zip(parts, filled, strict=True)), report

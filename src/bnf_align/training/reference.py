@@ -10,9 +10,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -31,6 +31,9 @@ from bnf_align.records import BadInput
 from bnf_align.training.cache import ReferenceCache, default_root, digest, row_key
 from bnf_align.training.model import evaluation_mode
 from bnf_align.training.sharding import asked_for, loads_on_main_process_alone
+
+if TYPE_CHECKING:
+    from bnf_align.training.cluster import ReferenceWorkers
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +89,7 @@ def add_ref_logps(
     head: str = "fused",
     packing: bool = False,
     about: dict[str, Any] | None = None,
+    workers: ReferenceWorkers | None = None,
 ) -> tuple[list[datasets.Dataset], ReferenceReport]:
     """Add the column `ref_logps` (float32, one per scored token) to tokenised responses.
 
@@ -104,6 +108,7 @@ def add_ref_logps(
         head: The head's implementation, which policy and reference must share too.
         packing: Responses stand one after another in one row, as they will in training.
         about: For people who look at the cache.
+        workers: Who computes what is missing, where it is not to be this process; they have the model too.
 
     Raises:
         BadInput: If something is to be computed and the weights are on the main process alone.
@@ -120,8 +125,9 @@ def add_ref_logps(
     state = PartialState()
     state.wait_for_everyone()  # every process has looked before any of them writes
     if missing:
-        policy = _as_trained(model, device, autocast, len(missing))
-        reference_pass = _ReferencePass(policy, responses, keys, cache, max_tokens, pad_token_id, autocast, packing)
+        policy = model if workers else as_trained(model, device, autocast, len(missing))
+        forward = Forward(head, pad_token_id, autocast, packing)
+        reference_pass = _ReferencePass(policy, responses, keys, cache, max_tokens, forward, workers)
         reference_pass.compute(missing, state.process_index, state.num_processes)
     state.wait_for_everyone()
     if missing:
@@ -136,7 +142,7 @@ def add_ref_logps(
     return [_with_column(part, [values[next(rows)] for _ in range(len(part))]) for part in parts], report
 
 
-def _as_trained(
+def as_trained(
     model: PreTrainedModel, device: torch.device, autocast: torch.dtype | None, missing: int
 ) -> PreTrainedModel:
     """`model` on `device`, with its weights rounded where training will round them."""
@@ -167,6 +173,32 @@ def _with_column(dataset: datasets.Dataset, values: list[np.ndarray]) -> dataset
 
 
 @dataclass(frozen=True)
+class Forward:
+    """A forward pass over responses; the same values wherever it is computed."""
+
+    head: str
+    pad_token_id: int
+    autocast: torch.dtype | None
+    packing: bool
+
+    @torch.no_grad()
+    def __call__(self, model: PreTrainedModel, responses: Responses, rows: Sequence[int]) -> list[np.ndarray]:
+        """Of each row one float32 per scored token. `model` has its head attached and is in evaluation mode."""
+        device = next(model.parameters()).device
+        batch = responses.collate(rows, self.pad_token_id)
+        batch = packed(batch) if self.packing else batch
+        batch = {k: v.to(device) for k, v in batch.items() if k != "ref_logps"}
+        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            call = HeadCall(batch)
+            ask(model, batch, call)
+        values = call.completions.logps[call.mask].float().cpu().numpy()
+        return np.split(values, np.cumsum(call.completions.length.cpu().numpy())[:-1])
+
+
+Filed = dict[bytes, np.ndarray]
+
+
+@dataclass(frozen=True)
 class _ReferencePass:
     """What the forward passes over a set of responses have in common."""
 
@@ -175,37 +207,36 @@ class _ReferencePass:
     keys: list[bytes]
     cache: ReferenceCache
     max_tokens: int
-    pad_token_id: int
-    autocast: torch.dtype | None
-    packing: bool
+    forward: Forward
+    workers: ReferenceWorkers | None = None
 
     def compute(self, rows: list[int], rank: int, world: int) -> None:
         """Compute and store this process's share of `rows`."""
         # The costliest cut comes first, so that a budget too large for the memory fails at once, not at the end.
-        items = items_of([(row,) for row in rows], self.responses.lengths, self.packing)
-        share = [cut for cut in plan_step(items, self.max_tokens, world, self.packing)[rank] if cut]
-        total = sum(map(len, share))
-        pending: dict[bytes, np.ndarray] = {}
+        items = items_of([(row,) for row in rows], self.responses.lengths, self.forward.packing)
+        plan = plan_step(items, self.max_tokens, world, self.forward.packing)[rank]
+        cuts = [[item.rows[0] for item in cut] for cut in plan if cut]
+        total = sum(map(len, cuts))
+        pending: Filed = {}
         written = time.monotonic()
         bar = tqdm(total=total, desc="Reference log-probabilities", unit="row", disable=rank > 0 or not total)
         with bar, evaluation_mode(self.model):
-            for cut in share:
-                pending |= self._forward([item.rows[0] for item in cut])
-                bar.update(len(cut))
+            for values in self._values(cuts):
+                pending |= values
+                bar.update(len(values))
                 if time.monotonic() - written > SECONDS_PER_SHARD:
                     self.cache.write(pending)
                     pending, written = {}, time.monotonic()
         self.cache.write(pending)
 
-    @torch.no_grad()
-    def _forward(self, rows: list[int]) -> dict[bytes, np.ndarray]:
-        device = next(self.model.parameters()).device
-        batch = self.responses.collate(rows, self.pad_token_id)
-        batch = packed(batch) if self.packing else batch
-        batch = {k: v.to(device) for k, v in batch.items() if k != "ref_logps"}
-        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            call = HeadCall(batch)
-            ask(self.model, batch, call)
-        values = call.completions.logps[call.mask].float().cpu().numpy()
-        ends = np.cumsum(call.completions.length.cpu().numpy())[:-1]
-        return {self.keys[row]: logps for row, logps in zip(rows, np.split(values, ends), strict=True)}
+    def _values(self, cuts: Sequence[list[int]]) -> Iterator[Filed]:
+        if self.workers is None:
+            return map(self._forward, cuts)
+        answers = self.workers.values(self.responses, cuts, self.forward, self.cache.name)
+        return (self._filed(rows, values) for rows, values in answers)
+
+    def _forward(self, rows: list[int]) -> Filed:
+        return self._filed(rows, self.forward(self.model, self.responses, rows))
+
+    def _filed(self, rows: Sequence[int], values: Iterable[np.ndarray]) -> Filed:
+        return {self.keys[row]: logps for row, logps in zip(rows, values, strict=True)}

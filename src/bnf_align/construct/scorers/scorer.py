@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 Row = dict[str, Any]
 
@@ -39,3 +39,21 @@ class Scorer(Protocol):
             done: Ids of finished rows; a batch with all of its rows in it is left out, another is redone whole.
         """
         ...
+
+
+@runtime_checkable
+class SharedScorer(Scorer, Protocol):
+    """A scorer that several workers can share a job with: all but a judge, whose URLs share the load already."""
+
+    def plan(self, rows: Sequence[Row]) -> list[list[str]]:
+        """Ids of rows that are scored together: `score` of these alone gives what `score` of the whole job does."""
+        ...
+
+
+def prompt_text(prompt: str | list[dict[str, Any]]) -> str:
+    """A prompt as one text: that of a single turn, or all turns with their speakers."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return str(prompt[0].get("content", ""))
+    return "\n".join(f"{turn['role'].upper()}: {turn.get('content', '')}" for turn in prompt)

@@ -15,8 +15,9 @@ from bnf_align.evaluation.task import Hub, JudgedTask, Question, Row
 from bnf_align.evaluation.tasks.arena_hard_games import BASELINE, Answer, Game
 from bnf_align.evaluation.tasks.arena_hard_rows import read, read_questions
 from bnf_align.evaluation.tasks.arena_hard_verdict import labels
-from bnf_align.evaluation.tasks.arena_hard_wording import GO_ON, JUDGE_TEMPLATE, messages
+from bnf_align.evaluation.tasks.arena_hard_wording import GO_ON, JUDGE_TEMPLATE, messages, read_wording
 from bnf_align.evaluation.tasks.one_model import UNNAMED, one_judge
+from bnf_align.judge.wording import wording
 from bnf_align.records import BadInput
 
 
@@ -58,20 +59,22 @@ class ArenaHard(JudgedTask):
         if baseline is None:
             raise BadInput(f"Arena-Hard compares with {BASELINE}: give that model's answers with --baseline FILE.")
         orders = enumerate([(baseline, answer), (answer, baseline)], 1)
-        wording = template or self.judge_template
+        text = template or self.judge_template
         return [
             Question(
-                f"{item['id']}#{game}", messages(wording, item["question"], *order), {"item": item["id"], "game": game}
+                f"{item['id']}#{game}", messages(text, item["question"], *order), {"item": item["id"], "game": game}
             )
             for game, order in orders
         ]
 
-    def follow_up(self, question: Question, judgment: str) -> Question | None:
+    def follow_up(self, question: Question, judgment: str, template: str | None = None) -> Question | None:
         """The second of two attempts, where a judgment has no label at all; labels that differ stay as they are."""
         if labels(judgment):
             return None
-        turns = [{"role": "assistant", "content": judgment}, {"role": "user", "content": GO_ON}]
-        return question._replace(messages=[*question.messages, *turns])
+        asked = read_wording(template or self.judge_template).follow_up
+        turns = [{"role": "assistant", "content": judgment}, {"role": "user", "content": asked}]
+        row = question.row | {"attempts": 2, "follow_up": wording(asked, GO_ON)}
+        return question._replace(messages=[*question.messages, *turns], row=row)
 
     def score(
         self, rows: Sequence[Row], *, model: str | None = None, answers: Sequence[Row] = (), **_: Any
@@ -108,6 +111,8 @@ class ArenaHard(JudgedTask):
             "baseline": baseline,
             "judge": one_judge(game.judge for game in games),
         }
+        if again := sorted({str(row["follow_up"]) for row in rows if "follow_up" in row}):
+            result.provenance["follow_up"] = ", ".join(again)
         return result
 
 

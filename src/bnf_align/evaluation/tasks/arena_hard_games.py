@@ -65,7 +65,7 @@ class Judged(NamedTuple):
             BadInput: If several models could be meant, or `model` is none of them, or met several baselines.
         """
         pairs = {(game.model, game.baseline) for game in self.games}
-        pairs |= _oriented({battle[1:3] for battle in self.battles})
+        pairs |= oriented({battle[1:3] for battle in self.battles})
         pairs = pairs or {(answer.model, BASELINE) for answer in self.answers}
         model = one_model((name for name, _ in pairs), model)
         baselines = sorted(baseline for name, baseline in pairs if name == model)
@@ -91,7 +91,7 @@ class Judged(NamedTuple):
         return judged + [battle for battle in self.battles if model in battle[1:3]]
 
 
-def _oriented(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def oriented(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """(model, baseline) of battles that stand as (model_a, model_b).
 
     The baseline is gpt-4-0314 where it took part, else the one that met everyone, else model_a, as upstream writes it.

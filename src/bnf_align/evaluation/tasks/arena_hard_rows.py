@@ -22,17 +22,20 @@ def read(rows: Sequence[Row]) -> Judged:
     found = Judged([], [], [])
     battles, unknown = [], []
     for number, row in enumerate(rows):
-        if _question(row) is None:
-            unknown.append(number)
-        elif "winner" in row and "model_a" in row:
-            battles.append({**row, "question_id": _question(row)})
-        elif games := _games(row):
-            found.games.extend(games)
-            if {"tokens", "token_len"} & row.keys():  # a judgment may carry the count of the answer it is about
-                found.answers.append(_answer(row, ""))
-        elif (answer := read_answer(row)) is not None:
-            found.answers.append(answer)
-        else:
+        try:
+            if _question(row) is None:
+                unknown.append(number)
+            elif is_battle(row):
+                battles.append({**row, "question_id": _question(row)})
+            elif games := _games(row):
+                found.games.extend(games)
+                if {"tokens", "token_len"} & row.keys():  # a judgment may carry the count of the answer it is about
+                    found.answers.append(_answer(row, ""))
+            elif (answer := read_answer(row)) is not None:
+                found.answers.append(answer)
+            else:
+                unknown.append(number)
+        except (AttributeError, IndexError, KeyError, TypeError):  # other benchmarks have `choices` of another form
             unknown.append(number)
     if unknown or not rows:
         raise BadInput(
@@ -45,6 +48,11 @@ def read(rows: Sequence[Row]) -> Judged:
     return found
 
 
+def is_battle(row: Row) -> bool:
+    """Whether a row is a battle, as upstream writes them."""
+    return {"winner", "model_a", "model_b"} <= row.keys()
+
+
 def read_answer(row: Row) -> Answer | None:
     """An answer row of ours (`output`), of v0.1 (`choices`), of later versions (`messages`) or of the data folder."""
     if "choices" in row:
@@ -53,14 +61,17 @@ def read_answer(row: Row) -> Answer | None:
     if "messages" in row:
         return _answer(row, row["messages"][-1]["content"])
     output = row.get("output", row.get("answer"))
-    return None if output is None else _answer(row, output[0] if isinstance(output, list) else output)
+    return None if output is None else _answer(row, "".join(output[:1]) if isinstance(output, list) else output)
 
 
 def _answer(row: Row, content: Any) -> Answer:
     about = row.get("conv_metadata") or row.get("metadata") or {}
     published = row.get("token_len", about.get("token_len"))
     own = published is None and row.get("tokens") is not None
-    return Answer(_question(row), model_of(row), _text(content), row["tokens"] if own else published, own)
+    tokens = row["tokens"] if own else published
+    if not isinstance(tokens, int | None):
+        raise TypeError("a number of tokens")
+    return Answer(_question(row), model_of(row), _text(content), tokens, own)
 
 
 def read_questions(rows: Iterable[Row]) -> Iterator[Row]:

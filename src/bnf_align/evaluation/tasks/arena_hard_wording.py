@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import yaml
 
-from bnf_align.evaluation.task import Message, fill
-from bnf_align.evaluation.tasks.judge_template import check_places
+from bnf_align.evaluation.task import Message
+from bnf_align.judge.wording import check_places, fill
 
 # The form is that of upstream's config/judge_config.yaml, so that file can stand in for it as it is.
 JUDGE_TEMPLATE = """\
@@ -51,7 +51,8 @@ prompt_template:
 """
 
 GO_ON = "Your judgment has no verdict yet. Complete it, and close with one of the five labels."
-"""What the second of two attempts asks; upstream's wording of it is part of its code, not of its template."""
+"""What the second of two attempts asks, unless the template has a `follow_up`. Upstream's wording of it is part of
+its code, not of its judge_config.yaml."""
 
 NEEDED = ("question_1", "answer_1", "answer_2")
 
@@ -62,10 +63,11 @@ class Wording(NamedTuple):
     system: str | None
     prompts: tuple[str, ...]
     """The user's turns, with placeholders."""
+    follow_up: str = GO_ON
 
 
 @lru_cache(maxsize=8)
-def wording(template: str) -> Wording:
+def read_wording(template: str) -> Wording:
     """Read `template`: YAML with `system_prompt` and `prompt_template`, or the text of a single user turn.
 
     Raises:
@@ -78,6 +80,7 @@ def wording(template: str) -> Wording:
     if isinstance(config, dict) and "prompt_template" in config:
         prompts = config["prompt_template"]
         found = Wording(config.get("system_prompt"), tuple([prompts] if isinstance(prompts, str) else prompts))
+        found = found._replace(follow_up=config.get("follow_up") or GO_ON)
     else:
         found = Wording(None, (template,))
     check_places("".join(found.prompts), NEEDED)
@@ -86,7 +89,7 @@ def wording(template: str) -> Wording:
 
 def messages(template: str, question: str, first: str, second: str) -> list[Message]:
     """The judge's messages about the answers `first` (assistant A) and `second` (assistant B)."""
-    system, prompts = wording(template)
+    system, prompts, _ = read_wording(template)
     texts = {"question_1": question, "answer_1": first, "answer_2": second}
     told = [] if system is None else [{"role": "system", "content": system}]
     return told + [{"role": "user", "content": fill(prompt, texts)} for prompt in prompts]

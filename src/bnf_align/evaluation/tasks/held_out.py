@@ -13,6 +13,7 @@ from bnf_align.evaluation.task import Hub, Row, Task
 from bnf_align.records import BadInput
 
 NEEDED = ("id", "item", "side", "logp", "tokens")
+SIDES = ("chosen", "rejected", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class HeldOut(Task):
             "downs": len(downs),
         }
         if base:
+            _sides(base, EvalResult(self.name, self.version))  # the same shape is asked of them
             shifts = _shift(pairs, {str(row["id"]): row for row in base})
             result.metrics |= {"reward_accuracy": _accuracy(shifts), "reward_margin": _margin(shifts)}
         result.items = [
@@ -72,13 +74,13 @@ class HeldOut(Task):
 
 
 def _sides(rows: Sequence[Row], result: EvalResult) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
-    bad = [str(number) for number, row in enumerate(rows) if not all(name in row for name in NEEDED)]
+    bad = [str(number) for number, row in enumerate(rows) if not _measured(row)]
     if bad or not rows:
         raise BadInput(
-            f"{len(bad) or 'all'} of {len(rows):,} rows lack one of {', '.join(NEEDED)} (first row "
+            f"{len(bad) or 'all'} of {len(rows):,} rows lack one of {', '.join(NEEDED)}, or it is of another kind (first row "
             f"{bad[0] if bad else '-'}): held_out scores the file that `bnf-align eval run --task held_out` writes."
         )
-    by_side: dict[str, dict[str, Row]] = {"chosen": {}, "rejected": {}, "up": {}, "down": {}}
+    by_side: dict[str, dict[str, Row]] = {side: {} for side in SIDES}
     for row in rows:
         by_side[row["side"]][str(row["item"])] = row
     chosen, rejected = by_side["chosen"], by_side["rejected"]
@@ -86,6 +88,11 @@ def _sides(rows: Sequence[Row], result: EvalResult) -> tuple[list[tuple[Row, Row
         result.drop("one side of the pair is missing", item)
     pairs = [(chosen[item], rejected[item]) for item in chosen if item in rejected]
     return pairs, list(by_side["up"].values()), list(by_side["down"].values())
+
+
+def _measured(row: Row) -> bool:
+    numbers = all(isinstance(row.get(name), int | float) for name in ("logp", "tokens"))
+    return all(name in row for name in NEEDED) and numbers and row["side"] in SIDES
 
 
 def _mean(row: Row) -> float:

@@ -41,7 +41,7 @@ def one_judge(names: Iterable[str | None]) -> str | None:
     Raises:
         BadInput: If several did.
     """
-    known = sorted({name for name in names if name})
+    known = sorted({str(name) for name in names if name})
     if len(known) > 1:
         raise BadInput(
             f"The rows were judged by {' and by '.join(known)}. Judges differ by more than models do, so a mean over "

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import Hub, JudgedTask, Message, Question, Row, fill
-from bnf_align.evaluation.tasks.judge_template import check_places
+from bnf_align.evaluation.result import EvalResult, Metrics
+from bnf_align.evaluation.task import Hub, JudgedTask, Message, Question, Row
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_judge, one_model
 from bnf_align.evaluation.tasks.wild_bench_items import Tags, judge_fields, read_items, session, tag_table
 from bnf_align.evaluation.tasks.wild_bench_pairs import (
@@ -32,6 +31,7 @@ from bnf_align.evaluation.tasks.wild_bench_scores import (
     with_lengths,
 )
 from bnf_align.evaluation.tasks.wild_bench_wording import PAIR_TEMPLATE, SCORE_TEMPLATE
+from bnf_align.judge.wording import check_places, fill
 from bnf_align.records import BadInput, rows_text
 
 
@@ -108,7 +108,8 @@ class WildBench(JudgedTask):
         name = one_model({model_of(row) for row in alone}.union(*map(pair_models, pairs)), model)
         scored = [read_scored(row) for row in alone if model_of(row) == name]
         compared = [read_pair(row, name) for row in pairs if name in pair_models(row)]
-        result = EvalResult(self.name, self.version)
+        nothing: Metrics = dict.fromkeys(("wb_score", "wb_score_plain", "average_length"))
+        result = EvalResult(self.name, self.version, nothing)
         table = tag_table(tags if tags is not None else data)
         if scored:
             add_scores(result, with_lengths(scored, answers, name), table)
@@ -160,8 +161,8 @@ def _about(item: Row) -> Row:
 
 def _check(rows: Sequence[Row]) -> None:
     """Refuse rows that say nothing of WildBench."""
-    told = (*VERDICTS, "model_outputs", "model_output", "output")
-    odd = [number for number, row in enumerate(rows) if session(row) is None or not any(name in row for name in told)]
+    told = {*VERDICTS, "model_outputs", "model_output", "output"}
+    odd = [number for number, row in enumerate(rows) if not (told & row.keys() and _readable(row))]
     if odd or not rows:
         found = f"; the first has {', '.join(rows[odd[0]])}" if odd else ""
         raise BadInput(
@@ -169,3 +170,12 @@ def _check(rows: Sequence[Row]) -> None:
             "(or `judgment`), a comparison `model_A`, `model_B` and `model_outputs`. Give such a file, or name the "
             "task it belongs to with --task."
         )
+
+
+def _readable(row: Row) -> bool:
+    """Whether a row has an item and, in every column that is looked at, what belongs there."""
+    try:
+        known = [read_pair(row, name) for name in pair_models(row)] if is_pair(row) else [read_scored(row)]
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return session(row) is not None and all(isinstance(one.length, int | None) for one in known)

@@ -62,7 +62,11 @@ def tags_of(row: Row) -> list[str] | None:
 
 
 def tag_table(tags: Tags) -> dict[str, list[str]]:
-    """Session id -> tags, primary first."""
+    """Session id -> tags, primary first.
+
+    Raises:
+        BadInput: If they are no texts.
+    """
     if isinstance(tags, Mapping):
         return {str(name): found for name, value in tags.items() if (found := _listed(value))}
     return {str(session(row)): found for row in tags if (found := _listed(row.get("tags", row)))}
@@ -71,7 +75,10 @@ def tag_table(tags: Tags) -> dict[str, list[str]]:
 def _listed(value: Any) -> list[str] | None:
     if isinstance(value, Mapping):
         return tags_of(dict(value))
-    return [value] if isinstance(value, str) else list(value)
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
+        raise BadInput(f"{value!r} is no task tag, and no list of them: mend the file of --tags.")
+    return found
 
 
 def item_groups(items: Sequence[str], tags: Mapping[str, Sequence[str]]) -> list[list[str]]:

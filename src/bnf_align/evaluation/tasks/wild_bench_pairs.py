@@ -10,9 +10,10 @@ from bnf_align.evaluation.result import EvalResult
 from bnf_align.evaluation.task import Row
 from bnf_align.evaluation.tasks.one_model import model_of
 from bnf_align.evaluation.tasks.wild_bench_items import item_groups, session, tags_of
-from bnf_align.evaluation.tasks.wild_bench_reply import read_choice, value_of
+from bnf_align.evaluation.tasks.wild_bench_reply import read_choice
 from bnf_align.evaluation.tasks.wild_bench_scores import output_length
 from bnf_align.evaluation.wb_formulas import mixed_reward, outcome, reward, task_macro_reward
+from bnf_align.judge.reply import value_of
 
 EMPTY = "[This model response is empty.]"
 """What upstream shows the judge, and stores, for an empty output."""

@@ -9,8 +9,8 @@ from bnf_align.evaluation.result import EvalResult
 from bnf_align.evaluation.task import Row
 from bnf_align.evaluation.tasks.one_model import model_of, one_model
 from bnf_align.evaluation.tasks.wild_bench_items import item_groups, session, tags_of
-from bnf_align.evaluation.tasks.wild_bench_reply import read_score, value_of
 from bnf_align.evaluation.wb_formulas import adjusted, category_scores, missing_groups, wb_score
+from bnf_align.judge.reply import read_score, value_of
 
 TRUNCATED = "... (truncated)"
 """How upstream ends an output that it has cut."""

@@ -9,6 +9,10 @@ from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
 from bnf_align.records import BadInput
 
 
+IDS = {"gsm8k-main-": "gsm8k", "crux-test-": "crux", "mmlu-redux-": "mmlu_redux"}
+"""How ZeroEval's ids begin -> the task; those of `math-l5` are plain numbers."""
+
+
 def id_of(row: Row) -> str:
     """The item that a row is about, under our name for it or ZeroEval's."""
     return str(row.get("id", row.get("session_id")))
@@ -35,11 +39,13 @@ def outputs_of(rows: Sequence[Row], model: str | None, task: str) -> tuple[list[
             f"{len(bad):,} of {len(rows):,} rows have no `output`{seen}. {task} scores a model's answers, as "
             "`bnf-align eval run` and ZeroEval write them."
         )
-    names = {model_of(row) for row in rows}
-    if len(names) > 1:
-        model = one_model(names, model)
-        return [row for row in rows if model_of(row) == model], model
-    return list(rows), model or next(iter(names - {UNNAMED}), None)
+    # Any number has a first number and any text a verdict, so another task's rows would give a number all the same.
+    others = {other for start, other in IDS.items() for row in rows if id_of(row).startswith(start)} - {task}
+    if others:
+        raise BadInput(f"There are rows of {' and of '.join(sorted(others))}, by their ids: score them with --task.")
+    name = one_model((model_of(row) for row in rows), model)
+    kept = [row for row in rows if model_of(row) == name]
+    return kept, (model if name == UNNAMED else name)
 
 
 def with_gold(

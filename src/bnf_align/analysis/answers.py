@@ -1,0 +1,121 @@
+"""The responses that models are compared on, as token ids: preference rows, or a model's own answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+from transformers import PreTrainedTokenizerBase
+
+from bnf_align.data.responses import Responses
+from bnf_align.data.rows import preference_rows
+from bnf_align.data.scoring import response_ids
+from bnf_align.data.tokenize import tokenize_rows
+from bnf_align.records import BadInput, DataReport, rows_text
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+LABELLED = ("chosen", "rejected", "label", "rating")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Tokenised responses, and what tells them apart."""
+
+    responses: Responses
+    names: list[tuple[int, str]]
+    """(row, side) of each; the side is "answer" where the rows have no labels."""
+    keys: list[str]
+    """Hash of each one's token ids and of which of them are scored: equal for equal responses."""
+    pad_token_id: int
+    report: DataReport
+
+    @property
+    def ids(self) -> list[str]:
+        """Row and side in one word, unlike each other."""
+        return [f"{row}/{side}" for row, side in self.names]
+
+    @property
+    def digest(self) -> str:
+        """Hash of all of them: rows of another file, tokenizer or length are others."""
+        return str(xxhash.xxh3_128_hexdigest("\n".join([*self.ids, *self.keys]).encode()))
+
+
+def read_answers(
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    source: str,
+    max_length: int | None = 4096,
+    merge_system_prompt: bool = False,
+    **row_options: Any,
+) -> Answers:
+    """Read and tokenise responses as training does, with or without labels.
+
+    Args:
+        rows: Preference rows; or rows of prompt and completion; or what `bnf-align eval run --task wild_bench` wrote.
+        tokenizer: Of the model that is looked at, with a padding token.
+        source: Name of the source, for messages.
+        max_length: As in training.
+        merge_system_prompt: As in training.
+        row_options: `column_map`, `label_map`, ... of `preference_rows`.
+
+    Raises:
+        BadInput: As in training.
+    """
+    raw = [{**_texts(row), "row": number} for number, row in enumerate(rows)]
+    renamed = (row_options.get("column_map") or {}).keys()
+    labelled = bool(renamed & set(LABELLED)) or any(row.get(name) is not None for row in raw for name in LABELLED)
+    named = raw if labelled else [{**row, "label": True} for row in raw]
+    checked, report = preference_rows(named, source=source, **row_options)
+    dataset = tokenize_rows(checked, tokenizer, report, max_length=max_length, merge_system_prompt=merge_system_prompt)
+    for reason, left_out in report.dropped.items():
+        logger.warning(f"{source}: left out {rows_text(left_out)}: {reason}")
+    responses = Responses(dataset)
+    names = [(row, side if labelled else "answer") for row, side in response_ids(dataset)]
+    _leave_out_unsaid_ends(responses, [raw[row].get("finish_reason") == "length" for row, _ in names])
+    keys = [_key(responses, row) for row in range(len(responses))]
+    assert isinstance(tokenizer.pad_token_id, int)
+    return Answers(responses, names, keys, tokenizer.pad_token_id, report)
+
+
+def check_tokens(
+    answers: Answers, tokenizer: PreTrainedTokenizerBase, reference: PreTrainedTokenizerBase, name: str
+) -> None:
+    """Raise BadInput where a token id of `answers` means another text to the reference."""
+    used = np.unique(answers.responses.ids).tolist()
+    ours, theirs = (one.convert_ids_to_tokens(used) for one in (tokenizer, reference))
+    if odd := [(token, *words) for token, *words in zip(used, ours, theirs, strict=True) if words[0] != words[1]]:
+        token, here, there = odd[0]
+        raise BadInput(
+            f"{name} and the reference have different vocabularies: {len(odd):,} of {len(used):,} token ids that "
+            f"occur mean something else (the first, {token}: {here!r} and {there!r}), so their log-likelihoods do not "
+            "compare. Name the model that this one was trained from with --reference"
+        )
+
+
+def _texts(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An answer to WildBench as prompt and completion; other rows as they are."""
+    if not {"conversation_input", "output"} <= row.keys():
+        return row
+    answer = {"role": "assistant", "content": row["output"]}
+    return {**row, "prompt": row["conversation_input"], "completion": [answer]}
+
+
+def _leave_out_unsaid_ends(responses: Responses, cut: list[bool]) -> None:
+    """Score no end token that the model never gave: generation stopped because the answer was long enough."""
+    masks = responses.masks.copy()
+    for row in np.flatnonzero(np.array(cut, dtype=bool) & (responses.ends >= 0)):
+        masks[responses.starts[row] + responses.ends[row] : responses.starts[row + 1]] = False
+    responses.masks = masks
+
+
+def _key(responses: Responses, row: int) -> str:
+    content = responses.tokens(row).astype("<i4").tobytes() + responses.mask(row).astype(np.uint8).tobytes()
+    return str(xxhash.xxh3_128_hexdigest(content))

@@ -1,0 +1,207 @@
+"""`bnf-align analyze`: how far methods moved a model: Figures 1, 3 and 4 of the paper for your own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnf_align.cli.flags import add_flag
+
+if TYPE_CHECKING:
+    from bnf_align.analysis import Answers, Method
+
+DESCRIPTION = """\
+Log-likelihood and logit shifts of models against the one that they were trained from, token by token: rows as JSON
+Lines, Figures 3 and 4 as PNG and SVG, and summary.json. Figure 1 needs no model: without --model it is drawn alone."""
+
+EPILOG = "Resumable: run the same command again. See docs/analysis.md."
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    from bnf_align.analysis import figure_1, save
+
+    out = Path(arguments.out)
+    given = [bool(arguments.model), bool(arguments.reference), bool(arguments.data)]
+    result = _analyze(arguments, out) if _all_or_none(given) else {}
+    result["command"] = shlex.join(["bnf-align", "analyze", *argv])
+    result["figures"] = [str(path) for path in [*save(figure_1(), out, "figure1"), *result.get("figures", [])]]
+    if arguments.model:
+        from bnf_align.records import write_json
+
+        write_json(out / "summary.json", result)
+    print(json.dumps(result, default=str) if arguments.json else "\n".join(_lines(result)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bnf-align analyze", description=DESCRIPTION, epilog=EPILOG)
+    add_flag(parser, "--model", nargs="+", metavar="NAME=PATH", help="the methods: folders or hub names; adapters too")
+    add_flag(parser, "--reference", metavar="PATH", help="the model that all of them were trained from")
+    add_flag(
+        parser,
+        "--data",
+        nargs="+",
+        metavar="[NAME=]FILE",
+        help="responses: preference rows, rows of prompt and completion, or what `bnf-align eval run --task "
+        "wild_bench` wrote; one file for all methods, or NAME=FILE for each, as in the paper",
+    )
+    add_flag(parser, "--out", required=True, metavar="DIR", help="the folder of rows, figures and summary.json")
+    add_flag(parser, "--limit", type=int, help="the first so many rows of a file")
+    add_flag(
+        parser, "--bins-of", metavar="NAME", help="whose tenths are the bins of Figure 4 (default: DPO, or first)"
+    )
+    add_flag(parser, "--dtype", default="auto", help="of the weights: auto (default), float32, bfloat16")
+    add_flag(parser, "--head", default="fused", choices=("fused", "logits"), help="as in training")
+    add_flag(parser, "--batch-tokens", type=int, default=8192, help="padded tokens at a time (default %(default)s)")
+    add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")
+    add_flag(parser, "--dataset-train-split", default="train", help="which split, where a source has several")
+    for name in ("--map", "--label-map", "--role-map"):
+        add_flag(parser, name, nargs="+", metavar="NAME=VALUE", help="as in training")
+    add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
+    add_flag(parser, "--chat-template-path", help="as in training")
+    add_flag(parser, "--eos-token", help="as in training")
+    add_flag(parser, "--json", action="store_true", help="print summary.json")
+    return parser
+
+
+def _all_or_none(given: Sequence[bool]) -> bool:
+    """Whether there is something to measure."""
+    from bnf_align.records import BadInput
+
+    if any(given) and not all(given):
+        raise BadInput("A shift needs all of --model, --reference and --data; without them only Figure 1 is drawn.")
+    return all(given)
+
+
+def _analyze(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
+    from bnf_align.analysis import figure_3, figure_4, measure, save, summary
+    from bnf_align.analysis.summary import bins_method
+    from bnf_align.journal import read_jsonl
+
+    models = _named_models(arguments.model)
+    bins_of = bins_method(list(models), arguments.bins_of)
+    data = _data(arguments.data, list(models))
+    methods = _methods(arguments, models, data)
+    paths = measure(
+        methods,
+        _loader(arguments.reference, arguments.dtype),
+        out,
+        head=arguments.head,
+        max_tokens=arguments.batch_tokens,
+        about={"models": models, "reference": arguments.reference, "data": data},
+    )
+    rows = {name: list(read_jsonl(path)) for name, path in paths.items()}
+    result = {"reference": arguments.reference, "models": models, "data": data, **summary(rows, bins_of)}
+    for method in methods:
+        result["methods"][method.name] |= {"rows": str(paths[method.name]), "read": method.answers.report.as_dict()}
+    result["figures"] = [*save(figure_3(rows), out, "figure3"), *save(figure_4(rows, bins_of), out, "figure4")]
+    return result
+
+
+def _named_models(words: Sequence[str]) -> dict[str, str]:
+    """Name of a method -> its model; without NAME= the last part of the path is the name."""
+    from bnf_align.records import BadInput
+
+    models: dict[str, str] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or Path(word).exists():
+            name, path = Path(word).name, word
+        if not path or not re.fullmatch(r"\w[\w.+ -]*", name):
+            raise BadInput(f"--model {word}: write NAME=PATH, with a NAME that can be the name of a file.")
+        if name in models:
+            raise BadInput(f"--model has two methods called {name!r}: give each its own name, NAME=PATH.")
+        models[name] = path
+    return models
+
+
+def _data(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Name of a method -> the file of its responses."""
+    from bnf_align.records import BadInput
+
+    own = {name: file for name, equals, file in (word.partition("=") for word in words) if equals and name in names}
+    if len(words) == 1 and not own:
+        return dict.fromkeys(names, words[0])
+    missing = [name for name in names if not own.get(name)]
+    if missing or len(own) != len(words):
+        raise BadInput(
+            f"--data takes one file for all methods, or NAME=FILE for each of {', '.join(names)}; "
+            + (f"missing: {', '.join(missing)}." if missing else "here are more files than methods.")
+        )
+    return {name: own[name] for name in names}
+
+
+def _methods(arguments: argparse.Namespace, models: dict[str, str], data: dict[str, str]) -> list[Method]:
+    """The methods with their responses; what would fail fails here, before a model is loaded."""
+    from bnf_align.analysis import Method
+    from bnf_align.analysis.answers import check_tokens
+
+    reference = _tokenizer(arguments.reference, arguments)
+    methods = []
+    for name, path in models.items():
+        tokenizer = _tokenizer(path, arguments)
+        answers = _answers(arguments, data[name], tokenizer)
+        check_tokens(answers, tokenizer, reference, name)
+        methods.append(Method(name, _loader(path, arguments.dtype), answers))
+    return methods
+
+
+def _answers(arguments: argparse.Namespace, file: str, tokenizer: Any) -> Answers:
+    from bnf_align.analysis import read_answers
+    from bnf_align.data.assignments import assignments
+    from bnf_align.data.read import iter_rows
+
+    return read_answers(
+        islice(iter_rows(file, arguments.dataset_train_split), arguments.limit),
+        tokenizer,
+        source=file,
+        max_length=arguments.max_length,
+        merge_system_prompt=arguments.merge_system_prompt,
+        column_map=assignments("map", arguments.map),
+        label_map=assignments("label_map", arguments.label_map),
+        role_map=assignments("role_map", arguments.role_map),
+    )
+
+
+def _tokenizer(path: str, arguments: argparse.Namespace) -> Any:
+    """The tokenizer at `path`; of an adapter saved without one, its base's."""
+    from bnf_align.records import BadInput
+    from bnf_align.training.model import configured_tokenizer
+
+    adapter = Path(path) / "adapter_config.json"
+    if adapter.exists() and not (Path(path) / "tokenizer_config.json").exists():
+        path = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        return configured_tokenizer(path, arguments.chat_template_path, arguments.eos_token)
+    except OSError as error:
+        raise BadInput(f"{path} is no model with a tokenizer, neither a folder nor on the hub: {error}") from error
+
+
+def _loader(path: str, dtype: str) -> Callable[[], Any]:
+    from bnf_align.engines.pretrained import load_pretrained
+
+    return lambda: load_pretrained(path, None, dtype, None, False)[0]
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    lines = []
+    if "methods" in result:
+        from bnf_align.analysis import MEASURES
+
+        width = max(map(len, MEASURES.values()))
+        names = list(result["methods"])
+        lines.append(f"{'median over responses':<{width}}" + "".join(f"  {name:>12}" for name in names))
+        for measure, title in MEASURES.items():
+            found = [result["methods"][name][measure].get("p50") for name in names]
+            cells = "".join(f"  {'-' if value is None else format(value, '.4g'):>12}" for value in found)
+            lines.append(f"{title:<{width}}{cells}")
+        lines.append(f"{'responses':<{width}}" + "".join(f"  {result['methods'][n]['responses']:>12,}" for n in names))
+    return [*lines, *(str(path) for path in result["figures"])]

@@ -1,0 +1,171 @@
+"""`bnf-align collect`: a web page that gathers thumbs, in a file that `bnf-align train` reads."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnf_align.records import BadInput
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from bnf_align.feedback.answerer import Answerer
+
+PASSWORD = "BNF_ALIGN_PASSWORD"
+NOT_FORGOTTEN = """\
+The reference cache was not looked at: name the models that were trained on the rows with --model_name_or_path, before.
+It holds numbers and hashes, no texts. To clear all of it: bnf-align reference gc --older_than_days 0"""
+STAYS = "Models trained on these rows keep what they learnt; copies of the file elsewhere are yours to delete."
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+EPILOG = f"""\
+Chat with a model in process, with one behind a URL, or review prepared answers:
+  bnf-align collect --model_name_or_path M
+  bnf-align collect --url http://localhost:8000/v1 --model_name_or_path NAME
+  bnf-align collect --review answers.jsonl [--pairs]
+The password comes from the variable {PASSWORD}, or is asked for; never from the command line."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if arguments.delete_user is not None:
+        return _delete(arguments)
+    if not arguments.model_name_or_path and not arguments.review:
+        raise BadInput("Whose answers? Give --model_name_or_path (with --url for a served model), or --review FILE.")
+    try:
+        from bnf_align.feedback.serve import serve
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise BadInput("The page needs Gradio: pip install 'bnf-align[ui]'") from error
+    password = _password(arguments.password)
+    page = _page(arguments)
+    url = serve(page, arguments.host, arguments.port, password)
+    print(f"The page is at {url}, the thumbs are in {arguments.store}. Stop with Ctrl-C.", flush=True)
+    if not password and arguments.host not in LOOPBACK:
+        print(f"Anybody who reaches {arguments.host} can use the page and the model. See --password.", flush=True)
+    page.block_thread()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bnf-align collect",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _flag(parser, "--store", default="feedback.jsonl", help="the file of thumbs (default %(default)s)")
+    _flag(
+        parser,
+        "--model_name_or_path",
+        nargs="+",
+        help="a folder or hub name, an adapter too; with --url the server's name; with --delete_user whose reference "
+        "cache to clean, several allowed",
+    )
+    _flag(parser, "--url", nargs="+", help="OpenAI-compatible endpoints: http://localhost:8000/v1")
+    _flag(parser, "--api_key_env", default="OPENAI_API_KEY", help="the environment variable that holds its key")
+    _flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
+    _flag(parser, "--system_prompt", default="", help="what every conversation begins with")
+    _flag(parser, "--temperature", type=float, default=0.8, help="0 is greedy (default %(default)s)")
+    _flag(parser, "--max_new_tokens", type=int, default=1024, help="the longest answer (default %(default)s)")
+    _flag(parser, "--review", metavar="FILE", help="judge the answers in FILE, blind, instead of chatting")
+    _flag(parser, "--pairs", action="store_true", help="with --review: ask for the better of two answers")
+    _flag(parser, "--host", default="127.0.0.1", help="where to listen (default %(default)s: this machine alone)")
+    _flag(parser, "--port", type=int, help="default: the first free one from 7860")
+    _flag(parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} where that is set")
+    _flag(parser, "--delete_user", metavar="NAME", help="delete a person's rows and stop")
+    _flag(parser, "--ref_cache_dir", help="with --delete_user: the reference cache, where it is not the default one")
+    _flag(parser, "--chat_template_path", help="with --delete_user: as in training")
+    _flag(parser, "--eos_token", help="with --delete_user: as in training")
+    _flag(parser, "--merge_system_prompt", action="store_true", help="with --delete_user: as in training")
+    return parser
+
+
+def _flag(parser: argparse.ArgumentParser, name: str, **kwargs: Any) -> None:
+    """A flag in both spellings, with underscores and with hyphens."""
+    parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("_", "-"))), **kwargs)
+
+
+def _password(asked: bool) -> str | None:
+    """The password that visitors have to give, if any: a variable that is set means it."""
+    password = os.environ.get(PASSWORD)
+    if password or not asked:
+        return password or None
+    if not sys.stdin.isatty():
+        raise BadInput(f"--password: there is no terminal to ask at. Put the password into the variable {PASSWORD}.")
+    password = getpass.getpass("Password for visitors: ")
+    if not password:
+        raise BadInput("--password: an empty password lets everybody in.")
+    return password
+
+
+def _page(arguments: argparse.Namespace) -> gr.Blocks:
+    from bnf_align.feedback.app import chat_page, review_page
+    from bnf_align.feedback.review import read_tasks
+    from bnf_align.feedback.store import Store
+
+    if arguments.review:
+        tasks = read_tasks(arguments.review, arguments.pairs)
+        return review_page(tasks, Store(arguments.store))
+    return chat_page(_answerer(arguments), Store(arguments.store), arguments.system_prompt)
+
+
+def _answerer(arguments: argparse.Namespace) -> Answerer:
+    from bnf_align.engines import Sampling
+    from bnf_align.feedback.answerer import LocalAnswerer, UrlAnswerer
+
+    if len(arguments.model_name_or_path) > 1:
+        raise BadInput("--model_name_or_path: a conversation has one model.")
+    (model,) = arguments.model_name_or_path
+    sampling = Sampling(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens)
+    if arguments.url:
+        from bnf_align.endpoint import Endpoint
+
+        # A person waits: rather ask for patience soon than try for minutes.
+        endpoint = Endpoint(arguments.url, model, api_key_env=arguments.api_key_env, timeout=120.0, retries=1)
+        return UrlAnswerer(endpoint, sampling)
+    from bnf_align.engines import LocalEngine
+
+    return LocalAnswerer(LocalEngine.load(model, dtype=arguments.dtype), sampling)
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    from bnf_align.feedback.store import Store
+
+    if not Path(arguments.store).expanduser().is_file():
+        raise BadInput(f"There is no file {arguments.store}. Name the file of thumbs with --store.")
+    store = Store(arguments.store)
+    name, rows = arguments.delete_user, store.rows()
+    theirs = sum(row.get("user") == name for row in rows)
+    if not theirs:
+        known = ", ".join(sorted({str(row["user"]) for row in rows if row.get("user")})) or "none"
+        raise BadInput(f"{arguments.store} has no rows of {name!r}. Names in it: {known}.")
+    # The cache first: its entries are found by the rows, and a kill in between leaves both to be deleted again.
+    said = _forget(arguments, rows) if arguments.model_name_or_path else NOT_FORGOTTEN
+    deleted = store.delete_user(name)
+    print(f"Deleted {deleted:,} rows of {name!r} from {arguments.store}; {len(rows) - deleted:,} rows stay.")
+    print(f"{said}\n{STAYS}")
+    return 0
+
+
+def _forget(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+    from bnf_align.training.cache import default_root
+    from bnf_align.training.forget import forget
+    from bnf_align.training.model import configured_tokenizer
+
+    root = arguments.ref_cache_dir or default_root()
+    kept = [row for row in rows if row.get("user") != arguments.delete_user]
+    entries = 0
+    for model in arguments.model_name_or_path:
+        tokenizer = configured_tokenizer(model, arguments.chat_template_path, arguments.eos_token)
+        entries += forget(root, rows, kept, tokenizer, arguments.merge_system_prompt)[0]
+    return f"Removed {entries:,} entries from the reference cache in {root}."

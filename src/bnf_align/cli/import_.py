@@ -1,0 +1,139 @@
+"""`bnf-align import SOURCE PATHS... --out rows.jsonl`: an export of a chat product as preference rows."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from bnf_align.cli.flags import add_flag
+from bnf_align.records import BadInput
+
+EPILOG = (
+    "Exit status: 0 clean, 1 warnings, or ratings left out, 2 nothing written. The rows are TRL's two types: "
+    "prompt, completion, label, and prompt, chosen, rejected; `bnf-align doctor` and `bnf-align train` read them."
+)
+CLEAN, WARNINGS, UNUSABLE = 0, 1, 2
+ENDINGS = (".jsonl", ".jsonl.gz")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        found = _import(arguments)
+    except BadInput as error:
+        if not arguments.json:
+            raise
+        found = {"status": UNUSABLE, "error": str(error)}
+    if arguments.json:
+        print(json.dumps({name: value for name, value in found.items() if name != "lines"}, ensure_ascii=False))
+    else:
+        print("\n".join(found["lines"]))
+    return int(found["status"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    from bnf_align.data.importers import IMPORTERS
+
+    parser = argparse.ArgumentParser(prog="bnf-align import", description=__doc__, epilog=EPILOG)
+    parser.add_argument("source", metavar="SOURCE", help=f"auto, {', '.join(IMPORTERS)}")
+    parser.add_argument("paths", nargs="+", metavar="PATHS", help="the files of the export, or folders of them")
+    add_flag(parser, "--out", required=True, metavar="FILE", help="the rows: .jsonl, or .jsonl.gz")
+    add_flag(parser, "--label-map", nargs="+", help="what ratings mean: 5=up 1=down 3=drop; over what is known")
+    add_flag(parser, "--map", nargs="+", help="table: your columns, as in training: prompt=question completion=answer")
+    add_flag(parser, "--score-name", help="which of several scores, questions or labels is the thumb")
+    add_flag(parser, "--up-from", type=float, metavar="SCORE", help="a number is an up from here on")
+    add_flag(parser, "--down-to", type=float, metavar="SCORE", help="a number is a down up to here")
+    add_flag(
+        parser,
+        "--raters",
+        default="majority",
+        choices=("majority", "unanimous", "all"),
+        help="several people's ratings of one answer: what most say (a tie is left out; default), only what all say, "
+        "or a row each",
+    )
+    add_flag(parser, "--redact", action="store_true", help="mask likely e-mail addresses, phone and card numbers")
+    add_flag(parser, "--json", action="store_true", help="one JSON object instead of text")
+    return parser
+
+
+def _import(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write the rows and say what became of the ratings."""
+    from bnf_align.data.assignments import assignments
+    from bnf_align.data.importers import Options, import_rows
+
+    options = Options(
+        label_map=assignments("label_map", arguments.label_map),
+        column_map=assignments("map", arguments.map),
+        score_name=arguments.score_name,
+        up_from=arguments.up_from,
+        down_to=arguments.down_to,
+        raters=arguments.raters,
+    )
+    out = _checked_out(Path(arguments.out).expanduser(), arguments.paths)
+    rows, report = import_rows(arguments.source, arguments.paths, options)
+    masked: Counter[str] = Counter()
+    with _whole_or_not_at_all(out) as file:
+        for row in _redacted(rows, masked) if arguments.redact else rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    if arguments.redact:
+        listed = ", ".join(f"{count:,} x {kind}" for kind, count in masked.most_common()) or "nothing found"
+        report.notes.append(f"masked as likely personal data: {listed}")
+    status = WARNINGS if report.warnings or report.dropped else CLEAN
+    lines = [*report.lines(), f"The rows are in {out}. Look at them with: bnf-align doctor {out}"]
+    return {
+        "status": status,
+        "error": None,
+        "out": str(out),
+        **report.as_dict(),
+        "dropped_rows": report.dropped,
+        "masked": dict(masked),
+        "lines": lines,
+    }
+
+
+def _redacted(rows: Iterable[dict[str, Any]], masked: Counter[str]) -> Iterator[dict[str, Any]]:
+    from bnf_align.data.personal import redact_row
+
+    for row in rows:
+        clean, counts = redact_row(row)
+        masked.update(counts)
+        yield clean
+
+
+def _checked_out(out: Path, paths: Sequence[str]) -> Path:
+    """The file to write, which must not be one of those that are read."""
+    from bnf_align.data.importers.files import data_files
+
+    if not out.name.endswith(ENDINGS):
+        raise BadInput(f"--out {out}: rows are written as JSON Lines; call the file {' or '.join(ENDINGS)}.")
+    if out.exists() and any(out.samefile(path) for path in data_files(paths)):
+        raise BadInput(
+            f"--out {out} is one of the files that are read, and nothing is changed in place: choose another."
+        )
+    return out
+
+
+@contextmanager
+def _whole_or_not_at_all(path: Path) -> Iterator[TextIO]:
+    """A file to write to, which takes its name when all is written; on any error there is no trace of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    opened = gzip.open if path.name.endswith(".gz") else open
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Texts with half a character were left out; in an id or a reason it becomes a question mark.
+        with opened(temporary, "wt", encoding="utf-8", errors="replace") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BadInput(f"--out {path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

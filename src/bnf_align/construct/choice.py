@@ -1,0 +1,65 @@
+"""How scored candidates become preference rows: every choice by name, and none of them silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from bnf_align.records import BadInput
+
+OF_PAIRS = ("margin", "pairing_ratio", "near_identical")
+OF_THUMBS = ("threshold", "top", "bottom")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How rows are selected.
+
+    Raises:
+        BadInput: For shares and ratios outside 0..1, or more than one way to make thumbs.
+    """
+
+    unpaired: bool = False
+    """Thumbs instead of pairs: needs `threshold`, or `top` and `bottom`."""
+    threshold: float | None = None
+    """Scores from here on are ups, others downs."""
+    top: float | None = None
+    """The best share of all candidates are ups ..."""
+    bottom: float | None = None
+    """... and the worst share downs; what lies between is left out."""
+    margin: float = 0.0
+    """A pair's scores must differ by more than this."""
+    pairing_ratio: float = 1.0
+    """Share of the pairs that stay pairs; of each other one a side is left out at random."""
+    balance: bool = False
+    """Leave out thumbs of the more frequent kind at random until both are equally many."""
+    near_identical: str = "keep"
+    """Near-identical pairs: "keep" or "drop" them; they are counted either way."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("top", "bottom", "pairing_ratio"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise BadInput(f"{_flag(name)} {value}: a share lies between 0 and 1.")
+        if self.near_identical not in ("keep", "drop"):
+            raise BadInput(f"--near-identical {self.near_identical}: choose keep or drop.")
+        if self.margin < 0:
+            raise BadInput(f"--margin {self.margin}: a pair whose sides score alike says nothing; choose 0 or more.")
+        self._only_its_own()
+        shares = self.top is not None and self.bottom is not None
+        if self.unpaired and (self.threshold is not None) == shares:
+            raise BadInput("--unpaired needs one way to tell ups from downs: --threshold T, or --top and --bottom.")
+        if self.unpaired and shares and (self.top or 0) + (self.bottom or 0) > 1:
+            raise BadInput("--top and --bottom together are more than all candidates.")
+
+    def _only_its_own(self) -> None:
+        """A setting of the other kind of rows would do nothing, unsaid."""
+        others = OF_PAIRS if self.unpaired else OF_THUMBS
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        if set_ := [name for name in others if getattr(self, name) != defaults[name]]:
+            kind = "pairs, and --unpaired makes none" if self.unpaired else "--unpaired, which was not given"
+            raise BadInput(f"{_flag(set_[0])} is for {kind}.")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

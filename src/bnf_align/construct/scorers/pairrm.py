@@ -1,0 +1,210 @@
+"""Scores by PairRM (llm-blender/PairRM-hf or llm-blender/PairRM), without the library llm-blender.
+
+A DeBERTa-v3-large reads a prompt and two candidates at once and says which is better
+(https://arxiv.org/abs/2306.02561). Names and shapes are those of the published weights; how the three texts are
+written and cut is that of the model's card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+from itertools import permutations
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DebertaV2Config, DebertaV2Model, PreTrainedTokenizerBase
+from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
+
+from bnf_align.construct.scorers.batches import Limits, planned, values_in_batches
+from bnf_align.construct.scorers.encoding import Ids, padded
+from bnf_align.construct.scorers.pretrained import load_scorer_model
+from bnf_align.construct.scorers.scorer import Row, Scored, prompt_text
+from bnf_align.fingerprint import weights_hash
+from bnf_align.records import BadInput
+
+SOURCE, FIRST, SECOND = PREFIXES = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
+MAX_LENGTH = 2048
+SOURCE_SHARE = 1224 / 2048
+"""Of the length, the most that a prompt takes; the candidates share the rest."""
+
+# microsoft/deberta-v3-large: llm-blender/PairRM, unlike PairRM-hf, has only a configuration of llm-blender's own.
+DEBERTA_V3_LARGE = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
+
+
+class PairRMModel(DebertaV2PreTrainedModel):
+    """The cross-encoder: one number for how far the first candidate is ahead of the second."""
+
+    base_model_prefix = "pretrained_model"
+
+    def __init__(self, config: DebertaV2Config) -> None:
+        super().__init__(config)
+        size, drop = config.hidden_size, getattr(config, "drop_out", 0.0)
+        self.pretrained_model = DebertaV2Model(config)
+        self.head_layer = nn.Sequential(
+            nn.Dropout(drop),
+            nn.Linear(2 * size, size),
+            nn.Tanh(),
+            nn.Dropout(drop),
+            nn.Linear(size, getattr(config, "n_tasks", 1)),
+        )
+        self.post_init()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, places: Tensor) -> Tensor:
+        """(rows,) logits; `places` (rows, 3) is where the prefixes of source, first and second candidate stand."""
+        hidden = self.pretrained_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        rows = torch.arange(len(hidden), device=hidden.device)
+        source, first, second = (hidden[rows, place] for place in places.T)
+        ahead = self.head_layer(torch.cat([source, first], -1)) - self.head_layer(torch.cat([source, second], -1))
+        return ahead.mean(-1)
+
+
+class Comparison(NamedTuple):
+    """Two candidates, in this order; put together only when they are compared: there are n(n - 1) of a row."""
+
+    source: Ids
+    first: Ids
+    second: Ids
+
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return sum(map(len, self))
+
+
+class PairRM:
+    """PairRM in this process: every two candidates are compared in both orders.
+
+    A candidate's score is the mean of its logits, as `Blender.rank` has it, so scores compare within a prompt only;
+    `wins` is its share of won comparisons. A row with a single candidate has nothing to compare.
+
+    Args:
+        model: A `PairRMModel`.
+        tokenizer: Its tokenizer.
+        name: The model's name in the files made with it.
+        max_length: Tokens of a prompt and two candidates; longer ones lose their ends.
+        limits: Of a batch.
+
+    Raises:
+        BadInput: If the tokenizer does not know the three prefixes.
+    """
+
+    def __init__(
+        self,
+        model: PairRMModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        *,
+        max_length: int = MAX_LENGTH,
+        limits: Limits | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        self.name, self.limits = f"pairrm:{name}", limits or Limits()
+        self._prefix_ids = {prefix: tokenizer.convert_tokens_to_ids(prefix) for prefix in PREFIXES}
+        if unknown := [prefix for prefix in PREFIXES if self._encoded(prefix, "x", 8)[1] != self._prefix_ids[prefix]]:
+            raise BadInput(f"The tokenizer of {name} does not know {', '.join(unknown)}: it is not PairRM's.")
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str,
+        *,
+        dtype: str = "auto",
+        revision: str | None = None,
+        max_length: int = MAX_LENGTH,
+        limits: Limits | None = None,
+    ) -> Self:
+        """The model in a folder or on the hub; see `load_scorer_model`."""
+        config = _config(name_or_path, revision)
+        model, tokenizer = load_scorer_model(PairRMModel, name_or_path, dtype=dtype, revision=revision, config=config)
+        return cls(model, tokenizer, name_or_path, max_length=max_length, limits=limits)
+
+    @cached_property
+    def weights(self) -> str:
+        """Hash of the weights."""
+        return weights_hash(self.model)
+
+    @property
+    def card(self) -> Row:
+        """The model, its weights and how much it reads."""
+        return {"scorer": self.name, "weights": self.weights, "max_length": self.max_length}
+
+    def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
+        """See `Scorer`; scored rows get `wins`, and `candidates_cut` where so many were cut."""
+        found = {row["id"]: self._comparisons(row) for row in rows}
+        work = [(name, pairs) for name, (pairs, _) in found.items()]
+        for batch in values_in_batches(work, done, self.limits, self._forward):
+            yield [_scored(name, values, found[name][1]) for name, values in batch]
+
+    def plan(self, rows: Sequence[Row]) -> list[list[str]]:
+        """See `SharedScorer`."""
+        return planned([(row["id"], self._comparisons(row)[0]) for row in rows], self.limits)
+
+    def _comparisons(self, row: Row) -> tuple[list[Comparison], int]:
+        prompt, most = prompt_text(row["prompt"]), int(self.max_length * SOURCE_SHARE)
+        source = self._encoded(SOURCE, prompt, most)
+        room = (self.max_length - len(source)) // 2
+        answers = [one["text"] for one in row["candidates"]]
+        firsts, seconds = ([self._encoded(prefix, text, room) for text in answers] for prefix in (FIRST, SECOND))
+        whole = len(self._tokens(SOURCE, prompt)) <= most
+        cut = sum(not whole or len(self._tokens(FIRST, text)) > room for text in answers)
+        return [Comparison(source, firsts[i], seconds[j]) for i, j in permutations(range(len(answers)), 2)], cut
+
+    def _encoded(self, prefix: str, text: str, most: int) -> Ids:
+        ids = self._tokens(prefix, text)
+        # The last one is the separator: it stays, as with the tokenizer's own truncation.
+        return np.asarray(ids if len(ids) <= most else ids[: most - 1] + ids[-1:], np.int32)
+
+    def _tokens(self, prefix: str, text: str) -> list[int]:
+        return list(self.tokenizer(prefix + text)["input_ids"])
+
+    @torch.inference_mode()
+    def _forward(self, pairs: list[Comparison]) -> list[float]:
+        pad = int(self.model.config.pad_token_id or 0)
+        ids, mask = padded([np.concatenate(pair) for pair in pairs], pad, self.model.device)
+        # Each part begins with the tokenizer's own first token. Places follow from lengths: a candidate may quote one.
+        places = [(1, len(source) + 1, len(source) + len(first) + 1) for source, first, _ in pairs]
+        return [float(value) for value in self.model(ids, mask, torch.tensor(places, device=ids.device)).tolist()]
+
+
+def _scored(name: str, logits: Sequence[float], cut: int) -> Scored:
+    """Mean logit and share of wins of each candidate over the comparisons in both orders."""
+    # n (n - 1) comparisons; none at all are those of a single candidate
+    count = round((1 + (1 + 4 * len(logits)) ** 0.5) / 2)
+    if count == 1:
+        return Scored(name, [None], {"wins": [None]})
+    table = np.zeros((count, count))
+    for (i, j), logit in zip(permutations(range(count), 2), logits, strict=True):
+        table[i, j] = logit
+    ahead = table - table.T
+    won = (np.sign(table) - np.sign(table.T)).sum(1) / (4 * (count - 1)) + 0.5
+    scores = [float(value) if np.isfinite(value) else None for value in ahead.sum(1) / (2 * (count - 1))]
+    return Scored(name, scores, {"wins": won.tolist(), **({"candidates_cut": cut} if cut else {})})
+
+
+def _config(name_or_path: str, revision: str | None) -> DebertaV2Config:
+    """The published configuration, or that of DeBERTa-v3-large where it is llm-blender's own."""
+    from transformers import AutoTokenizer
+
+    try:
+        found, _ = DebertaV2Config.get_config_dict(name_or_path, revision=revision)
+        if "hidden_size" in found:
+            return DebertaV2Config.from_dict(found)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--model {name_or_path} cannot be loaded as PairRM: {error}") from error
+    return DebertaV2Config(**DEBERTA_V3_LARGE, vocab_size=len(tokenizer))  # type: ignore[arg-type]

@@ -1,0 +1,23 @@
+"""What flags and YAML keys of the form NAME=VALUE say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bnf_align.records import BadInput
+
+
+def assignments(flag: str, values: list[str] | Mapping[str, Any] | None) -> dict[str, str]:
+    """`["good=up", "bad=down"]`, or the mapping that a YAML file gives, as a dict.
+
+    Raises:
+        BadInput: If an entry is not NAME=VALUE.
+    """
+    if values is None or isinstance(values, Mapping):
+        return {str(name): str(value) for name, value in (values or {}).items()}
+    pairs = [entry.strip().rpartition("=") for entry in values]
+    wrong = [entry for entry, (name, _, value) in zip(values, pairs, strict=True) if not name or not value]
+    if wrong:
+        raise BadInput(f"--{flag} takes NAME=VALUE, got {wrong[0]!r}.")
+    return {name: value for name, _, value in pairs}

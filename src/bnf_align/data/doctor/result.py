@@ -1,0 +1,116 @@
+"""What the doctor says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bnf_align.data.doctor.fix import Fixed
+from bnf_align.data.doctor.texts import printable
+from bnf_align.data.findings import LEFT_OUT, NOTE, WARNING, Finding
+from bnf_align.records import DataReport, rows_text
+
+CLEAN, WARNINGS, UNUSABLE = 0, 1, 2
+VERDICTS = (("clean", "clean"), ("usable", "usable; read the lines above first"), ("unusable", "unusable as it is"))
+
+
+@dataclass
+class DoctorResult:
+    """What is in a source, and what training would make of it."""
+
+    report: DataReport
+    """What training would report."""
+    error: str | None = None
+    """Why the source cannot be used, and the flag that mends it; None where it can."""
+    format: str = ""
+    """What kind of file it is and what its rows are, in words."""
+    columns: tuple[str, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
+    """In the order in which they are said; rows left out first, then warnings, then notes."""
+    unit: str = "characters"
+    """What `lengths` counts."""
+    lengths: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Quantiles for `prompts`, `ups` and `downs`."""
+    fixed: Fixed | None = None
+    """What `--fix` wrote."""
+
+    @property
+    def status(self) -> int:
+        """Exit status: 0 clean; 1 with warnings, or rows left out or cut; 2 unusable."""
+        if self.error is not None:
+            return UNUSABLE
+        worth = any(finding.level != NOTE for finding in self.findings)
+        return WARNINGS if worth or self.report.warnings or self.report.dropped else CLEAN
+
+    @property
+    def verdict(self) -> str:
+        """The last line."""
+        return VERDICTS[self.status][1]
+
+    def lines(self, examples: int = 2) -> list[str]:
+        """The findings in plain words, one a line, the verdict last.
+
+        Args:
+            examples: How many rows to show of each finding.
+        """
+        return [line for _, line in self.styled_lines(examples)]
+
+    def styled_lines(self, examples: int = 2) -> list[tuple[str, str]]:
+        """The same lines, each with what it is, for colours.
+
+        Returns:
+            (kind, line): head, left out, warning, note, example, error; clean, usable or unusable for the verdict.
+        """
+        lines = [("head", self.report.lines()[0])] if self.error is None else [("error", self.error)]
+        if self.format:
+            lines.append((NOTE, f"  {self.format}"))
+        for finding in self.findings:
+            lines += [(finding.level, text) for text in _said(finding)]
+            lines += [("example", f"      {_shown(example)}") for example in finding.examples[:examples]]
+        lines += [(WARNING, f"  warning: {text}") for text in self.unsaid(self.report.warnings)]
+        lines += [(NOTE, f"  note: {text}") for text in self.unsaid(self.report.notes)]
+        if self.report.lengths:
+            lengths = ", ".join(f"{name} {value:,}" for name, value in self.report.lengths.items())
+            lines.append((NOTE, f"  tokens of prompt and answer: {lengths}"))
+        if self.fixed is not None:
+            lines += [(NOTE, f"  {text}") for text in self.fixed.lines()]
+        lines.append((VERDICTS[self.status][0], f"verdict: {self.verdict}"))
+        return [(kind, printable(line)) for kind, line in lines]
+
+    def unsaid(self, texts: list[str]) -> list[str]:
+        """Those of the report's sentences that no finding says."""
+        said = {finding.text for finding in self.findings}
+        return [text for text in texts if text not in said]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The findings for `--json`, with every row number where the lines show the first ones."""
+        return {
+            "status": self.status,
+            "verdict": self.verdict,
+            "error": self.error,
+            "format": self.format,
+            "columns": list(self.columns),
+            **self.report.as_dict(),
+            "dropped_rows": self.report.dropped,
+            "cut_rows": self.report.cut,
+            "findings": [asdict(finding) | {"rows": list(finding.rows)} for finding in self.findings],
+            "quantiles": {"unit": self.unit, **self.lengths},
+            "fixed": None if self.fixed is None else asdict(self.fixed),
+        }
+
+
+def _said(finding: Finding) -> list[str]:
+    if finding.level == LEFT_OUT:
+        return [f"  left out {rows_text(list(finding.rows))}: {finding.text}"]
+    lines = [f"  {finding.level}: {finding.text}"]
+    if finding.name == "cut":
+        rows = rows_text(list(finding.rows))
+        lines.insert(0, f"  cut at max_length, so the model is not taught to stop there: {rows}")
+    return lines
+
+
+def _shown(example: dict[str, Any]) -> str:
+    parts = [
+        f"{name} {text!r}" if name != "label" else f"label {text}" for name, text in example.items() if name != "row"
+    ]
+    return f"row {example['row']}: {', '.join(parts)}"

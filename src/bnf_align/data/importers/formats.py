@@ -1,0 +1,160 @@
+"""Values from one file of each format, one in memory at a time, and a clear word where the file is not whole."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from bnf_align.data.json_stream import JsonStream
+from bnf_align.records import BadInput
+
+ROW_KEYS = {"prompt", "chosen", "completion", "messages", "messagesTree", "conversations", "input", "steps"}
+ROW_KEYS |= {"annotations", "responses"}
+"""Keys of one row. An object without any of them that holds one list is the wrapper of its rows."""
+
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def values(path: Path, kind: str | None, under: str | None) -> Iterator[Any]:
+    """The values of a file of a kind of `files.KINDS`, in JSON of the list under the key `under` where there is one.
+
+    Raises:
+        BadInput: On the way, if the file is cut short, not UTF-8 or not of its kind.
+    """
+    if kind == ".parquet":
+        from bnf_align.data.arrow import parquet_rows
+
+        return parquet_rows(path)
+    if kind == ".json":
+        return _json(path, under)
+    return _json_lines(path) if kind in (".jsonl", ".ndjson") else _table(path, "\t" if kind == ".tsv" else None)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """A text file, gzip or not, without its byte order mark.
+
+    Raises:
+        BadInput: While it is read, if it is not UTF-8 or its gzip stream is broken.
+    """
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as binary:
+            if binary.read(2) in UTF16:
+                raise BadInput(f"{path} is UTF-16 text. Write it anew as UTF-8: iconv -f UTF-16 -t UTF-8 FILE")
+            binary.seek(0)
+            # newline="": csv wants line ends as they are, and to JSON they are white space.
+            yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(f"{path}: the gzip file is broken or cut short ({error}).") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        line = _first_line_not_in_utf_8(path)
+        raise BadInput(
+            f"{path}: not UTF-8 text near line {line} ({error.reason}). Write it anew as UTF-8, for example with "
+            "iconv -f WINDOWS-1252 -t UTF-8 FILE"
+        ) from error
+
+
+def _first_line_not_in_utf_8(path: Path) -> int:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
+
+
+def _json(path: Path, under: str | None) -> Iterator[Any]:
+    key = _wrapper_key(path, under)
+    with opened(path) as file:
+        stream = JsonStream(file, str(path))
+        if key is not None:
+            for name, first in stream.items():
+                if name == key and first == "[":
+                    yield from stream.elements()
+            stream.end()
+        elif stream.peek() == "[":
+            yield from stream.elements()
+            stream.end()
+        else:
+            yield from stream.values()
+
+
+def _wrapper_key(path: Path, under: str | None) -> str | None:
+    """The key of the list of records in a file that is one object around it; None where the file is none."""
+    with opened(path) as file:
+        stream = JsonStream(file, str(path))
+        if stream.peek() != "{":
+            return None
+        lists, keys = [], set()
+        for key, first in stream.items():
+            keys.add(key)
+            lists += [key] if first == "[" else []
+            if key == under and first == "[":
+                return key
+        single = not stream.peek() and not keys & ROW_KEYS and under is None
+        return lists[0] if single and len(lists) == 1 else None
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    count = 0
+    with opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise BadInput(_broken_line(path, number, line, error, count)) from None
+            if not isinstance(row, dict):
+                raise BadInput(
+                    f"{path}, line {number}: a row must be a JSON object with named columns, not {type(row).__name__}."
+                )
+            yield row
+            count += 1
+
+
+def _broken_line(path: Path, number: int, line: str, error: Exception, count: int) -> str:
+    why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    line = line.strip()
+    excerpt = line if len(line) <= 60 else f"{line[:30]} ... {line[-25:]}"
+    return (
+        f"{path}, line {number}: not valid JSON ({why}): {excerpt}. Every line must be one JSON object; "
+        f"{count:,} whole records stand before it."
+    )
+
+
+def _table(path: Path, delimiter: str | None) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(sys.maxsize)  # the default, 131,072 characters, is less than a long conversation
+    count = usual = 0
+    with opened(path) as file:
+        if delimiter is None:
+            header = file.readline()
+            delimiter = max(",;\t", key=header.count)  # a spreadsheet in a country of decimal commas writes ;
+            file.seek(0)
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        try:
+            for record in reader:
+                if None in record:
+                    raise csv.Error(f"more fields than the header has ({len(reader.fieldnames or ())})")
+                # Gradio writes five names over four fields: where the first record is short, it is the file's way.
+                lacking = sum(value is None for value in record.values())
+                usual = usual if count else lacking
+                if lacking > usual:
+                    raise csv.Error(f"fewer fields than the header has ({len(reader.fieldnames or ())}): cut short?")
+                yield record
+                count += 1
+        except csv.Error as error:
+            raise BadInput(
+                f"{path}, line {reader.line_num}: not a whole record ({error}), after {count:,} that are."
+            ) from None

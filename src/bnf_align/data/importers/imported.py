@@ -1,0 +1,53 @@
+"""An export where rows are expected: gone through as often as rows are, with labels that are settled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnf_align.data.importers.importer import Importer, Options
+from bnf_align.data.importers.merge import merged
+from bnf_align.data.importers.ratings import Ratings, read_ratings
+from bnf_align.data.labels import Settled
+from bnf_align.records import BadInput, DataReport
+
+
+class ImportedRows:
+    """The rows of an export with `Settled` labels, read anew each time they are gone through.
+
+    Args:
+        importer: Reads it.
+        paths: Its files.
+        options: What the user says.
+    """
+
+    def __init__(self, importer: Importer, paths: Sequence[Path], options: Options) -> None:
+        self._importer, self._paths, self._options = importer, paths, options
+        self._ratings: Ratings | None = None
+        self._report = DataReport("")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows.
+
+        Raises:
+            BadInput: If the files cannot be read.
+        """
+        self._report = DataReport(", ".join(path.name for path in self._paths))
+        try:
+            self._ratings = self._ratings or read_ratings(self._importer, self._paths, self._options)
+            for row in merged(self._importer, self._paths, self._options, self._report, self._ratings):
+                yield {**row, "label": Settled(row["label"])} if "label" in row else row
+        except BadInput as error:
+            name = self._importer.name
+            raise BadInput(
+                f"{error} (Read as an export of {name}; `bnf-align import {name}` has more flags.)"
+            ) from None
+
+    def say(self, report: DataReport) -> None:
+        """Add to a report what became of the export the last time that its rows were gone through."""
+        report.notes += [f"read as an export of {self._importer.name}, row by row as it gives them"]
+        report.notes += self._report.notes
+        report.warnings += self._report.warnings
+        for reason, rows in self._report.dropped.items():
+            report.dropped.setdefault(f"in the export: {reason}", []).extend(rows)

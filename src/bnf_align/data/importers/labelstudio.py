@@ -1,0 +1,156 @@
+"""Label Studio: the annotations of tasks that show a prompt and one or two answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from bnf_align.data.importers.choices import Choice, settled
+from bnf_align.data.importers.files import Record, records_of
+from bnf_align.data.importers.importer import Importer, Message, Options, Pair, Thumb
+from bnf_align.data.importers.scores import chosen_score
+from bnf_align.data.importers.shape import ANSWERS, PROMPTS, dicts, field_named, filled, mapping, records_like
+from bnf_align.data.importers.turns import assistant, messages, user
+from bnf_align.records import BadInput, DataReport
+
+READ = ("pairwise", "choices", "rating")
+SIDES = ("left", "right")
+
+
+class LabelStudio(Importer):
+    """Label Studio: the export named JSON (not JSON-MIN and not CSV, which are a `table`).
+
+        [{"id": 1, "data": {"prompt": "Hi", "answer1": "Hello", "answer2": "What?"},
+          "annotations": [{"id": 7, "was_cancelled": false, "completed_by": 10, "created_at": "...", "result": [
+            {"from_name": "pw", "to_name": "answer1,answer2", "type": "pairwise", "value": {"selected": "left"}}]}]}]
+
+    `pairwise` chooses the first or the second name of `to_name`; `choices` ({"choices": ["good"]}) and `rating`
+    ({"rating": 4}) rate the answer in `to_name`. The export does not say which data a name in the labelling interface
+    shows: a name that is no key of `data` is given as `--map left=KEY right=KEY`, or `--map completion=KEY`; the
+    prompt, where it is not `prompt` or `instruction`, as `--map prompt=KEY`. One of several controls is chosen with
+    `--score_name`. Cancelled annotations and the model's `predictions` are not read. Choices other than those in
+    `VALUES`, and all ratings, whose scale only the labelling interface knows, are asked for.
+
+    Source: labelstud.io/guide/task_format, /tags/pairwise, /tags/choices and /tags/rating, read in 2026.
+    """
+
+    name = "labelstudio"
+    VALUES: ClassVar = {
+        "up": "up",
+        "down": "down",
+        "thumbs up": "up",
+        "thumbs down": "down",
+        "good": "up",
+        "bad": "down",
+        "Good": "up",
+        "Bad": "down",
+    }
+
+    def matches(self, record: Any, path: Path) -> bool:
+        """A task has data, and annotations with results."""
+        return isinstance(record, dict) and isinstance(record.get("data"), dict) and bool(_annotations(record))
+
+    def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb | Pair]:
+        """Ratings as thumbs and choices between two answers as pairs, in the order of the tasks."""
+        control = _control(paths, options, report)
+        fits = "a task with data and annotations"
+        for row, task in records_like(paths, lambda task: {"data", "annotations"} <= task.keys(), fits, report):
+            given = [verdict for verdict in _verdicts(task) if verdict.control == control]
+            if not given:
+                report.drop("no annotation that was completed", row)
+            elif given[0].kind == "pairwise":
+                yield from _compared(row, task, given, options, report)
+            else:
+                yield from _rated(row, task, given, options, report)
+
+
+class _Verdict(NamedTuple):
+    control: str
+    kind: str
+    targets: list[str]
+    value: Record
+    annotation: Record
+
+
+def _annotations(task: Record) -> list[Record]:
+    return [annotation for annotation in dicts(task.get("annotations")) if isinstance(annotation.get("result"), list)]
+
+
+def _verdicts(task: Record) -> Iterator[_Verdict]:
+    for annotation in _annotations(task):
+        if annotation.get("was_cancelled") is True:
+            continue
+        for result in dicts(annotation["result"]):
+            if result.get("type") in READ:
+                targets = [name.strip() for name in str(result.get("to_name") or "").split(",")]
+                control = str(result.get("from_name") or result["type"])
+                yield _Verdict(control, result["type"], targets, mapping(result.get("value")), annotation)
+
+
+def _control(paths: Sequence[Path], options: Options, report: DataReport) -> str:
+    controls = Counter(verdict.control for _, task in records_of(paths) for verdict in _verdicts(task))
+    if not controls:
+        raise BadInput(
+            f"No annotation with a result of type {', '.join(READ)}. Read is the export named JSON, a list of tasks "
+            "with data and annotations."
+        )
+    return chosen_score(controls, options, report)
+
+
+def _compared(row: int, task: Record, given: list[_Verdict], options: Options, report: DataReport) -> Iterator[Pair]:
+    data = mapping(task["data"])
+    choices: list[Choice] = []
+    for verdict in given:
+        side = verdict.value.get("selected")
+        if side not in SIDES:
+            report.drop("a comparison that prefers neither side", row)
+        else:
+            left, right = _sides(data, verdict, options)
+            choices.append((left, right) if side == "left" else (right, left))
+    pairs = settled(choices, options.raters)
+    if choices and not pairs:
+        report.drop(f"its raters disagree (--raters {options.raters})", row)
+    for better, worse in pairs:
+        prompt, extras = _prompt(data, options), filled(id=task.get("id"))
+        yield Pair(row, prompt, [assistant(data[better])], [assistant(data[worse])], extras)
+
+
+def _sides(data: Record, verdict: _Verdict, options: Options) -> tuple[str, str]:
+    named = [options.column_map.get(side) for side in SIDES]
+    left, right = named if any(named) else [*verdict.targets, None, None][:2]
+    if left is None or right is None or left not in data or right not in data or left == right:
+        raise BadInput(
+            f"`{verdict.control}` compares {', '.join(verdict.targets) or 'two answers'}, and it is not certain which "
+            f"data these names show. The data are {', '.join(map(str, data))}: say --map left=KEY right=KEY"
+        )
+    return left, right
+
+
+def _rated(row: int, task: Record, given: list[_Verdict], options: Options, report: DataReport) -> Iterator[Thumb]:
+    data = mapping(task["data"])
+    for verdict in given:
+        value = verdict.value.get(verdict.kind)
+        if isinstance(value, list):
+            value = value[0] if len(value) == 1 else None
+        if value is None:
+            report.drop("an annotation with no or several choices", row)
+            continue
+        known = (*verdict.targets, *ANSWERS)
+        completion = assistant(data[field_named(data, "completion", known, options)])
+        note = verdict.annotation
+        extras = filled(id=task.get("id"), created_at=note.get("created_at"), rater=_who(note.get("completed_by")))
+        # All annotations of an answer stand in its task; task ids repeat from one project to the next.
+        yield Thumb(row, _prompt(data, options), [completion], value, answer=str(row), extras=extras)
+
+
+def _who(rater: Any) -> Any:
+    """An annotator's number, which some exports give as an object with the address and the name too."""
+    return rater.get("id") if isinstance(rater, dict) else rater
+
+
+def _prompt(data: Record, options: Options) -> list[Message]:
+    """A text is one user turn; a dialogue is its messages."""
+    value = data[field_named(data, "prompt", PROMPTS, options)]
+    return messages(value) or ([user(value)] if isinstance(value, str) else [])

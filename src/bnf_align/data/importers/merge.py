@@ -1,0 +1,136 @@
+"""From thumbs to rows: each answer once, with the verdict of its raters, two answers to one question as a pair.
+
+The source is read twice: once to learn what its values are and who rated what (`ratings`), and once to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnf_align.data.importers.importer import Importer, Options, Pair, Thumb
+from bnf_align.data.importers.ratings import Key, Ratings, answer_key, items, read_ratings
+from bnf_align.records import BadInput, DataReport, rows_text
+
+Row = dict[str, Any]
+
+
+def merged(
+    importer: Importer,
+    paths: Sequence[Path],
+    options: Options,
+    report: DataReport,
+    ratings: Ratings | None = None,
+) -> Iterator[Row]:
+    """The rows of an export: `prompt, completion, label`, or `prompt, chosen, rejected`, with the extras.
+
+    Args:
+        importer: Reads the export.
+        paths: Its files.
+        options: What the user says.
+        report: Filled on the way; whole when the last row is out.
+        ratings: What `read_ratings` learnt from the same files, if that was asked already.
+
+    Raises:
+        BadInput: If the files cannot be read, a rating has no certain meaning, or none is usable.
+    """
+    ratings = ratings or read_ratings(importer, paths, options)
+    if ratings.note:
+        report.notes.append(f"rating: {ratings.note}")
+    reading, writer = DataReport(report.source), _Writer(ratings, options, report)
+    read = 0
+    for read, item in enumerate(items(importer, paths, options, reading), start=1):  # noqa: B007 (the count is wanted)
+        yield from writer.rows(item)
+    yield from writer.rest()
+    _fold(reading, report)
+    report.rows = read + sum(len(rows) for rows in reading.dropped.values())
+    if not report.pairs + report.ups + report.downs:
+        reasons = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in report.dropped.items())
+        raise BadInput(f"{report.source}: 0 of {report.rows:,} ratings are usable. {reasons or 'There is none.'}")
+
+
+def _fold(reading: DataReport, report: DataReport) -> None:
+    for reason, rows in reading.dropped.items():
+        report.dropped[reason] = sorted(report.dropped.get(reason, []) + rows)
+    report.notes += reading.notes
+    report.warnings += reading.warnings
+
+
+class _Writer:
+    """Rows from thumbs and pairs, each answer once."""
+
+    def __init__(self, ratings: Ratings, options: Options, report: DataReport) -> None:
+        self.ratings, self.raters, self.report = ratings, options.raters, report
+        self.done: set[Key] = set()
+        """Of the answers that are rated several times, those that have been seen."""
+        self.waiting: dict[Key, Thumb] = {}
+        self.again = 0
+
+    def rows(self, item: Thumb | Pair) -> Iterator[Row]:
+        """The row of a choice, of an answer at its first rating, or of a pair at the rating of its second answer."""
+        if isinstance(item, Pair):
+            yield self._pair(item)
+        elif (label := self.ratings.meaning[repr(item.value)]) is None:
+            self.report.drop("a rating that means neither up nor down", item.row)
+        elif self.raters == "all":
+            yield self._single(item, label)
+        else:
+            yield from self._once(item, answer_key(item))
+
+    def rest(self) -> Iterator[Row]:
+        """What still waits for a partner, and the note on ratings that share a row."""
+        for answer in list(self.waiting):
+            yield self._single(self.waiting.pop(answer), self._verdict(answer))
+        if self.again:
+            self.report.notes.append(
+                f"{self.again:,} more ratings of answers rated before, merged into one row each "
+                f"(--raters {self.raters})"
+            )
+
+    def _once(self, thumb: Thumb, answer: Key) -> Iterator[Row]:
+        if answer in self.done:
+            self.again += 1
+            return
+        if sum(self.ratings.votes[answer]) > 1:
+            self.done.add(answer)
+        partner = self.ratings.partners.get(answer)
+        if self.ratings.verdict(answer, self.raters) is None:
+            self.report.drop(f"its raters disagree (--raters {self.raters})", thumb.row)
+        elif partner is None:
+            yield self._single(thumb, self._verdict(answer))
+        elif partner not in self.waiting:
+            self.waiting[answer] = thumb
+        else:
+            yield from self._couple(thumb, answer, partner)
+
+    def _couple(self, thumb: Thumb, answer: Key, partner: Key) -> Iterator[Row]:
+        other = self.waiting.pop(partner)
+        up, down = (thumb, other) if self._verdict(answer) else (other, thumb)
+        # A turn edited between two ratings is another prompt, and then the two answers do not compare.
+        if up.prompt != down.prompt or up.completion == down.completion:
+            yield self._single(up, True)
+            yield self._single(down, False)
+        else:
+            yield self._pair(Pair(thumb.row, up.prompt, up.completion, down.completion, _both(up, down)))
+
+    def _verdict(self, answer: Key) -> bool:
+        return bool(self.ratings.verdict(answer, self.raters))
+
+    def _pair(self, pair: Pair) -> Row:
+        self.report.pairs += 1
+        return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected, **pair.extras}
+
+    def _single(self, thumb: Thumb, label: bool) -> Row:
+        self.report.ups += label
+        self.report.downs += not label
+        return {"prompt": thumb.prompt, "completion": thumb.completion, "label": label, **thumb.extras}
+
+
+def _both(up: Thumb, down: Thumb) -> Row:
+    """The extras of a pair: what the two share under its name, the rest as `chosen_id` and `rejected_id`."""
+    shared = {name: value for name, value in up.extras.items() if name in down.extras and down.extras[name] == value}
+    sides = (("chosen", up), ("rejected", down))
+    return shared | {
+        f"{side}_{name}": value for side, thumb in sides for name, value in thumb.extras.items() if name not in shared
+    }

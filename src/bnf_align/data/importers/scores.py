@@ -1,0 +1,102 @@
+"""Which of several scores is the thumb, and numbers whose scale only the user knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bnf_align.data.importers.importer import Options
+from bnf_align.records import BadInput, DataReport
+
+THUMBS = (
+    "feedback",
+    "user_feedback",
+    "user_score",
+    "user_liked",
+    "thumb",
+    "thumbs",
+    "thumbs_up",
+    "like",
+    "liked",
+    "helpful",
+)
+"""Names under which a yes says that the answer was good. One such as `hallucination` would say the opposite."""
+
+
+def is_thumb(name: str) -> bool:
+    """Whether a score of this name, written with `-`, `_` or a space, is a thumb."""
+    return name.lower().replace("-", "_").replace(" ", "_") in THUMBS
+
+
+def chosen_score(names: Mapping[str, int], options: Options, report: DataReport) -> str:
+    """The score that is read.
+
+    Args:
+        names: Name -> how many there are.
+        options: Where `--score_name` may say it.
+        report: Where a choice among several is said.
+
+    Raises:
+        BadInput: If it is not certain, or the one that is named is not there.
+    """
+    listed = ", ".join(f"{name} ({count:,})" for name, count in Counter(names).most_common(20))
+    if options.score_name is not None:
+        if options.score_name not in names:
+            raise BadInput(f"--score_name {options.score_name}: there is no such score. There are: {listed}")
+        return options.score_name
+    if len(names) == 1:
+        return next(iter(names))
+    thumbs = [name for name in names if is_thumb(name)]
+    if len(thumbs) != 1:
+        raise BadInput(
+            f"Several scores, and which of them is the thumb is not certain: {listed}. Say --score_name NAME"
+        )
+    report.notes.append(f"score `{thumbs[0]}` is read, of {listed}; another? --score_name")
+    return thumbs[0]
+
+
+def by_threshold(values: Iterable[Any], options: Options) -> dict[str, str]:
+    """A label map for the values that are numbers, by `--up_from` and `--down_to`; empty without them.
+
+    Raises:
+        BadInput: If a number would be both.
+
+    Example:
+        >>> by_threshold([1, 3, 4.5, True, "good"], Options(up_from=4, down_to=2))
+        {'1': 'down', '3': 'drop', '4.5': 'up'}
+    """
+    up, down = options.up_from, options.down_to
+    if up is None and down is None:
+        return {}
+    if up is not None and down is not None and down >= up:
+        raise BadInput(
+            f"--up_from {up:g} --down_to {down:g}: a score between them would be both; --down_to is the lower."
+        )
+    found = {str(value): number for value in values if (number := number_of(value)) is not None}
+    return {text: _side(number, up, down) for text, number in found.items()}
+
+
+def threshold_hint(values: Iterable[Any]) -> str:
+    """What to say beside `--label_map` where ratings are numbers, which may be many; nothing where they are words."""
+    numbers = [number for value in values if (number := number_of(value)) is not None]
+    if len(numbers) < 2:
+        return ""
+    return f" Or, for a scale: --up_from NUMBER --down_to NUMBER (they go from {min(numbers):g} to {max(numbers):g})."
+
+
+def _side(number: float, up: float | None, down: float | None) -> str:
+    if up is not None and number >= up:
+        return "up"
+    return "down" if down is not None and number <= down else "drop"
+
+
+def number_of(value: Any) -> float | None:
+    """A score as a number, from a number or its text; None for a bool, a word or what is not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < float("inf") else None

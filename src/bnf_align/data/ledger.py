@@ -1,0 +1,183 @@
+"""What is remembered of every checked row while rows come and go: 20 bytes, which tell what concerns several of them.
+
+Whether an answer is labelled both ways, or a row repeats another, no row says of itself. Training holds its rows and
+the doctor does not, but both ask here, and so agree.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from bnf_align.data.findings import Finding
+from bnf_align.data.labels import read_labels
+from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+
+RULES = ("drop", "keep", "majority")
+OUT, PAIR, DOWN, UP, UNREAD = -1, 0, 1, 2, 3
+HALF_CHARACTER = "half a character (a lone surrogate), which no tokenizer reads"
+CHAT, SYSTEM, LATE_SYSTEM, CONTINUED, UNPROMPTED = 1, 2, 4, 8, 16
+"""Messages; a system turn; one after other turns; a prompt that ends with an answer; an empty prompt."""
+SEEN = ("prompt", "chosen", "rejected", "completion", "tools", "chat_template_kwargs")
+
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
+
+class Ledger:
+    """The rows of one source, in their order.
+
+    Args:
+        report: Where it is counted what became of them.
+    """
+
+    def __init__(self, report: DataReport) -> None:
+        self.report = report
+        self._numbers, self._keys = array("q"), array("Q")
+        self._sides, self._flags = array("b"), bytearray()
+        self._values: list[Any] = []
+        self._same: dict[str, Any] = {}
+        self.numbers = np.zeros(0, dtype=np.int64)
+        """(rows,), after `settle`: the rows' numbers in their source."""
+        self.sides = np.zeros(0, dtype=np.int8)
+        """(rows,), after `settle`: `PAIR`, `DOWN` or `UP`; `OUT` where the row is left out."""
+
+    def add(self, row: PreferenceRow) -> None:
+        """Remember a row of `checked_row`."""
+        self._numbers.append(row["row"])
+        self._flags.append(_flags(row["prompt"]))
+        try:
+            self._keys.append(answer_key(row))
+        except UnicodeEncodeError:
+            self._keys.append(0)
+            self._sides.append(OUT)
+            self.report.drop(HALF_CHARACTER, row["row"])
+            return
+        self._sides.append(UNREAD if "completion" in row else PAIR)
+        if "completion" in row:
+            value = row["label"]
+            # One object per distinct value: a million labels are a few objects, many times.
+            self._values.append(value if isinstance(value, bool) else self._same.setdefault(repr(value), value))
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(rows,) bool, after `settle`: whether the row is trained on."""
+        return self.sides != OUT
+
+    def rows(self, flag: int) -> list[int]:
+        """Numbers of the rows kept that have a flag."""
+        flags = np.array(self._flags, dtype=np.uint8)
+        return self.numbers[self.kept & (flags & flag > 0)].tolist()
+
+    def settle(self, label_map: Mapping[str, str] | None, conflicting_labels: str) -> list[Finding]:
+        """Read the labels, and leave out what has none or has both.
+
+        Returns:
+            What deserves a look, in the order in which it is said; nothing of it is in the report yet.
+
+        Raises:
+            BadInput: If labels have no certain meaning, or no row is left.
+        """
+        if conflicting_labels not in RULES:
+            raise BadInput(f"--conflicting_labels {conflicting_labels}: known are drop, keep and majority.")
+        self.numbers = np.array(self._numbers, dtype=np.int64)
+        self.sides = np.array(self._sides, dtype=np.int8)
+        self._read_labels(label_map)
+        found = self._settle_conflicts(conflicting_labels)
+        if not self.kept.any():
+            raise BadInput(f"{self.report.source}: 0 of {self.report.rows:,} rows are usable. {_reasons(self.report)}")
+        counts = np.bincount(self.sides[self.kept], minlength=3).tolist()
+        self.report.pairs, self.report.downs, self.report.ups = counts
+        return [*found, *self._remarks()]
+
+    def _read_labels(self, label_map: Mapping[str, str] | None) -> None:
+        singles = np.flatnonzero(self.sides == UNREAD)
+        numbers = self.numbers[singles].tolist()
+        try:
+            labels, note = read_labels(self._values, label_map, rows=numbers)
+        except BadInput as error:
+            raise BadInput(f"{self.report.source}: {error}") from error
+        if note:
+            self.report.notes.append(f"label: {note}")
+        for at, number, value, label in zip(singles.tolist(), numbers, self._values, labels, strict=True):
+            if label is None:
+                self._leave_out(at, number, "no label" if value is None else "a label that --label_map drops")
+            else:
+                self.sides[at] = UP if label else DOWN
+
+    def _settle_conflicts(self, rule: str) -> list[Finding]:
+        """Leave out the single answers that carry both labels: their gradients cancel where they should teach."""
+        singles = np.flatnonzero(self.sides > PAIR)
+        up = self.sides[singles] == UP
+        keys, which = np.unique(np.array(self._keys, dtype=np.uint64)[singles], return_inverse=True)
+        ups, downs = np.bincount(which, up, len(keys)), np.bincount(which, ~up, len(keys))
+        torn = (ups > 0) & (downs > 0)
+        if not torn.any():
+            return []
+        votes = f"{ups[torn].sum():,.0f} ups, {downs[torn].sum():,.0f} downs"
+        counts = f"{torn.sum():,} answers carry both labels ({votes})"
+        at = singles[torn[which]]
+        if rule == "keep":
+            text = f"{counts}: kept, as --conflicting_labels keep says, and they cancel each other"
+            return [Finding("both_labels", text, self.numbers[at].tolist())]
+        if rule == "majority":
+            loses = np.where(up, ups[which] <= downs[which], downs[which] <= ups[which])
+            at = singles[torn[which] & loses]
+        for row in at.tolist():
+            self._leave_out(row, int(self.numbers[row]), "the same answer is labelled both up and down")
+        left = {"drop": "none of them is kept", "majority": "the more frequent label is kept"}[rule]
+        self.report.notes.append(f"{counts}: {left} (--conflicting_labels drop|majority|keep)")
+        return []
+
+    def _remarks(self) -> list[Finding]:
+        """What is kept but deserves a look."""
+        continued, unprompted = self.rows(CONTINUED), self.rows(UNPROMPTED)
+        found = []
+        if repeats := self._repeats():
+            text = f"an earlier row is repeated word for word, and so counts twice: {rows_text(repeats)}"
+            found.append(Finding("repeats", text, repeats))
+        if continued:
+            text = f"the prompt ends with an assistant turn, which the answer continues: {rows_text(continued)}"
+            found.append(Finding("continued_prompt", text, continued))
+        if unprompted:
+            found.append(Finding("empty_prompt", f"the prompt is empty: {rows_text(unprompted)}", unprompted))
+        return found
+
+    def _repeats(self) -> list[int]:
+        at = np.flatnonzero(self.kept)
+        keys = np.array(self._keys, dtype=np.uint64)[at] ^ self.sides[at].astype(np.uint64)
+        first = np.zeros(len(at), dtype=bool)
+        first[np.unique(keys, return_index=True)[1]] = True
+        return self.numbers[at[~first]].tolist()
+
+    def _leave_out(self, at: int, number: int, reason: str) -> None:
+        self.sides[at] = OUT
+        self.report.drop(reason, number)
+
+
+def answer_key(row: PreferenceRow) -> int:
+    """64 bits that prompt, answers and what else the template sees have in common, whatever their label.
+
+    Of a million rows two that differ share them with a probability of 3e-8.
+    """
+    seen = [row[name] for name in SEEN if name in row]
+    return int(xxhash.xxh3_64_intdigest(_canonical(["chosen" in row, *seen]).encode()))
+
+
+def _flags(prompt: str | list[dict[str, Any]]) -> int:
+    if isinstance(prompt, str):
+        return 0 if prompt.strip() else UNPROMPTED
+    roles = [turn["role"] for turn in prompt]
+    flags = CHAT | CONTINUED * (roles[-1] == "assistant")
+    if "system" in roles:
+        first = next((i for i, role in enumerate(roles) if role != "system"), len(roles))
+        flags |= SYSTEM | LATE_SYSTEM * ("system" in roles[first:])
+    return flags
+
+
+def _reasons(report: DataReport) -> str:
+    return "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in report.dropped.items()) + "."

@@ -1,0 +1,183 @@
+"""What becomes of rows under a tokenizer, one after the other: which do not fit, are cut, do not end, part too early.
+
+Training keeps the token ids and the doctor does not, but both count here, and so agree.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnf_align.data.encode import Encoded, encode_row, is_chat
+from bnf_align.data.findings import NOTE, WARNING, Finding
+from bnf_align.data.template import TemplateRefusal, end_token_id, merge_system, takes_system
+from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TokenLedger:
+    """Tokenises the rows of one source, and remembers their lengths and what is wrong with them.
+
+    Args:
+        tokenizer: The model's.
+        report: What became of the rows. Its counts are set to what is left here.
+        max_length: Tokens of prompt and completion kept, from the start; None for all.
+        merge_system_prompt: Put a system message before the first user turn's text instead of in a turn of its own.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        report: DataReport,
+        *,
+        max_length: int | None,
+        merge_system_prompt: bool = False,
+    ) -> None:
+        self.tokenizer, self.report = tokenizer, report
+        self.max_length, self._merge = max_length, merge_system_prompt
+        self._chat_end = end_token_id(tokenizer)
+        self._lengths, self._starts = array("q"), array("q")
+        """Of every response that the template writes: tokens, and the place of the first scored one."""
+        self._kept, self._cut = array("q"), 0
+        """Tokens of the responses that fit, and how many of these are cut."""
+        self._units = {"pairs": 0, "ups": 0, "downs": 0}
+        self._rows: dict[str, list[int]] = {"cut": [], "no_end": [], "not_a_prefix": [], "two_bos": []}
+        self._lost: list[int] = []
+
+    def encode(self, row: PreferenceRow) -> list[Encoded] | None:
+        """The responses of a row of `preference_rows`, not yet cut; None, and counted, where it is left out."""
+        if self._merge and is_chat(row):
+            row = {**row, "prompt": merge_system(row["prompt"])}
+        try:
+            unit = encode_row(row, self.tokenizer, self._chat_end)
+        except TemplateRefusal as error:
+            self.report.drop(f"the chat template refuses them: {error}", row["row"])
+            return None
+        self._lengths.extend(len(answer.ids) for answer in unit)
+        self._starts.extend(int(answer.mask.argmax()) for answer in unit)
+        # A pair stays whole or goes.
+        if not all(answer.mask[: self.max_length].any() for answer in unit):
+            self.report.drop(_too_long(self.max_length), row["row"])
+            return None
+        self._count(unit)
+        return unit
+
+    def _count(self, unit: list[Encoded]) -> None:
+        self._units["pairs" if len(unit) == 2 else "ups" if unit[0].label else "downs"] += 1
+        self._kept.extend(len(answer.ids) for answer in unit)
+        cut = sum(is_cut(answer, self.max_length) for answer in unit)
+        self._cut += cut
+        if not self._lost:
+            self._lost = next((answer.lost for answer in unit if answer.lost), [])
+        found = {
+            "cut": cut > 0,
+            "no_end": any(answer.end == len(answer.ids) for answer in unit),
+            "not_a_prefix": any(answer.lost for answer in unit),
+            "two_bos": any(answer.doubled for answer in unit),
+        }
+        for name in (name for name, has in found.items() if has):
+            self._rows[name].append(unit[0].row)
+
+    def finish(self) -> list[Finding]:
+        """Set the report's counts and lengths to what is left.
+
+        Returns:
+            What deserves a look, in the order in which it is said; nothing of it is in the report yet.
+
+        Raises:
+            BadInput: If no row is left.
+        """
+        if not self._kept:
+            raise BadInput(self._none_left())
+        self.report.pairs, self.report.ups, self.report.downs = self._units.values()
+        p50, p95 = (round(length) for length in np.quantile(self._kept, (0.5, 0.95)))
+        self.report.lengths = {"p50": p50, "p95": p95, "max": max(self._kept)}
+        self.report.cut = self._rows["cut"]
+        texts = {"cut": self._cut_text(p50, p95), **self._template_texts()}
+        return [
+            Finding(name, texts[name], rows, NOTE if name == "two_bos" else WARNING)
+            for name, rows in self._rows.items()
+            if rows
+        ]
+
+    def _cut_text(self, p50: int, p95: int) -> str:
+        return (
+            f"{self._cut / len(self._kept):.1%} of answers are cut at max_length={self.max_length} and lose their end "
+            f"token, so the model is not taught to stop there (prompt and answer: p50 {p50:,}, p95 {p95:,} tokens). "
+            "Raise --max_length if memory allows"
+        )
+
+    def _template_texts(self) -> dict[str, str]:
+        said = {name: rows_text(rows) for name, rows in self._rows.items()}
+        return {
+            "no_end": f"no end token after the answer, as the template writes it: {said['no_end']}",
+            "not_a_prefix": (
+                f"the tokens of a prompt alone are not those it has before its answer: {said['not_a_prefix']}. The "
+                "answer starts where they part; of the first, this end of the prompt is left out: "
+                f"{self.tokenizer.decode(self._lost)!r}"
+            ),
+            "two_bos": f"the text begins with BOS, which the tokenizer adds too; one is kept: {said['two_bos']}",
+        }
+
+    def _none_left(self) -> str:
+        if _too_long(self.max_length) not in self.report.dropped:
+            listed = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in self.report.dropped.items())
+            return f"{self.report.source}: no row is left after tokenising. {listed}."
+        wanted = 1 << int(np.quantile(self._lengths, 0.95)).bit_length()
+        return (
+            f"{self.report.source}: every prompt is longer than max_length={self.max_length} (shortest "
+            f"{min(self._starts):,} tokens), so no token of an answer is left to score. Try --max_length {wanted}"
+        )
+
+
+def is_cut(answer: Encoded, max_length: int | None) -> bool:
+    """Whether a response is cut, and its end token with it."""
+    return max_length is not None and len(answer.ids) > max_length and answer.end >= max_length
+
+
+def check_tokenizer(
+    chat: list[int],
+    plain: list[int],
+    system: list[int],
+    tokenizer: PreTrainedTokenizerBase,
+    report: DataReport,
+) -> None:
+    """Make sure that a tokenizer can write what the rows hold.
+
+    Args:
+        chat: Numbers of the rows with messages.
+        plain: Numbers of the rows of plain text.
+        system: Numbers of the rows with a system turn, after merging.
+        tokenizer: The model's.
+        report: Where plain text beside a chat template is said.
+
+    Raises:
+        BadInput: If it lacks what they need; the message names the flag.
+    """
+    name = tokenizer.name_or_path or "The tokenizer"
+    if chat and not tokenizer.chat_template:
+        raise BadInput(
+            f"{report.source} holds messages in {rows_text(chat)}, but {name} has no chat template: is it a base "
+            "model's? Take the instruction-tuned model's tokenizer, or give a template with --chat_template_path."
+        )
+    if plain and not tokenizer.eos_token:
+        raise BadInput(
+            f"{report.source} holds plain text in {rows_text(plain)}, but {name} has no EOS token, so the end of an "
+            "answer could not be learnt. Name it with --eos_token."
+        )
+    if plain and tokenizer.chat_template:
+        report.notes.append(f"plain text, to which the chat template is not applied: {rows_text(plain)}")
+    if system and not takes_system(tokenizer):
+        raise BadInput(
+            f"{report.source} has system messages in {rows_text(system)}, which the chat template of "
+            f"{tokenizer.name_or_path or 'the tokenizer'} refuses or leaves out. Put their text before the first user "
+            "turn's with --merge_system_prompt"
+        )
+
+
+def _too_long(max_length: int | None) -> str:
+    return f"prompts longer than max_length={max_length}"

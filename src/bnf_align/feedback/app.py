@@ -1,0 +1,206 @@
+"""The pages: how what people do in a browser reaches a `Talk` or a `Review`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+
+from bnf_align.feedback.answerer import Answerer, NoAnswerError
+from bnf_align.feedback.page import read, show_review, show_talk
+from bnf_align.feedback.review import Review, Task
+from bnf_align.feedback.store import Store
+from bnf_align.feedback.talk import Place, StaleError, Talk
+from bnf_align.feedback.visits import Visit, Visits
+
+logger = logging.getLogger(__name__)
+
+VERDICTS = {"up": True, "down": False, "none": None}
+"""What the page's buttons ask for. Each is a state to be in, so that a click that arrives twice changes nothing."""
+
+STALE = "This page was older than what the server knows; now it is up to date. Please do that again."
+NOT_KEPT = "That could not be kept. What was kept before still is; whoever runs this page finds the reason in its log."
+BROKEN = "The model failed. Whoever runs this page finds the reason in its log."
+STILL_THERE = "Your message is still in the box."
+PRIVACY = "Kept are the answers that you judge, what was said before them, and your name if you give one."
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# One after the other, in the order of the clicks, and none left out because one before it is still on its way.
+JUDGING: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_id": "judging", "concurrency_limit": 1}
+
+
+def chat_page(answerer: Answerer, store: Store, system: str = "") -> gr.Blocks:
+    """A page on which people talk to a model and give its answers thumbs.
+
+    Args:
+        answerer: The model.
+        store: Where thumbs go.
+        system: A system message that every conversation begins with; empty for none.
+    """
+    visits = Visits(lambda: Talk(answerer, store, system))
+
+    def load(token: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        visit = visits.of(token)
+        talk, name = visit.work, _name(visit, request)
+        if talk.waits:  # it was reloaded while the model was at it
+            yield visit.token, name, show_talk(talk), gr.skip()
+            talk.wait()
+        yield visit.token, name, show_talk(talk), gr.update(value=talk.unanswered, interactive=True)
+
+    def ask(token: Any, name: str, question: str) -> Iterator[tuple[Any, ...]]:
+        visit = visits.of(token, name)
+        talk = visit.work
+        if question.strip():
+            yield visit.token, show_talk(talk, waiting=question), gr.update(value="", interactive=False)
+        notice, question = _answered(talk, question)
+        # By now the person may have begun another conversation, and looks at that one.
+        yield visit.token, show_talk(visit.work, notice=notice), gr.update(value=question, interactive=True)
+
+    def judge(token: Any, name: str, event: gr.EventData) -> tuple[str, str]:
+        visit = visits.of(token, name)
+        place, verdict = Place(event.id, event.at), VERDICTS[event.verdict]
+        notice = _kept(lambda: visit.work.rate(place, verdict, visit.user))
+        return visit.token, show_talk(visit.work, notice=notice)
+
+    def explain(token: Any, event: gr.EventData) -> tuple[str, str]:
+        visit = visits.of(token)
+        notice = _kept(lambda: visit.work.explain(Place(event.id, event.at), event.reason))
+        return visit.token, show_talk(visit.work, notice=notice)
+
+    def begin_anew(token: Any) -> tuple[str, str]:
+        visit = visits.of(token)
+        visit.work = visits.begin()
+        return visit.token, show_talk(visit.work)
+
+    with _page() as page:
+        token, name, shown = _parts(
+            "Talk to the model", f"Give a good answer a thumb up, a bad one a thumb down. {PRIVACY}"
+        )
+        question = gr.Textbox(
+            show_label=False,
+            placeholder="Your message",
+            max_lines=10,
+            submit_btn=True,
+            interactive=False,  # until it is known which conversation the browser was at
+            elem_id="question",
+        )
+        anew = gr.Button("New conversation", size="sm", elem_id="anew")
+        page.load(load, [token], [token, name, shown, question], **QUIET)
+        together: dict[str, Any] = {"concurrency_limit": answerer.together}
+        question.submit(ask, [token, name, question], [token, shown, question], **QUIET, **together)
+        shown.like(judge, [token, name], [token, shown], **JUDGING)
+        shown.input(explain, [token], [token, shown], **JUDGING)
+        anew.click(begin_anew, [token], [token, shown], **QUIET)
+    return page
+
+
+def _answered(talk: Talk, question: str) -> tuple[str, str]:
+    """Ask, and say what to tell the person and what to leave in the box: without an answer, the question."""
+    if not question.strip():
+        return "", question
+    try:
+        talk.ask(question)
+    except NoAnswerError as problem:
+        return f"{problem} {STILL_THERE}", question
+    except Exception:  # memory, a driver, ...: a page must not lose what was typed because of a model
+        logger.exception("the model failed")
+        return f"{BROKEN} {STILL_THERE}", question
+    return "", ""
+
+
+def review_page(tasks: Sequence[Task], store: Store) -> gr.Blocks:
+    """A page on which people judge prepared answers, blind.
+
+    Args:
+        tasks: What `review.read_tasks` returned.
+        store: Where judgements go.
+    """
+    visits = Visits(lambda: Review(tasks, store))
+
+    def meet(token: Any, name: str) -> tuple[str, str]:
+        """A person says a name: what was judged under it before is passed over."""
+        visit = visits.of(token)
+        if visit.user and name.strip() and name != visit.name:
+            visit.work = visits.begin()  # somebody else at the same browser
+        visit.name = name
+        notice = _kept(lambda: visit.work.recall(visit.user))
+        return visit.token, show_review(visit.work, notice)
+
+    def load(token: Any, request: gr.Request) -> tuple[Any, ...]:
+        visit = visits.of(token)
+        name = _name(visit, request)
+        return visit.token, name, meet(visit.token, visit.name)[1]
+
+    def judge(token: Any, name: str, event: gr.EventData) -> tuple[str, str]:
+        visit = visits.of(token, name)
+        verdict = VERDICTS[event.verdict]
+        notice = _kept(lambda: visit.work.judge(event.id, verdict, event.reason, visit.user))
+        return visit.token, show_review(visit.work, notice)
+
+    def explain(token: Any, event: gr.EventData) -> tuple[str, str]:
+        visit = visits.of(token)
+        notice = _kept(lambda: visit.work.explain(event.id, event.reason))
+        return visit.token, show_review(visit.work, notice)
+
+    def go(token: Any, event: gr.EventData) -> tuple[str, str]:
+        visit = visits.of(token)
+        if event.way == "back":
+            visit.work.back()
+        else:
+            visit.work.skip(event.id)
+        return visit.token, show_review(visit.work)
+
+    with _page() as page:
+        asked = "Which answer is better?" if len(tasks[0].answers) == 2 else "Is this answer good?"
+        token, name, shown = _parts(asked, PRIVACY)
+        page.load(load, [token], [token, name, shown], **QUIET)
+        for said in (name.submit, name.blur):
+            said(meet, [token, name], [token, shown], **JUDGING)
+        shown.like(judge, [token, name], [token, shown], **JUDGING)
+        shown.input(explain, [token], [token, shown], **JUDGING)
+        shown.select(go, [token], [token, shown], **JUDGING)
+    return page
+
+
+def _name(visit: Visit, request: gr.Request) -> Any:
+    """What to put into the box for the name, if anything: it may hold the beginning of one by now."""
+    visit.name = visit.name or request.username or ""
+    return visit.name or gr.skip()
+
+
+def _kept(act: Callable[[], object]) -> str:
+    """Do something to the store; returns what the person should know of it."""
+    try:
+        act()
+    except StaleError:
+        return STALE
+    except (OSError, ValueError):
+        logger.exception("the store")
+        return NOT_KEPT
+    return ""
+
+
+@contextmanager
+def _page() -> Iterator[gr.Blocks]:
+    with gr.Blocks(title="Thumbs", analytics_enabled=False) as page:
+        yield page
+
+
+def _parts(title: str, text: str) -> tuple[gr.BrowserState, gr.Textbox, gr.HTML]:
+    """What both pages have: the browser's token, the name, and the place for what is shown."""
+    with gr.Row(elem_id="head"):
+        gr.HTML(f"<h1>{title}</h1><p>{text}</p>", scale=3)
+        name = gr.Textbox(
+            show_label=False,
+            container=False,
+            placeholder="Your name (optional)",
+            max_lines=1,
+            max_length=100,
+            min_width=180,
+            elem_id="name",
+        )
+    shown = gr.HTML(js_on_load=read("page.js"), apply_default_css=False, elem_id="shown")
+    return gr.BrowserState(storage_key="bnf-align-collect"), name, shown

@@ -1,0 +1,215 @@
+"""Prepared answers, judged blind: in another order for everybody, and without the names of the models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bnf_align.feedback.store import Message, Row, Store, choice, thumb
+from bnf_align.journal import read_jsonl
+from bnf_align.records import BadInput
+
+T = TypeVar("T")
+
+TEXTS = ("text", "content", "completion")
+SAID = ("role", "content")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prepared answer."""
+
+    text: str
+    model: str | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a person is asked about: one answer, or which of two is better."""
+
+    prompt: str | list[Message]
+    answers: tuple[Answer, ...]
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits of its texts: the same in every file that holds them, in whatever order."""
+        content = json.dumps([self.prompt, sorted(answer.text for answer in self.answers)], sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def read_tasks(path: str | Path, pairs: bool) -> list[Task]:
+    """The tasks in a file of prepared answers, each once.
+
+    A row has a `prompt` (text or messages) and its answers: a list under `candidates` or `completions`, or TRL's
+    `chosen` and `rejected`, or one `completion`. An answer is a text, messages, or an object of `text` and `model`.
+
+    Args:
+        path: A .jsonl or .json file, .gz too.
+        pairs: Ask for the better of two: the first and second answer of a row, the third and fourth, and so on.
+            Otherwise every answer is judged by itself.
+
+    Raises:
+        BadInput: If a row is of another shape, or there is nothing to ask.
+    """
+    tasks: dict[str, Task] = {}
+    for number, row in enumerate(read_jsonl(path)):
+        prompt, answers = _row(row, f"{path}, row {number}")
+        size = 2 if pairs else 1
+        for first in range(0, len(answers) - size + 1, size):
+            task = Task(prompt, tuple(answers[first : first + size]))
+            if len({answer.text for answer in task.answers}) == size:  # of two equal answers none is better
+                tasks[task.id] = task
+    if not tasks:
+        needed = "two different answers to one prompt" if pairs else "an answer"
+        raise BadInput(f"{path}: no row has {needed}. Prepare some, or {'leave --pairs out' if pairs else 'chat'}.")
+    return list(tasks.values())
+
+
+def _row(row: Row, place: str) -> tuple[str | list[Message], list[Answer]]:
+    prompt = row.get("prompt")
+    if isinstance(prompt, list):
+        for message in prompt:
+            if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in SAID):
+                raise BadInput(f"{place}: a message of a prompt is a role and a content, not {message!r:.80}.")
+    elif not isinstance(prompt, str):
+        raise BadInput(f"{place}: a row needs a `prompt`, as text or messages; this one has {', '.join(row)}.")
+    listed = row.get("candidates") or row.get("completions")
+    if not isinstance(listed, list):
+        listed = [row[name] for name in ("chosen", "rejected", "completion") if row.get(name)]
+    answers = [_answer(value, row.get("model"), f"{place}, answer {at}") for at, value in enumerate(listed)]
+    return prompt, [answer for answer in answers if answer.text.strip()]
+
+
+def _answer(value: Any, model: str | None, place: str) -> Answer:
+    if isinstance(value, str):
+        return Answer(value, model)
+    if isinstance(value, list) and len(value) == 1:  # a completion as messages
+        value = value[0]
+    texts = [value[name] for name in TEXTS if isinstance(value.get(name), str)] if isinstance(value, dict) else []
+    if not texts:
+        raise BadInput(f"{place}: an answer is a text, or an object with a `text`, not {value!r:.80}.")
+    return Answer(texts[0], value.get("model") or model)
+
+
+class Review:
+    """One person's way through the tasks.
+
+    Args:
+        tasks: What `read_tasks` returned.
+        store: Where judgements go.
+    """
+
+    def __init__(self, tasks: Sequence[Task], store: Store) -> None:
+        self._store = store
+        # The answers too: the one that always stands first would be found the better one too often.
+        shuffled = [Task(task.prompt, tuple(_shuffled(task.answers))) for task in _shuffled(tasks)]
+        self._todo, self._seen = deque(shuffled), list[Task]()
+        self._ids = {task.id for task in shuffled}
+        self._rows: dict[str, Row] = {}
+        self._judging = threading.Lock()
+
+    @property
+    def task(self) -> Task | None:
+        """What is asked now; None where everything is judged."""
+        return self._todo[0] if self._todo else None
+
+    @property
+    def verdict(self) -> bool | None:
+        """What was said to it before: True for a thumb up, or for the first of two answers; None for nothing."""
+        row = self._rows.get(self.task.id) if self.task else None
+        if not row or not self.task:
+            return None
+        return bool(row["label"]) if "label" in row else _text(row["chosen"]) == self.task.answers[0].text
+
+    @property
+    def reason(self) -> str:
+        """And why."""
+        row = self._rows.get(self.task.id) if self.task else None
+        return (row and row["reason"]) or ""
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Tasks judged, of how many."""
+        return len(self._rows), len(self._ids)
+
+    def recall(self, user: str | None) -> None:
+        """Pass over what a person of that name has judged before; of people without one nothing is known."""
+        if user is None:
+            return
+        with self._judging:
+            own = {row["item"]: row for row in self._store.rows() if row.get("user") == user and "item" in row}
+            self._rows |= {name: row for name, row in own.items() if name in self._ids}
+            judged = [task for task in self._todo if task.id in own]
+            self._todo = deque(task for task in self._todo if task.id not in own)
+            self._seen = judged + self._seen
+
+    def judge(self, task_id: str, verdict: bool | None, reason: str = "", user: str | None = None) -> None:
+        """Store a verdict on a task and go on; None takes it back and stays.
+
+        Nothing happens where another task is asked by now: a second click of a double click is no verdict on it.
+
+        Raises:
+            OSError: If that cannot be stored; what was stored before still is.
+        """
+        with self._judging:
+            if self.task is None or self.task.id != task_id:
+                return
+            row = None if verdict is None else self._row(self.task, verdict, reason.strip() or None, user)
+            stored = self._store.put(self._rows.get(task_id), row)
+            if stored:
+                self._rows[task_id] = stored
+                self._seen.append(self._todo.popleft())
+            else:
+                self._rows.pop(task_id, None)
+
+    def explain(self, task_id: str, reason: str) -> None:
+        """Change the reason of the verdict on the task that is asked; without a verdict it comes with that."""
+        with self._judging:
+            row = self._rows.get(task_id)
+            if row and self.task and self.task.id == task_id:
+                row = {**row, "reason": reason.strip() or None}
+                if self._store.replace(row):
+                    self._rows[task_id] = row
+                else:
+                    del self._rows[task_id]
+
+    def skip(self, task_id: str) -> None:
+        """Go on to the next task; one without a verdict comes again at the end."""
+        with self._judging:
+            if self.task is None or self.task.id != task_id:
+                return
+            self._seen.append(self._todo.popleft())
+            if task_id not in self._rows:
+                self._todo.append(self._seen[-1])
+
+    def back(self) -> None:
+        """Go back to the task before."""
+        with self._judging:
+            if self._seen:
+                task = self._seen.pop()
+                self._todo = deque([task, *(other for other in self._todo if other.id != task.id)])
+
+    @staticmethod
+    def _row(task: Task, verdict: bool, reason: str | None, user: str | None) -> Row:
+        about: dict[str, Any] = {"user": user, "reason": reason, "item": task.id}
+        if len(task.answers) == 1:
+            (answer,) = task.answers
+            return thumb(task.prompt, answer.text, verdict, model=answer.model, **about)
+        chosen, rejected = task.answers if verdict else reversed(task.answers)
+        about |= {"model": chosen.model, "rejected_model": rejected.model}
+        return choice(task.prompt, chosen.text, rejected.text, **about)
+
+
+def _shuffled(things: Sequence[T]) -> list[T]:
+    return random.sample(things, len(things))
+
+
+def _text(answer: str | list[Message]) -> str:
+    return answer if isinstance(answer, str) else answer[0]["content"]

@@ -1,0 +1,385 @@
+"""The page that collects thumbs, in a real browser: `make test-browser`."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from bnf_align.cli.main import main
+from model_server import ModelServer
+from tiny_models import chatml_tokenizer
+from tiny_nets import tiny_llama
+
+SOURCE = Path(__file__).parents[2] / "src"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
+]
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=900,1000",
+]
+
+# Runs the command, and writes down every address outside this machine that the process looks up or connects to.
+WATCHED = """
+import sys
+from bnf_align.cli.main import main
+log = open(sys.argv[1], "a", buffering=1)
+def watch(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        address = arguments[1][0]
+    elif event == "socket.getaddrinfo":
+        address = arguments[0]
+    else:
+        return
+    if str(address) not in ("127.0.0.1", "localhost", "::1", "None"):
+        print(event, address, file=log)
+sys.addaudithook(watch)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+class Browser:
+    """One person's browser."""
+
+    def __init__(self, profile: Path) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in [*FLAGS, f"--user-data-dir={profile}"]:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+    def open(self, url: str) -> None:
+        self.driver.get("about:blank")
+        self.driver.get_log("performance")  # of the browser's own first page
+        self.driver.get(url)
+
+    def until(self, condition, seconds: float = 30.0):
+        """What `condition` returns once that is true."""
+        wait = WebDriverWait(self.driver, seconds, 0.1, ignored_exceptions=[StaleElementReferenceException])
+        return wait.until(lambda _: condition())
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        return self.until(lambda: (self.all(selector) or [None])[0])
+
+    def texts(self, selector: str) -> list[str]:
+        """As the page holds them, and not as they are laid out."""
+        return [element.get_property("textContent") for element in self.all(selector)]
+
+    def box(self) -> WebElement:
+        return self.until(lambda: next((box for box in self.all("#question textarea") if box.is_enabled()), None))
+
+    def ask(self, question: str, answers: int) -> None:
+        self.box().send_keys(question, Keys.ENTER)
+        self.until(lambda: len(self.all(".said.model:not(.dots)")) == answers)
+
+    def call(self, name: str) -> None:
+        self.one("#name textarea, #name input").send_keys(name)
+
+    def pressed(self) -> list[str]:
+        return [button.get_attribute("data-verdict") for button in self.all("button[aria-pressed=true]")]
+
+    def reload(self) -> None:
+        self.driver.refresh()
+        self.one("[data-id]")
+
+    def requested(self) -> set[str]:
+        """Hosts that the page asked something of, since it was opened."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return {match[1] for url in sent if (match := re.match(r"\w+://([^/:]+)", url))}
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Opens browsers, each with a profile of its own; afterwards none may have asked another host for anything."""
+    opened = []
+
+    def new() -> Browser:
+        opened.append(Browser(tmp_path / f"profile-{len(opened)}"))
+        return opened[-1]
+
+    yield new
+    hosts = [one.requested() for one in opened]
+    for one in opened:
+        one.driver.quit()
+    assert set().union(*hosts) <= {"127.0.0.1"}
+
+
+@pytest.fixture
+def collect(tmp_path):
+    """Starts `bnf-align collect` in a process of its own; returns its URL. Afterwards it may not have called home."""
+    processes, log = [], tmp_path / "calls.txt"
+
+    def start(*flags: str, **environment: str) -> str:
+        # Through a proxy a call would not be seen. The page must mind its own settings rather than Gradio's.
+        settings = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        settings |= {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+        settings |= {"GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SHARE": "True", **environment}
+        command = [sys.executable, "-c", WATCHED, str(log), "collect", "--store", str(tmp_path / "feedback.jsonl")]
+        process = subprocess.Popen([*command, *flags], env=settings, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        return re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait()
+    assert log.read_text() == ""
+
+
+def served(server: ModelServer) -> list[str]:
+    return ["--url", server.url, "--model_name_or_path", "a-model"]
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "feedback.jsonl").read_text().splitlines()]
+
+
+def test_chat_thumb_reload_the_row_is_there_and_a_model_is_trained_on_it(browser, collect, tmp_path):
+    with ModelServer() as server:
+        url, person = collect(*served(server)), browser()
+        person.open(url)
+        person.call("Ann")
+        person.ask("one", answers=1)
+        person.ask("two", answers=2)
+        assert rows(tmp_path) == []
+        person.all("[data-verdict=up]")[0].click()
+        person.until(lambda: person.pressed() == ["up"])
+        person.all("[data-verdict=down]")[1].click()
+        person.until(lambda: person.pressed() == ["up", "down"])
+        person.all(".reason")[1].send_keys("wrong", Keys.ENTER)
+        person.until(lambda: rows(tmp_path)[1]["reason"] == "wrong")
+        first, second = rows(tmp_path)
+        assert [first["label"], second["label"]] == [True, False]
+        assert first["prompt"] == [{"role": "user", "content": "one"}]
+        assert second["completion"] == [{"role": "assistant", "content": "answer to two"}]
+        assert {row["user"] for row in rows(tmp_path)} == {"Ann"}
+
+        person.reload()
+        person.until(lambda: person.pressed() == ["up", "down"])
+        assert person.texts(".said.model") == ["answer to one", "answer to two"]
+        assert person.one("#name textarea, #name input").get_property("value") == "Ann"
+        assert [reason.get_property("value") for reason in person.all(".reason")] == ["", "wrong"]
+        assert rows(tmp_path) == [first, second]
+
+    tokenizer = chatml_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny_llama(len(tokenizer)).save_pretrained(tmp_path / "model")
+    flags = ["--model_name_or_path", tmp_path / "model", "--dataset_name", tmp_path / "feedback.jsonl"]
+    flags += ["--output_dir", tmp_path / "out", "--ref_cache_dir", tmp_path / "cache", "--use_cpu", "true"]
+    assert main(["train", *map(str, flags)]) == 0
+    data = json.loads((tmp_path / "out" / "run.json").read_text())["data"]["train"]
+    assert (data["rows"], data["ups"], data["downs"], data["dropped"]) == (2, 1, 1, {})
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_changed_mind_changes_the_row_and_a_second_click_takes_it_back(browser, collect, tmp_path):
+    with ModelServer() as server:
+        person = browser()
+        person.open(collect(*served(server)))
+        person.ask("one", answers=1)
+        labels = []
+        for verdict in ("down", "up", "up"):
+            was = person.pressed()
+            person.one(f"[data-verdict={verdict}]").click()
+            person.until(lambda was=was: person.pressed() != was)
+            labels.append([row["label"] for row in rows(tmp_path)])
+        assert labels == [[False], [True], []]
+
+
+HOSTILE = """<script>window.owned = 1</script><img src=x onerror="window.owned = 1">
+<svg onload="window.owned = 1"> [click](javascript:window.owned=1) <a href="javascript:window.owned=1">here</a>
+${window.owned = 1} {{#each this}}{{/each}} `${window.owned = 1}` </div></textarea> &lt;b&gt; **bold** # $$x^2$$
+    four spaces <style>body { display: none }</style>"""
+
+
+def test_html_markdown_and_templates_in_answers_and_questions_are_text_and_never_run(browser, collect, tmp_path):
+    prepared = tmp_path / "answers.jsonl"
+    task = {"prompt": [{"role": "user", "content": HOSTILE}], "candidates": [HOSTILE, f"{HOSTILE}2"]}
+    prepared.write_text(json.dumps(task) + "\n")
+    with ModelServer(answer=lambda body: HOSTILE) as server:
+        talk, review = collect(*served(server)), collect("--review", str(prepared), "--pairs")
+        person = browser()
+        person.open(talk)
+        person.call("<img src=x onerror=window.owned=1>")
+        person.ask(HOSTILE.replace("\n", " "), answers=1)
+        person.one("[data-verdict=up]").click()
+        person.until(person.pressed)
+        person.one(".reason").send_keys(HOSTILE.replace("\n", " "), Keys.ENTER)
+        person.until(lambda: rows(tmp_path)[0]["reason"])
+        person.reload()
+        assert person.texts(".said.model") == [HOSTILE]
+        assert person.texts(".said.user") == [HOSTILE.replace("\n", " ")]
+        assert person.one(".reason").get_property("value") == HOSTILE.replace("\n", " ")
+        assert rows(tmp_path)[0]["completion"][0]["content"] == HOSTILE
+        ours = "#shown img, #shown script, #shown a, #shown style, #shown strong, #shown svg:not([viewBox])"
+        assert person.all(ours) == []
+        assert person.driver.execute_script("return window.owned") is None
+        person.open(review)
+        person.one(".answer")
+        assert sorted(person.texts(".answer")) == [HOSTILE, f"{HOSTILE}2"]
+        assert person.texts(".said.user") == [HOSTILE]
+        assert person.all(ours) == []
+        assert person.driver.execute_script("return window.owned") is None
+
+
+def test_two_browsers_have_two_conversations_and_both_rows_are_kept(browser, collect, tmp_path):
+    with ModelServer(delay=0.5) as server:
+        url, people = collect(*served(server)), {name: browser() for name in ("Ann", "Bob")}
+        for name, person in people.items():
+            person.open(url)
+            person.call(name)
+        for name, person in people.items():  # the second asks while the first waits
+            person.box().send_keys(f"I am {name}", Keys.ENTER)
+        for person in people.values():
+            person.until(lambda person=person: len(person.all(".said.model:not(.dots)")) == 1)
+        assert server.busiest == 2
+        people["Ann"].one("[data-verdict=up]").click()
+        people["Bob"].one("[data-verdict=down]").click()
+        for name, person in people.items():
+            person.until(person.pressed)
+            assert person.texts(".said.user") == [f"I am {name}"]
+    found = {row["user"]: (row["prompt"][0]["content"], row["label"]) for row in rows(tmp_path)}
+    assert found == {"Ann": ("I am Ann", True), "Bob": ("I am Bob", False)}
+    assert len(rows(tmp_path)) == 2
+
+
+def test_of_a_model_server_that_is_down_the_page_says_so_and_loses_nothing_that_was_typed(browser, collect):
+    person = browser()
+    with ModelServer(first=["500", "500"]) as server:  # as many as one question is tried
+        person.open(collect(*served(server)))
+        person.box().send_keys("a long thought", Keys.ENTER)
+        notice = person.one(".notice").text
+        assert "did not answer" in notice
+        assert "HTTP 500" in notice
+        assert person.box().get_property("value") == "a long thought"
+        person.box().send_keys(Keys.ENTER)  # up again
+        person.until(lambda: person.texts(".said.model:not(.dots)") == ["answer to a long thought"])
+        assert person.box().get_property("value") == ""
+        assert person.all(".notice") == []
+    person.box().send_keys("another one", Keys.ENTER)  # down for good
+    assert "its server is down" in person.one(".notice").text
+    assert person.box().get_property("value") == "another one"
+    person.reload()
+    person.until(lambda: person.box().get_property("value") == "another one")
+    person.until(lambda: person.texts(".said.model") == ["answer to a long thought"])
+
+
+def test_a_question_that_is_being_answered_survives_a_reload(browser, collect):
+    with ModelServer(delay=3.0) as server:
+        person = browser()
+        person.open(collect(*served(server)))
+        person.box().send_keys("one", Keys.ENTER)
+        person.one(".dots")
+        person.reload()
+        assert person.texts(".said.user") == ["one"]
+        person.until(lambda: person.texts(".said.model:not(.dots)") == ["answer to one"])
+        assert server.received == {"one": 1}
+
+
+def test_a_new_conversation_begins_empty_and_what_was_kept_stays(browser, collect, tmp_path):
+    with ModelServer() as server:
+        person = browser()
+        person.open(collect(*served(server)))
+        person.ask("one", answers=1)
+        person.one("[data-verdict=up]").click()
+        person.until(person.pressed)
+        person.one("#anew").click()
+        person.until(lambda: not person.all(".said"))
+        person.ask("two", answers=1)
+        assert server.bodies[-1]["messages"] == [{"role": "user", "content": "two"}]
+        assert person.pressed() == []
+    assert [row["label"] for row in rows(tmp_path)] == [True]
+
+
+def test_a_review_is_blind_keeps_every_reason_with_its_answer_and_goes_on_after_a_reload(browser, collect, tmp_path):
+    prepared = tmp_path / "answers.jsonl"
+    answers = [
+        [{"text": f"right {n}", "model": "model-one"}, {"text": f"wrong {n}", "model": "model-two"}] for n in range(4)
+    ]
+    prepared.write_text("".join(json.dumps({"prompt": f"p{n}", "candidates": answers[n]}) + "\n" for n in range(4)))
+    person = browser()
+    person.open(collect("--review", str(prepared), "--pairs"))
+    for number in range(4):
+        assert person.one(".progress").text == f"{number} of 4 judged"
+        assert "model-" not in person.driver.page_source
+        assert person.one(".reason").get_property("value") == ""
+        if number % 2 == 0:
+            person.one(".reason").send_keys(f"because {person.texts('.answer')[0]}")
+        better = 0 if person.texts(".answer")[0].startswith("right") else 1
+        person.all("[data-verdict]")[better].click()
+        person.until(lambda number=number: person.one(".progress").text == f"{number + 1} of 4 judged")
+        if number == 1:
+            person.reload()
+    kept = rows(tmp_path)
+    assert all(row["chosen"].startswith("right") and row["rejected"].startswith("wrong") for row in kept)
+    assert {(row["model"], row["rejected_model"]) for row in kept} == {("model-one", "model-two")}
+    assert [row["reason"] is None for row in kept] == [False, True, False, True]
+    assert all(row["reason"].split()[-1] == row["chosen"].split()[-1] for row in kept if row["reason"])
+    assert "all of them" in person.one(".hint").text
+
+
+def test_the_password_opens_the_page_and_its_name_is_the_persons(browser, collect, tmp_path):
+    with ModelServer() as server:
+        person = browser()
+        person.open(collect(*served(server), BNF_ALIGN_PASSWORD="sesame"))
+        for password in ("open", "sesame"):
+            person.until(lambda: len(person.all("input")) == 2)
+            assert person.all("#question") == []
+            for field, text in zip(person.all("input"), ("Ann", password), strict=True):
+                field.clear()
+                field.send_keys(text)
+            person.one("button").click()
+            person.until(lambda: "Incorrect" in person.driver.page_source or person.all("#question"))
+        person.ask("one", answers=1)
+        person.one("[data-verdict=up]").click()
+        person.until(person.pressed)
+    assert rows(tmp_path)[0]["user"] == "Ann"
+
+
+def test_a_model_in_process_is_talked_to_in_the_same_way(browser, collect, tmp_path):
+    tokenizer = chatml_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny_llama(len(tokenizer), seed=3).save_pretrained(tmp_path / "model")
+    person = browser()
+    sampling = ["--temperature", "0", "--max_new_tokens", "8"]
+    person.open(collect("--model_name_or_path", str(tmp_path / "model"), *sampling))
+    person.ask("hello", answers=1)
+    person.one("[data-verdict=down]").click()
+    person.until(person.pressed)
+    (row,) = rows(tmp_path)
+    assert (row["label"], row["model"]) == (False, str(tmp_path / "model"))
+    assert row["completion"][0]["content"].replace("\r", "\n") == person.texts(".said.model")[0]  # as HTML has it
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_what_is_on_this_machine(browser, collect):
+    with ModelServer() as server:
+        person = browser()
+        nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+        person.open(collect(*served(server), **nowhere))
+        person.ask("one", answers=1)
+        assert person.requested() == {"127.0.0.1"}  # what `browser` checks of every page is really recorded

@@ -1,0 +1,256 @@
+"""Exports of tracing and annotation products as they write them, with given thumbs in them."""
+
+import csv
+import json
+from pathlib import Path
+
+Thumb = tuple[str, str, bool]
+
+TIME = "2026-05-29 13:46:19.963000"
+
+
+def lines(path: Path, records: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+# ------------------------------------------------------------------------------------------------------------ Langfuse
+
+
+def observation(key: str, trace: str, given, produced, **fields) -> dict:
+    """One row of Langfuse's enriched observations; objects are JSON text there."""
+    return {
+        "id": key,
+        "trace_id": trace,
+        "project_id": "project-1",
+        "environment": "production",
+        "type": "GENERATION",
+        "parent_observation_id": "",
+        "start_time": TIME,
+        "end_time": TIME,
+        "name": "chat",
+        "metadata": {},
+        "level": "DEFAULT",
+        "input": given if isinstance(given, str) else json.dumps(given),
+        "output": produced if isinstance(produced, str) else json.dumps(produced),
+        "provided_model_name": "llama",
+        "user_id": "user-7",
+        "session_id": None,
+        **fields,
+    }
+
+
+def score(number: int, trace: str | None, value, *, observation_id: str | None = None, **fields) -> dict:
+    """One row of Langfuse's scores."""
+    return {
+        "id": f"score-{number}",
+        "timestamp": TIME,
+        "project_id": "project-1",
+        "environment": "production",
+        "trace_id": trace,
+        "observation_id": observation_id,
+        "session_id": None,
+        "dataset_run_id": None,
+        "name": "user-feedback",
+        "value": value,
+        "source": "API",
+        "comment": None,
+        "data_type": "BOOLEAN",
+        "string_value": None,
+        "created_at": TIME,
+        "updated_at": TIME,
+        **fields,
+    }
+
+
+def chat(*texts: str) -> list[dict]:
+    """User and assistant in turn."""
+    return [
+        {"role": "assistant" if n % 2 else "user", "content": [{"type": "text", "text": text}] if not n else text}
+        for n, text in enumerate(texts)
+    ]
+
+
+def langfuse(thumbs: list[Thumb], folder: Path) -> list[Path]:
+    observations = [
+        observation(f"o{n}", f"t{n}", chat(prompt), {"role": "assistant", "content": answer})
+        for n, (prompt, answer, _) in enumerate(thumbs)
+    ]
+    # Half of the scores are of the whole trace.
+    scores = [
+        score(n, f"t{n}", 1 if up else 0, observation_id=f"o{n}" if n % 2 else None)
+        for n, (_, _, up) in enumerate(thumbs)
+    ]
+    return [
+        lines(folder / "observations_v2" / "2026-05-29.jsonl", observations),
+        lines(folder / "scores" / "2026-05-29.jsonl", scores),
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------- LangSmith
+
+
+def run(key: str, inputs, outputs, *, trace: str | None = None, kind: str = "llm", **fields) -> dict:
+    """One run as `client.list_runs` gives it."""
+    return {
+        "id": key,
+        "name": "ChatOpenAI",
+        "run_type": kind,
+        "inputs": inputs,
+        "outputs": outputs,
+        "start_time": "2026-05-05T23:23:11.077838",
+        "trace_id": trace or key,
+        "parent_run_id": None if trace in (None, key) else trace,
+        "session_id": "project-1",
+        "status": "success",
+        "error": None,
+        "extra": {"metadata": {"ls_model_name": "llama"}},
+        **fields,
+    }
+
+
+def feedback(number: int, run_id: str, points, key: str = "user_score", **fields) -> dict:
+    """One record of `client.list_feedback`."""
+    return {
+        "id": f"feedback-{number}",
+        "created_at": "2026-05-05T23:23:11.077838",
+        "modified_at": "2026-05-05T23:23:11.077838",
+        "session_id": "project-1",
+        "run_id": run_id,
+        "key": key,
+        "score": points,
+        "value": None,
+        "comment": None,
+        "correction": None,
+        "feedback_source": {"type": "api", "metadata": None, "user_id": None},
+        **fields,
+    }
+
+
+def lc(kind: str, text: str) -> dict:
+    """A message as LangChain serialises it."""
+    names = {"human": "HumanMessage", "ai": "AIMessage", "system": "SystemMessage"}
+    name = ["langchain", "schema", "messages", names[kind]]
+    return {"lc": 1, "type": "constructor", "id": name, "kwargs": {"content": text, "type": kind}}
+
+
+def langsmith(thumbs: list[Thumb], folder: Path) -> list[Path]:
+    runs = [
+        run(
+            f"r{n}",
+            {"messages": [[lc("human", prompt)]]},
+            {"generations": [[{"text": answer, "message": lc("ai", answer), "type": "ChatGeneration"}]]},
+        )
+        for n, (prompt, answer, _) in enumerate(thumbs)
+    ]
+    votes = [feedback(n, f"r{n}", 1.0 if up else -1.0) for n, (_, _, up) in enumerate(thumbs)]
+    return [lines(folder / "feedback.jsonl", votes), lines(folder / "runs.jsonl", runs)]
+
+
+# -------------------------------------------------------------------------------------------------------------- Gradio
+
+HEADER = ["conversation", "index", "value", "flag", "timestamp"]
+
+
+def flagged(path: Path, clicks: list[tuple]) -> Path:
+    """Gradio's log: five names, and four fields below them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        for conversation, index, rating in clicks:
+            writer.writerow([json.dumps(conversation), index, rating, TIME])
+    return path
+
+
+def bubble(role: str, text: str, title: str | None = None) -> dict:
+    """A message of Gradio 6."""
+    metadata = {"title": title} if title else None
+    return {"role": role, "metadata": metadata, "content": [{"text": text, "type": "text"}], "options": None}
+
+
+def gradio(thumbs: list[Thumb], folder: Path) -> list[Path]:
+    clicks = [
+        ([bubble("user", prompt), bubble("assistant", answer)], 1, "Like" if up else "Dislike")
+        for prompt, answer, up in thumbs
+    ]
+    return [flagged(folder / "log.csv", clicks)]
+
+
+# ------------------------------------------------------------------------------------------------------------- Argilla
+
+
+def record(number: int, asked: str, values: list, *, status=None, users=None, **fields) -> dict:
+    """One record of Argilla's `to_list(flatten=True)`."""
+    return {
+        "id": f"record-{number}",
+        "status": "completed",
+        "_server_id": f"server-{number}",
+        **fields,
+        f"{asked}.responses": values,
+        f"{asked}.responses.users": users or [f"user-{n}" for n in range(len(values))],
+        f"{asked}.responses.status": status or ["submitted"] * len(values),
+        f"{asked}.suggestion": None,
+        f"{asked}.suggestion.score": None,
+        f"{asked}.suggestion.agent": None,
+    }
+
+
+def argilla(thumbs: list[Thumb], folder: Path) -> list[Path]:
+    records = [
+        record(n, "thumb", ["good" if up else "bad"], prompt=prompt, response=answer)
+        for n, (prompt, answer, up) in enumerate(thumbs)
+    ]
+    return [lines(folder / "records.jsonl", records)]
+
+
+# -------------------------------------------------------------------------------------------------------- Label Studio
+
+
+def task(number: int, data: dict, *annotations: dict) -> dict:
+    """One task of Label Studio's JSON export."""
+    return {
+        "id": number,
+        "data": data,
+        "annotations": list(annotations),
+        "predictions": [],
+        "created_at": "2026-03-09T21:52:49.513742Z",
+        "project": 83,
+    }
+
+
+def annotation(kind: str, value, *, control: str, target: str, by=10, cancelled: bool = False) -> dict:
+    """One person's annotation of a task, with one result."""
+    result = {"id": "Dx", "from_name": control, "to_name": target, "type": kind, "value": value, "origin": "manual"}
+    return {
+        "id": f"annotation-{by}",
+        "completed_by": by,
+        "result": [result],
+        "was_cancelled": cancelled,
+        "ground_truth": False,
+        "created_at": "2026-03-09T22:16:08.728353Z",
+    }
+
+
+def labelstudio(thumbs: list[Thumb], folder: Path) -> list[Path]:
+    tasks = [
+        task(
+            n,
+            {"prompt": prompt, "answer": answer},
+            annotation("choices", {"choices": ["good" if up else "bad"]}, control="verdict", target="answer"),
+        )
+        for n, (prompt, answer, up) in enumerate(thumbs)
+    ]
+    path = folder / "project-83.json"
+    path.write_text(json.dumps(tasks), encoding="utf-8")
+    return [path]
+
+
+EXPORTS = {
+    "langfuse": langfuse,
+    "langsmith": langsmith,
+    "gradio": gradio,
+    "argilla": argilla,
+    "labelstudio": labelstudio,
+}

@@ -1,0 +1,206 @@
+"""Prompts from where they lie, and candidates of one job or several: nothing lost, nothing made twice."""
+
+import json
+
+import pytest
+
+from bnf_align.construct.generate import Job, generate
+from bnf_align.construct.prompts import as_messages, read_prompts
+from bnf_align.endpoint import Endpoint
+from bnf_align.engines import LocalEngine, Sampling, UrlEngine
+from bnf_align.journal import read_jsonl
+from bnf_align.records import BadInput
+from model_server import ModelServer, prompt_of
+from tiny_models import chatml_tokenizer
+from tiny_nets import tiny_llama
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+# ---------------------------------------------------------------------------------------------------- prompts
+
+
+def test_prompts_are_found_under_their_usual_names_and_other_columns_travel_along(tmp_path):
+    rows = [{"question": "2 + 2?", "answer": "#### 4"}, {"question": "1 + 1?", "answer": "#### 2", "id": 7}]
+    first, second = read_prompts(write(tmp_path / "a.jsonl", rows))
+    assert (first["prompt"], first["answer"]) == ("2 + 2?", "#### 4")
+    assert second == {"id": "7", "prompt": "1 + 1?", "answer": "#### 2"}
+    (again,) = read_prompts(write(tmp_path / "b.jsonl", [{"instruction": "2 + 2?", "id": None}]))
+    assert again["id"] == first["id"]  # the same prompt in any file
+    assert read_prompts(write(tmp_path / "c.jsonl", [{"q": "hm"}]), column="q")[0]["prompt"] == "hm"
+    assert len(read_prompts(write(tmp_path / "d.jsonl", rows * 1), limit=1)) == 1
+
+
+def test_a_conversation_gives_up_the_answer_it_ends_with(tmp_path):
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    answer = {"role": "assistant", "content": "Hello"}
+    (row,) = read_prompts(write(tmp_path / "a.jsonl", [{"messages": [*turns, answer]}]))
+    assert row["prompt"] == [turns[0], {"role": "user", "content": "Hi"}]
+    with pytest.raises(BadInput, match="only answers"):
+        read_prompts(write(tmp_path / "b.jsonl", [{"messages": [answer]}]))
+    with pytest.raises(BadInput, match="role"):
+        read_prompts(write(tmp_path / "c.jsonl", [{"messages": [{"from": "human", "value": "Hi"}]}]))
+
+
+def test_prompts_that_cannot_be_filed_are_refused_and_repeated_ones_are_said(tmp_path, caplog):
+    with pytest.raises(BadInput, match=r"no column of prompts. I see: text"):
+        read_prompts(write(tmp_path / "a.jsonl", [{"text": "x"}]))
+    with pytest.raises(BadInput, match=r"1 row \(1\) have no `prompt`"):
+        read_prompts(write(tmp_path / "b.jsonl", [{"prompt": "x"}, {"prompt": ""}]))
+    with pytest.raises(BadInput, match="two rows have the id '1'"):
+        read_prompts(write(tmp_path / "c.jsonl", [{"prompt": "x", "id": 1}, {"prompt": "y", "id": 1}]))
+    rows = [{"prompt": "x", "n": 1}, {"prompt": "y", "n": float("nan")}, {"prompt": "x", "n": 2}]
+    found = read_prompts(write(tmp_path / "d.jsonl", rows))
+    assert [(row["prompt"], row.get("n")) for row in found] == [("x", 1), ("y", None)]
+    assert "1 rows repeat a prompt" in caplog.text
+
+
+def test_texts_become_turns_of_a_user_and_messages_stay():
+    chat = [{"role": "user", "content": "Hi"}]
+    rows = as_messages([{"id": "a", "prompt": "Hi"}, {"id": "b", "prompt": chat}])
+    assert [row["prompt"] for row in rows] == [chat, chat]
+
+
+# ------------------------------------------------------------------------------------------------- candidates
+
+
+@pytest.fixture(scope="module")
+def engines():
+    models = [tiny_llama(300, seed=seed, max_position_embeddings=4096) for seed in (0, 1)]
+    return [LocalEngine(model, chatml_tokenizer(), f"m{i}", batch_rows=6) for i, model in enumerate(models)]
+
+
+def prompts(count=5) -> list[dict]:
+    return [{"id": f"p{i}", "prompt": f"Count to {i}" + "!" * i, "answer": str(i)} for i in range(count)]
+
+
+def sampling(temperature=0.8, **kwargs) -> Sampling:
+    return Sampling(**{"temperature": temperature, "n": 3, "max_new_tokens": 8, **kwargs})
+
+
+def test_every_prompt_gets_its_candidates_in_order_with_reasons_and_duplicates_counted(engines, tmp_path):
+    out = tmp_path / "c.jsonl"
+    done = generate(prompts(), [Job(engines[0], sampling())], out, about={"command": "x"})
+    rows = list(read_jsonl(out))
+    assert [row["id"] for row in rows] == ["p0", "p1", "p2", "p3", "p4"]
+    assert rows[3]["answer"] == "3"
+    assert (done.path, done.prompts, done.missing, done.candidates) == (out, 5, 0, 15)
+    for row in rows:
+        assert len({one["text"] for one in row["candidates"]}) == 3 - row["duplicates"]
+        for one in row["candidates"]:
+            assert one.keys() == {"text", "finish_reason", "tokens", "model", "temperature", "seed"}
+            assert (one["model"], one["temperature"], one["seed"]) == ("m0", 0.8, 0)
+            assert one["tokens"] == 8 or one["finish_reason"] == "stop"
+    reasons = [one["finish_reason"] for row in rows for one in row["candidates"]]
+    assert done.finish_reasons == {reason: reasons.count(reason) for reason in set(reasons)}
+    card = json.loads((tmp_path / "c.jsonl.card.json").read_text())
+    assert card["about"] == {"command": "x"}
+    assert card["jobs"][0]["weights"] == engines[0].weights
+
+
+def test_greedy_candidates_are_all_duplicates(engines, tmp_path):
+    done = generate(prompts(), [Job(engines[0], sampling(0.0))], tmp_path / "c.jsonl")
+    assert done.duplicates == 5 * 2
+    assert any("10 say what another one" in line for line in done.lines())
+
+
+def test_several_jobs_stand_side_by_side_model_by_model_and_leave_one_file(engines, tmp_path):
+    out = tmp_path / "c.jsonl"
+    jobs = [Job(engine, sampling(heat, n=2)) for engine in engines for heat in (0.5, 1.0)]
+    done = generate(prompts(), jobs, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "c.jsonl.card.json"]
+    assert done.candidates == 5 * 8
+    order = [(one["model"], one["temperature"]) for one in next(read_jsonl(out))["candidates"]]
+    assert order == [(model, heat) for model in ("m0", "m1") for heat in (0.5, 0.5, 1.0, 1.0)]
+    alone = tmp_path / "alone.jsonl"
+    generate(prompts(), jobs[2:3], alone)
+    for row, own in zip(read_jsonl(out), read_jsonl(alone), strict=True):
+        assert row["candidates"][4:6] == own["candidates"]
+
+
+def test_prompts_that_come_later_are_answered_alone(engines, tmp_path):
+    for jobs in ([Job(engines[0], sampling())], [Job(engine, sampling()) for engine in engines]):
+        out = tmp_path / f"{len(jobs)}.jsonl"
+        generate(prompts(4), jobs, out)
+        before, tokens = out.read_bytes(), engines[0].tokens
+        assert generate(prompts(4), jobs, out).candidates == 12 * len(jobs)
+        assert engines[0].tokens == tokens
+        done = generate(prompts(6), jobs, out)
+        assert (done.candidates, done.missing) == (18 * len(jobs), 0)
+        assert out.read_bytes().startswith(before)
+        assert len(list(read_jsonl(out))) == 6
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+class _StopError(Exception):
+    pass
+
+
+class Breaking(LocalEngine):
+    """Stops in the middle, as a kill does."""
+
+    batches = 2
+
+    def generate(self, requests, sampling, done=()):
+        for number, batch in enumerate(super().generate(requests, sampling, done)):
+            if number == self.batches:
+                raise _StopError
+            yield batch
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_job_broken_off_goes_on_where_it_was_and_no_other_job_is_done_again(engines, tmp_path, broken):
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    jobs = [Job(engine, sampling()) for engine in engines]
+    generate(prompts(), jobs, whole)
+    breaking = Breaking(engines[broken].model, engines[broken].tokenizer, engines[broken].name, batch_rows=6)
+    cut = [Job(breaking, sampling()) if number == broken else job for number, job in enumerate(jobs)]
+    with pytest.raises(_StopError):
+        generate(prompts(), cut, out)
+    assert not out.exists()
+    tokens = engines[0].tokens
+    generate(prompts(), jobs, out)
+    assert out.read_bytes() == whole.read_bytes()
+    assert (engines[0].tokens == tokens) is (broken == 1)
+
+
+def test_a_file_is_not_continued_by_another_model_or_another_way_to_draw(engines, tmp_path):
+    out = tmp_path / "c.jsonl"
+    generate(prompts(), [Job(engines[0], sampling())], out)
+    for job in (Job(engines[1], sampling()), Job(engines[0], sampling(0.9)), Job(engines[0], sampling(seed=1))):
+        with pytest.raises(BadInput, match="other settings"):
+            generate(prompts(), [job], out)
+
+
+def test_what_an_endpoint_does_not_answer_is_missing_and_a_rerun_asks_for_it_alone(tmp_path):
+    out = tmp_path / "c.jsonl"
+    with ModelServer() as server:
+        endpoint = Endpoint(server.url, "a-model", retries=1, backoff=0.001)
+        works = server._failure
+        server._failure = lambda prompt, attempt: "500" if prompt == "Count to 2!!" else works(prompt, attempt)
+        done = generate(prompts(), [Job(UrlEngine(endpoint), sampling())], out)
+        assert (done.missing, done.candidates) == (1, 12)
+        assert not out.exists()
+        assert "1 prompts have none yet" in done.lines()[-1]
+        before = dict.fromkeys((tmp_path / "c.jsonl.partial").read_bytes().splitlines())
+        server._failure = works
+        asked = server.received.total()
+        done = generate(prompts(), [Job(UrlEngine(endpoint), sampling())], out)
+        assert server.received.total() == asked + 3
+        assert (done.missing, done.candidates) == (0, 15)
+        assert set(before) <= set(out.read_bytes().splitlines())
+
+
+def test_several_urls_share_the_load_and_every_text_has_a_seed_of_its_own(tmp_path):
+    with ModelServer(delay=0.01) as one, ModelServer(delay=0.01) as two:
+        endpoint = Endpoint([one.url, two.url], "a-model", concurrency=4)
+        generate(prompts(8), [Job(UrlEngine(endpoint), sampling())], tmp_path / "c.jsonl")
+        assert min(one.served.total(), two.served.total()) >= 4
+        assert one.served.total() + two.served.total() == 24
+        bodies = [*one.bodies, *two.bodies]
+    assert len({body["seed"] for body in bodies}) == 24
+    assert {prompt_of(body) for body in bodies} == {row["prompt"] for row in prompts(8)}
+    assert {body["temperature"] for body in bodies} == {0.8}
