@@ -344,3 +344,10 @@ def test_help_all_lists_every_flag_of_the_three_sources(capsys):
     assert main(["train", "--help-all"]) == 0
     text = capsys.readouterr().out
     assert all(flag in text for flag in ("--dataset_name", "--loss_type", "--lora_r", "--weight_decay", "--label_map"))
+
+
+def test_a_model_that_is_not_there_is_a_message_and_not_a_traceback(tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b", "label": true}\n')
+    flags = ["--model_name_or_path", str(tmp_path / "nowhere"), "--dataset_name", str(tmp_path / "rows.jsonl")]
+    assert main(["train", *flags, "--output_dir", str(tmp_path / "out"), "--use_cpu"]) == 2
+    assert "nowhere cannot be loaded" in capsys.readouterr().err

@@ -161,6 +161,21 @@ def test_scores_of_a_killed_run_end_as_those_of_an_uninterrupted_one(folder, tmp
     assert len(card["weights"]) == 32
 
 
+@pytest.mark.parametrize("command", [in_process, reward])
+def test_a_batch_that_was_torn_apart_is_redone_and_its_finished_rows_stay(folder, tmp_path, command):
+    """A power cut may leave some rows of a batch and half a line; here the kept rows are marked."""
+    whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
+    assert main(command(folder, whole)) == 0
+    lines = whole.read_bytes().splitlines(keepends=True)
+    kept = [line.replace(b'"prompt": ', b'"prompt":  ') for line in lines[1::3]]
+    (tmp_path / "broken.jsonl.partial").write_bytes(b"".join(kept) + lines[0][:25])
+    (tmp_path / "broken.jsonl.card.json").write_bytes((tmp_path / "whole.jsonl.card.json").read_bytes())
+    assert main(command(folder, broken)) == 0
+    expected = list(lines)
+    expected[1::3] = kept
+    assert broken.read_bytes() == b"".join(expected)
+
+
 def test_a_selection_that_is_killed_is_there_whole_or_not_at_all(folder, tmp_path):
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     assert main(chosen(folder, whole)) == 0

@@ -96,6 +96,16 @@ def test_a_thumb_turned_over_is_one_row_in_its_old_place_with_the_new_label(kept
     assert rows[0]["id"] == first["id"]
 
 
+def test_who_reads_while_a_mind_changes_reads_the_old_file_to_its_end(kept):
+    row = kept.put(None, thumb(asked("2+2?"), "4" * 9000, False))
+    old = kept.path.read_bytes()
+    with open(kept.path, "rb", buffering=0) as reader:
+        half = reader.read(4000)
+        kept.put(row, thumb(asked("2+2?"), "5" * 9000, True))
+        assert half + reader.read() == old
+    assert [row["label"] for row in kept.rows()] == [True]
+
+
 def test_a_thumb_taken_back_leaves_nothing(kept):
     row = kept.put(None, thumb(asked("2+2?"), "4", True))
     assert kept.put(row, None) is None

@@ -1,6 +1,6 @@
 """Flags that several verbs share."""
 
-from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_our_wording_in_a_file_stays_ours():
 
 @pytest.mark.parametrize("key", ["sk-proj-abc123", "hf_abc123", "Bearer x"])
 def test_a_key_where_its_variables_name_belongs_is_refused_and_not_repeated(key):
-    arguments = Namespace(url=["http://localhost:1"], api_key_env=key, concurrency=1)
+    arguments = SimpleNamespace(url=["http://localhost:1"], api_key_env=key, concurrency=1)
     with pytest.raises(BadInput, match="name of an environment variable") as caught:
         endpoint(arguments, "m")
     assert key not in str(caught.value)

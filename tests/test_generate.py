@@ -129,6 +129,7 @@ def test_prompts_that_come_later_are_answered_alone(engines, tmp_path):
         assert generate(prompts(4), jobs, out).candidates == 12 * len(jobs)
         assert engines[0].tokens == tokens
         done = generate(prompts(6), jobs, out)
+        assert engines[0].tokens - tokens <= 2 * 3 * 8  # two prompts' worth
         assert (done.candidates, done.missing) == (18 * len(jobs), 0)
         assert out.read_bytes().startswith(before)
         assert len(list(read_jsonl(out))) == 6

@@ -187,10 +187,10 @@ def test_openwebui_a_tree_with_several_roots_is_walked_to_the_own_one(tmp_path):
 
 def test_openwebui_a_scale_of_a_fork_stops_with_every_value_and_the_flag(tmp_path):
     records = [feedback(CHAT, f"a{n}", value, number=n) for n, value in ((1, 10), (2, 1), (3, -1))]
-    message = r"openwebui: Values 10 in 1 row \(0\) .* Seen: 1 x 10, 1 x 1, 1 x -1. .*--label_map 10=up\|down\|drop"
+    message = r"openwebui: Values 10, 1, -1 in 3 rows .* Seen: 1 x 10, 1 x 1, 1 x -1. .*--label_map 10=up\|down\|drop"
     with pytest.raises(BadInput, match=message):
         imported("openwebui", records, tmp_path)
-    rows, _ = imported("openwebui", records, tmp_path, label_map={"10": "up", "1": "drop"})
+    rows, _ = imported("openwebui", records, tmp_path, label_map={"10": "up", "1": "drop", "-1": "down"})
     assert [single(row)[1:] for row in rows] == [([assistant("Hello.")], True), ([assistant("Lyon.")], False)]
 
 

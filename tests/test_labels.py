@@ -114,3 +114,14 @@ def test_a_map_never_gives_a_value_the_opposite_meaning(values, data):
     for value, label in zip(values, labels, strict=True):
         name = "true" if value is True else str(value)
         assert label is meant[given_map[name]]
+
+
+def test_a_one_among_marks_from_one_to_five_is_not_the_thumb_up_of_the_table():
+    """Whoever maps the other marks alone must hear of the 1, in words or in numbers."""
+    table = {"1": "up", "-1": "down"}
+    for values in ([5, 1, 4, 1], ["5", "1", "4", "1"]):
+        with pytest.raises(BadInput, match=r"2 x '?1"):
+            read_labels(values, {"5": "up", "4": "up"}, table=table)
+        labels, _ = read_labels(values, {"5": "up", "4": "up", "1": "down"}, table=table)
+        assert labels == [True, False, True, False]
+    assert read_labels([1, -1, 1], {}, table=table)[0] == [True, False, True]

@@ -59,8 +59,8 @@ def read_labels(
     texts = [None if value is None or isinstance(value, Settled) else _text(value) for value in values]
     counts = Counter(text for text in texts if text is not None)
     kinds = {text: value for text, value in zip(texts, values, strict=True) if text is not None}
-    words = {**(table or {}), **(label_map or {})}
-    meaning = _mapped(kinds, words) if words else _read(kinds, counts)
+    words = {**_on_its_scale(kinds, table or {}), **(label_map or {})}
+    meaning = _mapped(kinds, words) if words or table else _read(kinds, counts)
     unread = [text for text in counts if text not in meaning]
     if unread:
         at = [position for position, text in enumerate(texts) if text in unread]
@@ -70,6 +70,18 @@ def read_labels(
     labels = [sure if text is None else meaning[text] for sure, text in zip(settled, texts, strict=True)]
     plain = not label_map and all(text is None or isinstance(kinds[text], bool) for text in texts)
     return labels, None if plain or not counts else _sentence(counts, meaning, bool(label_map))
+
+
+def _on_its_scale(kinds: Mapping[str, Any], table: Mapping[str, str]) -> Mapping[str, str]:
+    """`table`, without its numbers where others occur: a 1 among marks from 1 to 5 is the lowest, not a thumb up."""
+    numbers = {str(value) if isinstance(value, str) else text for text, value in kinds.items() if _is_mark(value)}
+    if numbers <= table.keys():
+        return table
+    return {text: to for text, to in table.items() if not _is_number(text)}
+
+
+def _is_mark(value: Any) -> bool:
+    return not isinstance(value, bool) and _is_number(str(value))
 
 
 def _text(value: Any) -> str:

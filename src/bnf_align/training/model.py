@@ -27,6 +27,9 @@ def load_model(path: str, **kwargs: Any) -> PreTrainedModel | PeftModel:
     Args:
         path: A folder or a hub name.
         kwargs: For `from_pretrained`: `dtype` (default float32), `revision`, `attn_implementation`, ...
+
+    Raises:
+        BadInput: If there is no such model.
     """
     kwargs.setdefault("dtype", torch.float32)
     if (Path(path) / "trainer_state.json").exists():
@@ -34,11 +37,17 @@ def load_model(path: str, **kwargs: Any) -> PreTrainedModel | PeftModel:
             f"{path} is a checkpoint of a run: its weights become the reference. To go on with that run instead, give "
             "the model that it started from and --resume_from_checkpoint."
         )
-    if (Path(path) / "adapter_config.json").exists():
-        base = PeftConfig.from_pretrained(path).base_model_name_or_path
-        model = AutoModelForCausalLM.from_pretrained(base, **kwargs)
-        return PeftModel.from_pretrained(model, path, is_trainable=True)
-    return AutoModelForCausalLM.from_pretrained(path, **kwargs)
+    try:
+        if (Path(path) / "adapter_config.json").exists():
+            base = PeftConfig.from_pretrained(path).base_model_name_or_path
+            model = AutoModelForCausalLM.from_pretrained(base, **kwargs)
+            return PeftModel.from_pretrained(model, path, is_trainable=True)
+        return AutoModelForCausalLM.from_pretrained(path, **kwargs)
+    except OSError as error:  # no such folder, no such hub name, or no network
+        raise BadInput(
+            f"--model_name_or_path {path} cannot be loaded: {str(error).splitlines()[0][:300]} Is it a folder with a "
+            "config.json, or a name on the hub that you may read?"
+        ) from error
 
 
 def configured_tokenizer(

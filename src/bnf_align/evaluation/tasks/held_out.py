@@ -77,8 +77,9 @@ def _sides(rows: Sequence[Row], result: EvalResult) -> tuple[list[tuple[Row, Row
     bad = [str(number) for number, row in enumerate(rows) if not _measured(row)]
     if bad or not rows:
         raise BadInput(
-            f"{len(bad) or 'all'} of {len(rows):,} rows lack one of {', '.join(NEEDED)}, or it is of another kind (first row "
-            f"{bad[0] if bad else '-'}): held_out scores the file that `bnf-align eval run --task held_out` writes."
+            f"{len(bad) or 'all'} of {len(rows):,} rows lack one of {', '.join(NEEDED)}, or it is of another kind "
+            f"(first row {bad[0] if bad else '-'}): held_out scores the file that `bnf-align eval run --task "
+            "held_out` writes."
         )
     by_side: dict[str, dict[str, Row]] = {side: {} for side in SIDES}
     for row in rows:

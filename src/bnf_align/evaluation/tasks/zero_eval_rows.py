@@ -8,7 +8,6 @@ from bnf_align.evaluation.task import Row
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
 from bnf_align.records import BadInput
 
-
 IDS = {"gsm8k-main-": "gsm8k", "crux-test-": "crux", "mmlu-redux-": "mmlu_redux"}
 """How ZeroEval's ids begin -> the task; those of `math-l5` are plain numbers."""
 
