@@ -293,6 +293,7 @@ def known_flags() -> set[str]:
         "reference gc",
         "reference verify",
         "plan",
+        "construct",
         "generate",
         "score",
         "select",
