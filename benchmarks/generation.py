@@ -25,12 +25,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, pipelin
 
 from bnf_align.engines import LocalEngine, Request, Sampling
 
-ROWS, PROMPT, LONGEST, NEW_TOKENS = 96, (60, 1.0), 512, 192
+ROWS, PROMPT, LONGEST, NEW_TOKENS = 48, (60, 1.0), 512, 192
 """Prompts, (median, sigma) of their lognormal lengths, the longest, and the longest answer."""
 VOCABULARY, ENDS = 32_000, 500
 """One token in 64 ends a text: answers have 62 tokens in the mean, and one in 20 has all of them."""
 PIPELINE_BATCHES = (8, 64)
-ROUNDS = 8
+ROUNDS = 6
 
 Side = Callable[[], list[int]]
 """Generates all answers and returns the tokens of each."""

@@ -442,6 +442,12 @@ def test_other_responses_or_other_weights_may_not_continue_a_file(folder, analys
     assert "begun with other settings (weights" in capsys.readouterr().err
 
 
+def test_head_and_limit_reach_the_rows(folder, tmp_path):
+    assert main(flags(folder, tmp_path, "--head", "logits", "--limit", "2", models=("BNF=bnf",))) == 0
+    assert [row["item"] for row in read(tmp_path / "methods" / "BNF.jsonl")] == [0, 0, 1, 1]
+    assert json.loads((tmp_path / "reference.jsonl.card.json").read_text())["head"] == "logits"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
