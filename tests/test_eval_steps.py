@@ -162,3 +162,13 @@ def test_an_answer_that_is_missing_is_not_scored_around(tmp_path):
     rows = {item["id"]: {"output": "x"} for item in items[:-1]}
     with pytest.raises(BadInput, match="lack 1 of 10 items"):
         questions(task, items, rows, rows)
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "held_out"])
+def test_other_items_under_the_same_ids_do_not_get_the_old_answers(task, model, tmp_path, capsys):
+    flags = run_flags(tmp_path, task, model, tmp_path / "answers.jsonl")
+    assert main(flags) == 0
+    items = tmp_path / f"{task}_items.jsonl"
+    items.write_text(items.read_text().replace("What is", "How much is").replace("Add", "Sum"))
+    assert main(flags) == 2
+    assert "Give another --out" in capsys.readouterr().err

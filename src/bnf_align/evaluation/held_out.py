@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +42,7 @@ def measure(
         rows: Raw preference rows, pairs or thumbs.
         model: What is measured; it is put in evaluation mode.
         tokenizer: Its tokenizer, with a padding token.
-        out: The file; one begun with another model is refused.
+        out: The file; one begun with another model or other rows is refused.
         name: The model's name.
         max_tokens: Padded tokens of one forward pass.
         max_length: As in training.
@@ -52,7 +53,8 @@ def measure(
     dataset = tokenize_rows(checked, tokenizer, DataReport("held-out rows"), max_length=max_length)
     responses, names = Responses(dataset), response_ids(dataset)
     model.eval()
-    card = {"task": "held_out", "model": name, "weights": weights_hash(model), "max_length": max_length}
+    data = xxhash.xxh3_128(responses.ids.tobytes() + responses.masks.tobytes()).hexdigest()
+    card = {"task": "held_out", "model": name, "weights": weights_hash(model), "max_length": max_length, "data": data}
     bar = tqdm(total=len(names), desc="held-out responses", unit="row")
     with bar, Journal(out, card=card, about=about) as journal:
         for batch in batches(responses, max_tokens):

@@ -14,6 +14,7 @@ from bnf_align.engines import Engine, Generation, Request, Sampling
 from bnf_align.evaluation.task import Row, Task
 from bnf_align.journal import Journal
 from bnf_align.judge.wording import wording
+from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def run(
         about: What is worth knowing beside the answers, such as the command.
 
     Raises:
-        BadInput: If `out` was begun with another model, wording or sampling.
+        BadInput: If `out` was begun with another model, wording or sampling, or with other items under the same ids.
     """
     sampling = sampling or Sampling()
     card = {
@@ -65,6 +66,7 @@ def run(
     by_id = {str(item["id"]): item for item in items}
     requests = [Request(name, task.prompt(item, template)) for name, item in by_id.items()]
     with Journal(out, card=card, about=about) as journal:
+        _same_items(out, journal.rows(), by_id)
         finished = journal.done & by_id.keys()
         with tqdm(total=len(requests), initial=len(finished), desc=f"{task.name} answers", unit="item") as bar:
             for batch in engine.generate(requests, sampling, finished):
@@ -77,6 +79,17 @@ def run(
             f"{missing:,} of {len(by_id):,} items have no answer yet. The same command asks for them again."
         )
     return Progress(Path(path), len(by_id) - missing, missing)
+
+
+def _same_items(out: str | Path, answered: Mapping[str, Row], by_id: Mapping[str, Row]) -> None:
+    """Another question under the same id must not get the old one's answer."""
+    shared = [name for name in answered if name in by_id]
+    other = [name for name in shared if any(answered[name].get(k) != v for k, v in by_id[name].items() if k != "id")]
+    if other:
+        raise BadInput(
+            f"{out} has answers to other items under {len(other):,} of the same ids, the first {other[0]!r}: another "
+            "--data. Give another --out."
+        )
 
 
 def _answer(item: Row, generation: Generation, model: str) -> Row:
