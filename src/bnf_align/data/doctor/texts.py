@@ -77,8 +77,8 @@ def printable(text: str) -> str:
     r"""A text whose control characters, which could drive a terminal, are spelled out.
 
     Example:
-        >>> printable("a\x1b[31mb")
-        'a\x1b[31mb'
+        >>> print(printable("a\x1b[31mb"))
+        a\x1b[31mb
     """
     if text.isprintable():
         return text
