@@ -83,7 +83,7 @@ def test_our_own_answers_are_scored_without_another_file(tmp_path):
     assert (about["model"], about["seed"], about["command"]) == ("tiny", 0, "bnf-align eval run")
     assert about["template"].startswith("ours:")
     assert about["file"] == str(path)
-    with pytest.raises(BadInput, match="the rows have 1: tiny. None is 'renamed'"):
+    with pytest.raises(BadInput, match=r"the rows have 1: tiny\. None is 'renamed'"):
         score_file(path, "gsm8k", "renamed")
     with pytest.raises(BadInput, match="was made for gsm8k, not for crux"):
         score_file(path, "crux")
