@@ -23,7 +23,8 @@ OUT, PAIR, DOWN, UP, UNREAD = -1, 0, 1, 2, 3
 HALF_CHARACTER = "half a character (a lone surrogate), which no tokenizer reads"
 CHAT, SYSTEM, LATE_SYSTEM, CONTINUED, UNPROMPTED = 1, 2, 4, 8, 16
 """Messages; a system turn; one after other turns; a prompt that ends with an answer; an empty prompt."""
-SEEN = ("prompt", "chosen", "rejected", "completion", "tools", "chat_template_kwargs")
+TEXTS = ("prompt", "chosen", "rejected", "completion")
+EXTRAS = ("tools", "chat_template_kwargs")
 
 _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
@@ -46,8 +47,8 @@ class Ledger:
         self.sides = np.zeros(0, dtype=np.int8)
         """(rows,), after `settle`: `PAIR`, `DOWN` or `UP`; `OUT` where the row is left out."""
 
-    def add(self, row: PreferenceRow) -> None:
-        """Remember a row of `checked_row`."""
+    def add(self, row: PreferenceRow) -> bool:
+        """Remember a row of `checked_row`; says whether a tokenizer can read it."""
         self._numbers.append(row["row"])
         self._flags.append(_flags(row["prompt"]))
         try:
@@ -56,12 +57,13 @@ class Ledger:
             self._keys.append(0)
             self._sides.append(OUT)
             self.report.drop(HALF_CHARACTER, row["row"])
-            return
+            return False
         self._sides.append(UNREAD if "completion" in row else PAIR)
         if "completion" in row:
             value = row["label"]
             # One object per distinct value: a million labels are a few objects, many times.
             self._values.append(value if isinstance(value, bool) else self._same.setdefault(repr(value), value))
+        return True
 
     @property
     def kept(self) -> np.ndarray:
@@ -164,8 +166,13 @@ def answer_key(row: PreferenceRow) -> int:
 
     Of a million rows two that differ share them with a probability of 3e-8.
     """
-    seen = [row[name] for name in SEEN if name in row]
-    return int(xxhash.xxh3_64_intdigest(_canonical(["chosen" in row, *seen]).encode()))
+    texts = [row[name] for name in TEXTS if name in row]
+    extras = [row[name] for name in EXTRAS if name in row]
+    if extras or not isinstance(texts[0], str):
+        seen = _canonical(["chosen" in row, texts, extras])
+    else:  # to write plain text as JSON takes three times as long as to hash it
+        seen = f"{'chosen' in row} {[len(text) for text in texts]} {''.join(texts)}"
+    return int(xxhash.xxh3_64_intdigest(seen.encode()))
 
 
 def _flags(prompt: str | list[dict[str, Any]]) -> int:

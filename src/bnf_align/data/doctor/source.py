@@ -55,7 +55,7 @@ class Source:
     def _shown(self, rows: Iterable[Raw], doing: str, total: int | None) -> Iterable[Raw]:
         return tqdm(rows, doing, total, unit=" rows", delay=2, disable=None, leave=False)
 
-    def survey(self, report: DataReport) -> None:
+    def survey(self, report: DataReport) -> Columns:
         """Read the source for its columns.
 
         Args:
@@ -68,6 +68,7 @@ class Source:
         self.columns = read_columns(self._shown(rows, "Reading", None), self.column_map, report)
         if isinstance(rows, ImportedRows):
             rows.say(report)
+        return self.columns
 
     def steps(self, report: DataReport, doing: str) -> Iterator[Step]:
         """Every row, checked.
