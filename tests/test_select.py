@@ -159,7 +159,7 @@ def test_a_score_on_both_bounds_is_neither_up_nor_down():
 
 def test_thumbs_leave_out_what_has_no_score_says_nothing_or_was_said_before():
     data = [row("a", [1.0, None, 0.0, 1.0, 0.0], ["x", "y", " ", "x", "z"])]
-    found = select(data, Choice(unpaired=True, threshold=0.5))
+    found = select(data, Choice(unpaired=True, threshold=0.5, repeats="drop"))
     assert [(one["id"], one["label"]) for one in found.rows] == [("a/0", True), ("a/4", False)]
     assert {reason: len(ids) for reason, ids in found.dropped.items()} == {
         "a candidate without a score": 1,
@@ -281,3 +281,13 @@ def test_the_length_bias_of_a_card_is_the_probability_that_an_up_is_longer():
     assert "learns it first" not in card_text(card)
     ups_only = select([row("a", [1.0, 1.0])], Choice(unpaired=True, threshold=0.0))
     assert data_card([row("a", [1.0, 1.0])], ups_only, {})["length_auc"] is None
+
+
+def test_an_answer_counts_as_often_as_the_model_gave_it_unless_repeats_are_dropped():
+    """A model gives right answers again and again and errs in many ways: without repeats the downs would outweigh."""
+    row = {"id": "p", "prompt": "x", "candidates": [{"text": t} for t in ("yes", "yes", "no", "yes", "nay")]}
+    scored = [{**row, "scores": [1.0, 1.0, 0.0, 1.0, 0.0]}]
+    kept = select(scored, Choice(unpaired=True, threshold=0.5))
+    assert [thumb["label"] for thumb in kept.rows] == [True, True, False, True, False]
+    dropped = select(scored, Choice(unpaired=True, threshold=0.5, repeats="drop"))
+    assert [thumb["label"] for thumb in dropped.rows] == [True, False, False]

@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 
 from bnf_align.cli.flags import add_flag
 
@@ -16,8 +17,7 @@ def main(argv: Sequence[str]) -> int:
     from bnf_align.construct.choice import Choice
     from bnf_align.construct.dataset import write_selection
 
-    names = ("unpaired", "threshold", "top", "bottom", "margin", "pairing_ratio", "balance", "near_identical", "seed")
-    choice = Choice(**{name: getattr(arguments, name) for name in names})
+    choice = Choice(**{entry.name: getattr(arguments, entry.name) for entry in fields(Choice)})
     about = {"command": shlex.join(["bnf-align", "select", *argv])}
     card = write_selection(arguments.scored, arguments.out, choice, arguments.test_fraction, about)
     print(json.dumps(card, ensure_ascii=False) if arguments.json else _said(card, arguments.out))
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--threshold", type=float, help="unpaired: scores from here on are ups, others downs")
     add_flag(parser, "--top", type=float, help="unpaired: the best share of all candidates are ups")
     add_flag(parser, "--bottom", type=float, help="unpaired: the worst share are downs")
+    add_flag(parser, "--repeats", default="keep", choices=("keep", "drop"), help="unpaired: answers given repeatedly")
     add_flag(parser, "--margin", type=float, default=0.0, help="a pair's scores differ by more (default 0: no ties)")
     add_flag(parser, "--pairing-ratio", type=float, default=1.0, help="share of pairs that stay pairs (paper: 5.2)")
     add_flag(parser, "--balance", action="store_true", help="as many ups as downs, by leaving some out at random")

@@ -121,7 +121,7 @@ def _thumbs(scored: Sequence[Row], choice: Choice, found: Selected) -> list[Row]
                 found.drop("a candidate without a score", row)
             elif not candidate["text"].strip():
                 found.drop("an empty answer", row)
-            elif candidate["text"] in seen:
+            elif choice.repeats == "drop" and candidate["text"] in seen:
                 found.drop("a candidate that says what an earlier one does", row)
             elif label is None:
                 found.drop("a candidate between the bottom and the top", row)
