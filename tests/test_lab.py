@@ -1,5 +1,6 @@
 """The tiny world: its verifiers, its model, what is sampled, how it is measured, and the whole quickstart in small."""
 
+import copy
 import json
 from dataclasses import asdict
 from random import Random
@@ -188,6 +189,17 @@ def test_every_answer_becomes_a_row_with_the_verifiers_thumb(model, tokenizer, t
     assert [row["completion"] for row in rows] == [text for texts in answers for text in texts]
     assert [row["prompt"] for row in rows] == [prompt for prompt in prompts for _ in range(4)]
     assert all(row["label"] is SORT.is_right(row["prompt"], row["completion"]) for row in rows)
+
+
+def test_an_answer_given_again_and_again_is_as_many_rows(model, tokenizer, tmp_path):
+    """Right answers repeat, wrong ones vary: one row of each would turn the balance over, and the model collapses."""
+    sharp = copy.deepcopy(model)
+    sharp.get_output_embeddings().weight = torch.nn.Parameter(100 * model.get_output_embeddings().weight.detach())
+    prompts = draw_prompts(SORT, 3, "a")
+    rows = answers_with_thumbs(sharp, tokenizer, SORT, prompts, 4, 0, tmp_path)
+    answers = [text for texts in complete(sharp, tokenizer, prompts, samples=4, seed=0) for text in texts]
+    assert [row["completion"] for row in rows] == answers
+    assert len(set(answers)) < 12
 
 
 def test_mean_logps_are_those_of_the_completion_and_its_end_token_alone(model, tokenizer):
