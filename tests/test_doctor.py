@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from bnf_align.data.doctor import examine
 from bnf_align.data.doctor.lengths import auc, wilson
-from bnf_align.data.doctor.source import Step, again
+from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows, remark_on_balance
 from bnf_align.data.tokenize import tokenize_rows
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, DataReport
 from exports_chat import feedback, tree
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, plain_tokenizer
 
@@ -148,6 +148,14 @@ def test_a_source_that_changes_between_two_readings_is_named():
             list(again(iter(steps), sides, "log.jsonl"))
 
 
+def test_rows_that_are_added_while_the_source_is_read_wait_for_the_next_time(write):
+    path = write([single(0), single(1, False)])
+    source = Source(str(path))
+    source.survey(DataReport(""))
+    write([single(0), single(1, False), single(2)])
+    assert [step.number for step in source.steps(DataReport(""), "")] == [0, 1]
+
+
 def test_a_list_and_lines_of_the_same_rows_are_found_alike(write, tmp_path):
     rows = [*GOOD, *GOOD[:1], single(1, completion=""), pair(3)]
     lines = examine(write(rows))
@@ -202,6 +210,12 @@ def test_repeated_rows_are_found_but_for_the_first_of_them(write):
     assert found(examine(write([single(0), single(1, False), single(0, prompt="p9"), pair(2), pair(3)]))) == {}
 
 
+def test_a_letter_that_moves_from_prompt_to_answer_makes_another_row(write):
+    rows = [single(0, prompt="p", completion="ab"), single(0, False, prompt="pa", completion="b")]
+    rows += [pair(1, chosen="a", rejected="bc"), pair(1, chosen="ab", rejected="c")]
+    assert found(examine(write(rows))) == {}
+
+
 def test_rows_that_differ_in_tools_alone_are_no_repeats(write):
     rows = [chat("q", "a"), {**chat("q", "a"), "tools": [{"name": "f"}]}, chat("q", "b", False)]
     assert found(examine(write(rows))) == {}
@@ -219,7 +233,7 @@ ANSWER = "".join(NOISE.choices("abcdefgh ", k=40))
 
 
 def test_near_identical_pairs_are_counted_with_their_share_and_distance(write):
-    near = [ANSWER[:20] + "X" + ANSWER[21:], "X" + ANSWER, ANSWER[:-3] + "XYZ", ANSWER[:-4] + "WXYZ"]
+    near = [ANSWER[:20] + "X" + ANSWER[21:], "X" + ANSWER, ANSWER[:-3] + "XYZ", ANSWER[:-4]]
     rows = [pair(n, chosen=ANSWER, rejected=rejected) for n, rejected in enumerate(near)]
     rows.append(pair(4, chosen=ANSWER, rejected=ANSWER[:-5] + "VWXYZ"))  # an eighth of it
     result = examine(write(rows))
@@ -250,6 +264,14 @@ def test_with_a_tokenizer_the_distance_is_in_scored_tokens(write):
     assert finding(examine(write(rows)), "near_identical").figures["edits_p50"] == 2
 
 
+def test_what_answers_share_with_their_prompt_makes_them_no_nearer(write):
+    rows = [pair(n, prompt="p" * 200) for n in range(2)]
+    result = examine(write(rows), tokenizer=plain_tokenizer())
+    assert found(result) == {}
+    assert result.lengths["prompts"]["max"] == 200
+    assert result.lengths["ups"]["max"] == 3  # a0 and the end token
+
+
 def test_answers_of_many_thousand_characters_are_compared_in_their_beginnings(write):
     rows = [pair(0, chosen="a" * 200_000, rejected="a" * 100_000 + "b" * 100_000)]
     assert found(examine(write(rows)))["near_identical"] == [0]
@@ -273,6 +295,16 @@ def test_small_files_and_lengths_that_say_little_are_not_accused(write):
     assert found(examine(write(many))) == {}
     pairs = [pair(n, chosen="a" * (2 + n % 3), rejected="b" * (2 + n // 3 % 3)) for n in range(90)]
     assert found(examine(write(pairs))) == {}
+
+
+def test_lengths_are_told_apart_by_prompts_ups_and_downs(write):
+    rows = [pair(0, chosen="a" * 10, rejected="b" * 20), single(1, prompt="p" * 5, completion="a" * 12)]
+    rows += [single(2, False, completion="b" * 40), single(3, None, completion="c" * 99)]
+    assert examine(write(rows)).lengths == {
+        "prompts": {"p5": 2, "p50": 2, "p95": 5, "max": 5},
+        "ups": {"p5": 10, "p50": 11, "p95": 12, "max": 12},
+        "downs": {"p5": 21, "p50": 30, "p95": 39, "max": 40},
+    }
 
 
 def test_the_area_and_its_interval_are_those_of_the_books():
@@ -299,6 +331,16 @@ def test_prompts_of_the_test_rows_are_found_whatever_their_case_spaces_and_form(
     assert finding(result, "leak").figures == {"prompts": 3, "share": 0.6}
     assert "3 of the 5 prompts" in finding(result, "leak").text
     assert found(examine(write(rows), test=write([single(5), single(9)], "test.jsonl"))) == {}
+
+
+def test_a_row_that_is_left_out_leaks_nothing(write):
+    rows = [single(0), single(1, False), single(2, None)]
+    assert found(examine(write(rows), test=write([single(2)], "test.jsonl"))) == {"no_label": [2]}
+
+
+def test_the_same_words_in_another_role_are_another_prompt(write):
+    rows = [{**chat("q", "a"), "prompt": [{"role": "tool", "content": "q"}]}, single(1, False)]
+    assert found(examine(write(rows), test=write([single(0, prompt="q")], "test.jsonl"))) == {}
 
 
 def test_a_prompt_under_another_system_message_is_another(write):

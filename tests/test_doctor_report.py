@@ -14,6 +14,7 @@ from bnf_align.data.doctor import examine
 from bnf_align.data.doctor.page import page
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
+from bnf_align.data.whole_file import whole_file
 from bnf_align.records import BadInput
 from tiny_models import plain_tokenizer
 
@@ -195,6 +196,16 @@ def test_a_write_that_fails_leaves_nothing_behind(write, tmp_path):
     result = examine(write(BAD), fix=tmp_path / "file" / "clean.jsonl")
     assert "cannot be written" in result.error
     assert result.status == 2
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_a_file_that_is_broken_off_leaves_what_was_there_before(tmp_path, name):
+    (tmp_path / name).write_text("old")
+    with suppress(KeyboardInterrupt), whole_file(tmp_path / name) as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "old"
 
 
 # The page

@@ -54,18 +54,14 @@ class Examination:
         """Fill the result.
 
         Raises:
-            BadInput: If the source cannot be used; what was found until then stays in the result.
+            BadInput: If the source cannot be used.
         """
         self.result.columns = self.source.survey(self.report).names
-        try:
-            self._check()
-            if self.rules.tokenizer is not None:
-                self._tokenise(self.rules.tokenizer)
-            if (unbalanced := balance(self.report)) is not None:
-                self._say(unbalanced)
-        except BadInput:
-            self._conclude()
-            raise
+        self._check()
+        if self.rules.tokenizer is not None:
+            self._tokenise(self.rules.tokenizer)
+        if (unbalanced := balance(self.report)) is not None:
+            self._say(unbalanced)
         self._conclude()
 
     def _check(self) -> None:

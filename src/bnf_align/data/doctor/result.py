@@ -39,8 +39,8 @@ class DoctorResult:
         """Exit status: 0 clean; 1 with warnings, or rows left out or cut; 2 unusable."""
         if self.error is not None:
             return UNUSABLE
-        worth = any(finding.level != NOTE for finding in self.findings)
-        return WARNINGS if worth or self.report.warnings or self.report.dropped else CLEAN
+        worth_a_look = self.report.warnings or any(finding.level != NOTE for finding in self.findings)
+        return WARNINGS if worth_a_look else CLEAN
 
     @property
     def verdict(self) -> str:

@@ -48,12 +48,12 @@ def excerpts(number: int, named: Mapping[str, Any]) -> dict[str, Any]:
     texts = {name: _readable(named[name]) for name in SHOWN if named.get(name) is not None}
     start = 0
     if {"chosen", "rejected"} <= texts.keys():  # near-identical answers differ further on than an excerpt shows
-        parted = shared_prefix(texts["chosen"], texts["rejected"])
-        start = max(parted - BEFORE, 0) if parted > WIDTH - BEFORE else 0
+        parted = min(shared_prefix(texts["chosen"], texts["rejected"]), LOOKED_AT - 2 * WIDTH)
+        start = parted - BEFORE if parted > WIDTH - BEFORE else 0
     shown = {name: shorten(text, start if name in ("chosen", "rejected") else 0) for name, text in texts.items()}
     label = named.get("label")
     label = label.value if isinstance(label, Settled) else label
-    return {"row": number, **shown, **({} if label is None else {"label": shorten(str(label))})}
+    return {"row": number, **shown, **({} if label is None else {"label": shorten(redact(str(label)))})}
 
 
 def _readable(value: Any) -> str:
