@@ -8,7 +8,7 @@ import pytest
 
 from bnf_align.cli.main import main
 from bnf_align.records import BadInput
-from model_server import ModelServer, prompt_of
+from model_server import Instead, ModelServer, prompt_of
 from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama
 
@@ -141,6 +141,38 @@ def test_judgments_of_a_killed_run_end_as_those_of_an_uninterrupted_one(task, mo
     assert result["metrics"]["total"] == COUNT
     assert result["provenance"]["judge"]
     assert result["provenance"]["template"].startswith("ours:")
+
+
+@pytest.mark.parametrize(("task", "games"), [("arena_hard", 2), ("wild_bench", 1), ("pairs", 1)])
+def test_what_the_judge_always_refuses_is_left_out_and_counted_on_request(task, games, tmp_path, capsys):
+    """A content filter refuses one item: without the flag the file never ends, with it the item counts as dropped."""
+    name = "wild_bench" if task == "pairs" else task
+    files = {text: tmp_path / f"{text}.jsonl" for text in ("answers", "baseline")}
+    for text, path in files.items():
+        ids = [next(iter(row.values())) for row in rows_of(name)]
+        rows = [{"id": i, "model": text, "output": f"{text} to {i}"} for i in ids]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "judgments.jsonl"
+
+    def filtered(body) -> str:
+        if f"answers to {name[0]}4" in prompt_of(body):
+            raise Instead(400, "content_filter")
+        return json.dumps({"reason": "x", "choice": "A+"}) if task == "pairs" else verdict(body)
+
+    with ModelServer(answer=filtered) as server:
+        flags = ["eval", "judge", str(files["answers"]), "--task", name, "--data", items_file(tmp_path, name)]
+        flags += ["--out", str(out), "--url", server.url, "--cache", str(tmp_path / "cache")]
+        flags += [] if task == "wild_bench" else ["--baseline", str(files["baseline"])]
+        assert main(flags) == 1
+        assert not out.exists()
+        assert main([*flags, "--allow-missing"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["judgment"] is None for row in rows].count(True) == games
+    capsys.readouterr()
+    assert main(["eval", "score", str(out), "--task", name, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert sum(map(len, result["dropped"].values())) == games
+    assert result["metrics"]["pairs" if task == "pairs" else "total"] == COUNT - 1
 
 
 def test_another_model_may_not_continue_a_file(tmp_path, capsys):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from bnf_align.cli.flags import endpoint, text_of
+from bnf_align.cli.main import main
 from bnf_align.judge.wording import wording
 from bnf_align.records import BadInput
 
@@ -26,6 +27,16 @@ def test_our_wording_in_a_file_stays_ours():
     assert wording("ours", "ours") == wording(None, "ours")
     assert wording("ours", "ours").startswith("ours:")
     assert not wording("theirs", "ours").startswith("ours:")
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "1.5", "ten", ""])
+def test_none_of_something_is_refused_before_an_empty_file_passes_for_a_finished_one(wrong, capsys):
+    argv = ["eval", "run", "--task", "gsm8k", "--model", "m", "--out", "o"]
+    for flag in ("--limit", "--concurrency", "--batch-rows", "--max-new-tokens"):
+        with pytest.raises(SystemExit) as stopped:
+            main([*argv, f"{flag}={wrong}"])
+        assert stopped.value.code == 2
+        assert f"argument {flag}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["sk-proj-abc123", "hf_abc123", "Bearer x"])

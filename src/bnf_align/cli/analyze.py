@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import add_flag
+from bnf_align.cli.flags import add_flag, count
 
 if TYPE_CHECKING:
     from bnf_align.analysis import Answers, Method
@@ -54,14 +54,14 @@ def _parser() -> argparse.ArgumentParser:
         "wild_bench` wrote; one file for all methods, or NAME=FILE for each, as in the paper",
     )
     add_flag(parser, "--out", required=True, metavar="DIR", help="the folder of rows, figures and summary.json")
-    add_flag(parser, "--limit", type=int, help="the first so many rows of a file")
+    add_flag(parser, "--limit", type=count, help="the first so many rows of a file")
     add_flag(
         parser, "--bins-of", metavar="NAME", help="whose tenths are the bins of Figure 4 (default: DPO, or first)"
     )
     add_flag(parser, "--dtype", default="auto", help="of the weights: auto (default), float32, bfloat16")
     add_flag(parser, "--head", default="fused", choices=("fused", "logits"), help="as in training")
-    add_flag(parser, "--batch-tokens", type=int, default=8192, help="padded tokens at a time (default %(default)s)")
-    add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")
+    add_flag(parser, "--batch-tokens", type=count, default=8192, help="padded tokens at a time (default %(default)s)")
+    add_flag(parser, "--max-length", type=count, default=4096, help="as in training (default %(default)s)")
     add_flag(parser, "--dataset-train-split", default="train", help="which split, where a source has several")
     for name in ("--map", "--label-map", "--role-map"):
         add_flag(parser, name, nargs="+", metavar="NAME=VALUE", help="as in training")

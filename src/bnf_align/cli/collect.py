@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnf_align.cli.flags import count
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
     _flag(parser, "--system_prompt", default="", help="what every conversation begins with")
     _flag(parser, "--temperature", type=float, default=0.8, help="0 is greedy (default %(default)s)")
-    _flag(parser, "--max_new_tokens", type=int, default=1024, help="the longest answer (default %(default)s)")
+    _flag(parser, "--max_new_tokens", type=count, default=1024, help="the longest answer (default %(default)s)")
     _flag(parser, "--review", metavar="FILE", help="judge the answers in FILE, blind, instead of chatting")
     _flag(parser, "--pairs", action="store_true", help="with --review: ask for the better of two answers")
     _flag(parser, "--host", default="127.0.0.1", help="where to listen (default %(default)s: this machine alone)")

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags, endpoint, engine, text_of
+from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags, count, endpoint, engine, text_of
 
 if TYPE_CHECKING:
     from bnf_align.judge import Judge
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 def _task_flags(parser: Any) -> None:
     add_flag(parser, "--task", required=True, choices=TASKS)
     add_flag(parser, "--data", help="a file of the task's items, instead of its data set on the hub")
-    add_flag(parser, "--limit", type=int, help="the first so many items")
+    add_flag(parser, "--limit", type=count, help="the first so many items")
 
 
 def _run_flags(steps: Any) -> None:
@@ -47,7 +47,7 @@ def _run_flags(steps: Any) -> None:
     add_batch_flags(parser)
     add_flag(parser, "--temperature", type=float, default=0.0, help="0 (default) is greedy, as published")
     add_flag(parser, "--seed", type=int, default=0)
-    add_flag(parser, "--max-new-tokens", type=int, default=4096, help="the longest answer (default %(default)s)")
+    add_flag(parser, "--max-new-tokens", type=count, default=4096, help="the longest answer (default %(default)s)")
 
 
 def _judge_flags(steps: Any) -> None:
@@ -64,6 +64,9 @@ def _judge_flags(steps: Any) -> None:
         parser, "--prices", type=float, nargs=2, metavar=("IN", "OUT"), help="per million tokens, for cost and budget"
     )
     add_flag(parser, "--budget", type=float, help="stop before it costs more; needs --prices")
+    add_flag(
+        parser, "--allow-missing", action="store_true", help="finish without what the judge does not answer, counted"
+    )
     add_flag(parser, "--dry-run", action="store_true", help="say what it would cost, and ask nothing")
 
 
@@ -164,7 +167,16 @@ def _judge(arguments: argparse.Namespace) -> int:
         return 0
     # The seed is that of the answers: a judge is asked at temperature 0.
     about = {"command": arguments.command, "seed": card_of(Path(arguments.answers)).get("seed")}
-    progress = judge_answers(task, asked, judge, arguments.out, model=model, template=template, about=about)
+    progress = judge_answers(
+        task,
+        asked,
+        judge,
+        arguments.out,
+        model=model,
+        template=template,
+        allow_missing=arguments.allow_missing,
+        about=about,
+    )
     print(f"{progress.done:,} judgments in {progress.path}; {dict(judge.counts)}")
     return 1 if progress.missing else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from functools import partial
 from pathlib import Path
@@ -10,15 +11,11 @@ from typing import TYPE_CHECKING, Any
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from bnf_align.cluster import Cluster
     from bnf_align.endpoint import Endpoint
     from bnf_align.engines import Engine
 
 RESUME = "Every file is resumable: run the same command again. Keys come from the environment only (--api-key-env)."
-
-
 KEYS = ("sk_", "hf_", "gsk_")
 """How keys begin that would pass for the name of a variable."""
 
@@ -28,20 +25,32 @@ def add_flag(parser: Any, name: str, **kwargs: Any) -> None:
     parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
 
 
+def count(text: str) -> int:
+    """A whole number from 1 on: none of something would write an empty file that passes for a finished one.
+
+    Raises:
+        ArgumentTypeError: If it is another number, or none.
+    """
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 on is needed")
+    return number
+
+
 def add_url_flags(parser: Any) -> None:
     """Where a served model is."""
     add_flag(
         parser, "--url", nargs="+", help="OpenAI-compatible endpoints that share the load: http://localhost:8000/v1"
     )
     add_flag(parser, "--api-key-env", default="OPENAI_API_KEY", help="the environment variable that holds the key")
-    add_flag(parser, "--concurrency", type=int, default=16, help="calls at a time (default %(default)s)")
+    add_flag(parser, "--concurrency", type=count, default=16, help="calls at a time (default %(default)s)")
 
 
 def add_batch_flags(parser: Any) -> None:
     """How a model in process is loaded and run."""
     add_flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
-    add_flag(parser, "--batch-rows", type=int, default=64, help="in process: texts at a time (default %(default)s)")
-    add_flag(parser, "--batch-tokens", type=int, default=2**18, help="in process: tokens at a time, for memory")
+    add_flag(parser, "--batch-rows", type=count, default=64, help="in process: texts at a time (default %(default)s)")
+    add_flag(parser, "--batch-tokens", type=count, default=2**18, help="in process: tokens at a time, for memory")
 
 
 def add_cluster_flags(parser: Any) -> None:
@@ -50,10 +59,10 @@ def add_cluster_flags(parser: Any) -> None:
         parser, "--engine", default="local", choices=("local", "ray"), help="this process, or the workers of a cluster"
     )
     add_flag(parser, "--ray-address", help="a running cluster: auto, or HOST:PORT (default $RAY_ADDRESS, or none)")
-    add_flag(parser, "--workers", type=int, help="copies of the model (default one a GPU, without GPUs one a machine)")
+    add_flag(parser, "--workers", type=count, help="copies of the model (default one a GPU, else one a machine)")
 
 
-def cluster(arguments: Namespace) -> Cluster | None:
+def cluster(arguments: argparse.Namespace) -> Cluster | None:
     """The cluster that the flags ask for.
 
     Raises:
@@ -65,14 +74,12 @@ def cluster(arguments: Namespace) -> Cluster | None:
         return None
     if getattr(arguments, "url", None):
         raise BadInput("--engine ray is for models in process; several --url share the load without it.")
-    if arguments.workers is not None and arguments.workers < 1:
-        raise BadInput(f"--workers {arguments.workers}: at least one is needed.")
     from bnf_align.cluster import Cluster
 
     return Cluster(arguments.ray_address, arguments.workers)
 
 
-def engine(arguments: Namespace, model: str) -> Engine:
+def engine(arguments: argparse.Namespace, model: str) -> Engine:
     """The model in process, on a cluster, or behind `--url`."""
     workers = cluster(arguments)
     if arguments.url:
@@ -94,7 +101,7 @@ def whole_path(model: str) -> str:
     return str(Path(model).absolute()) if Path(model).exists() else model
 
 
-def endpoint(arguments: Namespace, model: str) -> Endpoint:
+def endpoint(arguments: argparse.Namespace, model: str) -> Endpoint:
     """The URLs under which `model` is served.
 
     Raises:

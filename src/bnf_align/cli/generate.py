@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from itertools import product
 
-from bnf_align.cli.flags import RESUME, add_batch_flags, add_cluster_flags, add_flag, add_url_flags, engine
+from bnf_align.cli.flags import RESUME, add_batch_flags, add_cluster_flags, add_flag, add_url_flags, count, engine
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,14 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--prompts", required=True, help="a file, a folder or a hub name; other columns travel along")
     add_flag(parser, "--split", default="train", help="which split, where there are several (default %(default)s)")
     add_flag(parser, "--map", nargs="+", help="the prompt's column: prompt=COLUMN")
-    add_flag(parser, "--limit", type=int, help="the first so many prompts")
+    add_flag(parser, "--limit", type=count, help="the first so many prompts")
     add_flag(parser, "--chat", action="store_true", help="ask prompts that are text as a user's turn")
     add_flag(parser, "--model", nargs="+", required=True, help="folders or hub names; with --url the servers' name")
     add_flag(parser, "--out", required=True, help="the file of candidates")
-    parser.add_argument("-n", type=int, default=5, help="candidates per prompt, model and temperature (default 5)")
+    parser.add_argument("-n", type=count, default=5, help="candidates per prompt, model and temperature (default 5)")
     add_flag(parser, "--temperature", type=float, nargs="+", default=[0.8], help="one or several (default 0.8)")
     add_flag(parser, "--top-p", type=float, default=1.0)
-    add_flag(parser, "--max-new-tokens", type=int, default=2048, help="the longest answer (default %(default)s)")
+    add_flag(parser, "--max-new-tokens", type=count, default=2048, help="the longest answer (default %(default)s)")
     add_flag(parser, "--stop", nargs="+", default=[], help="texts that end an answer and are not part of it")
     add_flag(parser, "--seed", type=int, default=0)
     add_url_flags(parser)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import RESUME, add_batch_flags, add_cluster_flags, add_flag, add_url_flags, cluster
+from bnf_align.cli.flags import RESUME, add_batch_flags, add_cluster_flags, add_flag, add_url_flags, cluster, count
 
 if TYPE_CHECKING:
     from bnf_align.construct.scorers.scorer import Scorer
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--model", help="reward_model, armorm, pairrm, judge: a folder or hub name")
     add_flag(parser, "--revision", help="the commit of a hub name; needed with --trust-remote-code")
     add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the model")
-    add_flag(parser, "--max-length", type=int, help="tokens of prompt and candidate (default 4096; pairrm 2048)")
+    add_flag(parser, "--max-length", type=count, help="tokens of prompt and candidate (default 4096; pairrm 2048)")
     add_flag(
         parser, "--rule", default="final_answer", help="verifier: final_answer, math_verify, exact, or module:name"
     )

@@ -84,12 +84,24 @@ def judge_answers(
     *,
     model: str,
     template: str | None = None,
+    allow_missing: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> Progress:
     """Ask the judge every question that `out` has no judgment for.
 
     A judgment without a verdict gets the task's follow-up, where it has one. What the judge did not answer after all
     retries is left out, counted, and asked again by a rerun.
+
+    Args:
+        task: The benchmark.
+        asked: The questions, all of them on a rerun too.
+        judge: Whom to ask.
+        out: The file of judgments.
+        model: Whose answers are judged.
+        template: The wording of the question, instead of ours.
+        allow_missing: Whether to finish the file without an answer to some, such as one that the judge's server
+            always refuses: their judgment is null, and counts as dropped in every number.
+        about: What is worth knowing beside the judgments, such as the command.
 
     Raises:
         BadInput: If `out` was begun with another judge, model or wording, or the budget is used up.
@@ -105,13 +117,21 @@ def judge_answers(
     with Journal(out, card=card, about=about) as journal, _bar(task, by_id, journal.done) as bar:
         todo = [question for question in asked if question.id not in journal.done]
         for question, texts in _asked(task, judge, todo, template):
-            journal.append([{"id": question.id, "model": model, "judge": judge.model, **question.row, **texts}])
+            journal.append([_judgment(question, texts, model, judge)])
             bar.update()
-        missing = len(by_id.keys() - journal.done)
-        path = journal.finish(by_id) if not missing else journal.partial
+        unanswered = [question for question in asked if question.id not in journal.done]
+        missing = len(unanswered)
+        if allow_missing:
+            journal.append([_judgment(question, {"judgment": None}, model, judge) for question in unanswered])
+        path = journal.finish(by_id) if allow_missing or not missing else journal.partial
     if missing:
-        logger.warning(f"{missing:,} of {len(by_id):,} questions have no judgment. The same command asks them again.")
-    return Progress(Path(path), len(by_id) - missing, missing)
+        then = "They count as dropped." if allow_missing else "The same command asks them again."
+        logger.warning(f"{missing:,} of {len(by_id):,} questions have no judgment. {then}")
+    return Progress(Path(path), len(by_id) - missing, 0 if allow_missing else missing)
+
+
+def _judgment(question: Question, texts: Mapping[str, str | None], model: str, judge: Judge) -> Row:
+    return {"id": question.id, "model": model, "judge": judge.model, **question.row, **texts}
 
 
 def _bar(task: JudgedTask, by_id: Mapping[str, Question], done: set[str]) -> tqdm:
