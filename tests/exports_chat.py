@@ -1,4 +1,7 @@
-"""Exports of chat products as they write them, with given thumbs in them: each thumb a chat of its own."""
+"""Exports of chat products as they write them, with given thumbs in them: each thumb a chat of its own.
+
+`values` is how the product writes an up and a down.
+"""
 
 import json
 from pathlib import Path
@@ -68,12 +71,12 @@ def tree(*nodes: tuple) -> dict[str, dict]:
     }
 
 
-def openwebui(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def openwebui(thumbs: list[Thumb], folder: Path, values: tuple = (1, -1)) -> list[Path]:
     records = [
         feedback(
             tree((f"q{n}", None, "user", prompt), (f"a{n}", f"q{n}", "assistant", answer)),
             f"a{n}",
-            1 if up else -1,
+            values[not up],
             number=n,
             chat_id=f"chat-{n}",
         )
@@ -83,7 +86,7 @@ def openwebui(thumbs: list[Thumb], folder: Path) -> list[Path]:
     return [folder / "feedback-history-export.json"]
 
 
-def said(key: str, parent: str | None, text: str, *, by_user: bool, rating: str | None = None, **fields) -> dict:
+def said(key: str, parent: str | None, text: str, *, by_user: bool, rating=None, **fields) -> dict:
     """One message of LibreChat's database."""
     return {
         "messageId": key,
@@ -96,15 +99,15 @@ def said(key: str, parent: str | None, text: str, *, by_user: bool, rating: str 
         "text": text,
         "error": False,
         "unfinished": False,
-        **({"feedback": {"rating": rating, "tag": "helpful"}} if rating else {}),
+        **({} if rating is None else {"feedback": {"rating": rating, "tag": "helpful"}}),
         **fields,
     }
 
 
-def librechat(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def librechat(thumbs: list[Thumb], folder: Path, values: tuple = ("thumbsUp", "thumbsDown")) -> list[Path]:
     messages = []
     for n, (prompt, answer, up) in enumerate(thumbs):
-        rating = "thumbsUp" if up else "thumbsDown"
+        rating = values[not up]
         messages += [
             {"_id": {"$oid": f"q{n:023}"}} | said(f"q{n}", None, prompt, by_user=True, conversationId=f"c{n}"),
             {"_id": {"$oid": f"a{n:023}"}}
@@ -130,11 +133,11 @@ def step(key: str, kind: str, output: str, minute: int, *, thread: str = "t0", p
     }
 
 
-def chainlit(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def chainlit(thumbs: list[Thumb], folder: Path, values: tuple = (1, 0)) -> list[Path]:
     threads = []
     for n, (prompt, answer, up) in enumerate(thumbs):
         rated = step(f"a{n}", "assistant_message", answer, 2, thread=f"t{n}", parent=f"r{n}")
-        rated["feedback"] = {"forId": f"a{n}", "id": f"f{n}", "value": 1 if up else 0, "comment": None}
+        rated["feedback"] = {"forId": f"a{n}", "id": f"f{n}", "value": values[not up], "comment": None}
         steps = [
             step(f"q{n}", "user_message", prompt, 0, thread=f"t{n}"),
             step(f"r{n}", "run", "", 1, thread=f"t{n}", parent=f"q{n}"),

@@ -1,4 +1,7 @@
-"""Exports of tracing and annotation products as they write them, with given thumbs in them."""
+"""Exports of tracing and annotation products as they write them, with given thumbs in them.
+
+`values` is how the product writes an up and a down.
+"""
 
 import csv
 import json
@@ -72,14 +75,14 @@ def chat(*texts: str) -> list[dict]:
     ]
 
 
-def langfuse(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def langfuse(thumbs: list[Thumb], folder: Path, values: tuple = (1, 0)) -> list[Path]:
     observations = [
         observation(f"o{n}", f"t{n}", chat(prompt), {"role": "assistant", "content": answer})
         for n, (prompt, answer, _) in enumerate(thumbs)
     ]
     # Half of the scores are of the whole trace.
     scores = [
-        score(n, f"t{n}", 1 if up else 0, observation_id=f"o{n}" if n % 2 else None)
+        score(n, f"t{n}", values[not up], observation_id=f"o{n}" if n % 2 else None)
         for n, (_, _, up) in enumerate(thumbs)
     ]
     return [
@@ -135,7 +138,9 @@ def lc(kind: str, text: str) -> dict:
     return {"lc": 1, "type": "constructor", "id": name, "kwargs": {"content": text, "type": kind}}
 
 
-def langsmith(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def langsmith(thumbs: list[Thumb], folder: Path, values: tuple = (1.0, -1.0)) -> list[Path]:
+    """A value may come with its key, as ("user_disliked", 1)."""
+    points = [value if isinstance(value, tuple) else ("user_score", value) for value in values]
     runs = [
         run(
             f"r{n}",
@@ -144,7 +149,7 @@ def langsmith(thumbs: list[Thumb], folder: Path) -> list[Path]:
         )
         for n, (prompt, answer, _) in enumerate(thumbs)
     ]
-    votes = [feedback(n, f"r{n}", 1.0 if up else -1.0) for n, (_, _, up) in enumerate(thumbs)]
+    votes = [feedback(n, f"r{n}", *points[not up][::-1]) for n, (_, _, up) in enumerate(thumbs)]
     return [lines(folder / "feedback.jsonl", votes), lines(folder / "runs.jsonl", runs)]
 
 
@@ -170,10 +175,9 @@ def bubble(role: str, text: str, title: str | None = None) -> dict:
     return {"role": role, "metadata": metadata, "content": [{"text": text, "type": "text"}], "options": None}
 
 
-def gradio(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def gradio(thumbs: list[Thumb], folder: Path, values: tuple = ("Like", "Dislike")) -> list[Path]:
     clicks = [
-        ([bubble("user", prompt), bubble("assistant", answer)], 1, "Like" if up else "Dislike")
-        for prompt, answer, up in thumbs
+        ([bubble("user", prompt), bubble("assistant", answer)], 1, values[not up]) for prompt, answer, up in thumbs
     ]
     return [flagged(folder / "log.csv", clicks)]
 
@@ -197,9 +201,33 @@ def record(number: int, asked: str, values: list, *, status=None, users=None, **
     }
 
 
-def argilla(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def ranked(*names: str) -> list[dict]:
+    """A ranking as Argilla's API has it: the best first, which is not how the interface lists them."""
+    ranks = [{"value": name, "rank": rank} for rank, name in enumerate(names, start=1)]
+    return sorted(ranks, key=lambda part: part["value"])
+
+
+def argilla_of_the_api(number: int, asked: str, values: list, *, status=None, **fields) -> dict:
+    """One record of `GET /api/v1/datasets/ID/records?include=responses`."""
+    status = status or ["submitted"] * len(values)
+    return {
+        "id": f"record-{number}",
+        "external_id": None,
+        "status": "completed",
+        "fields": fields,
+        "metadata": {"source": "web"},
+        "responses": [
+            {"id": f"r{n}", "user_id": f"user-{n}", "status": state, "values": {asked: {"value": value}}}
+            for n, (value, state) in enumerate(zip(values, status, strict=True))
+        ],
+        "suggestions": [],
+        "inserted_at": TIME,
+    }
+
+
+def argilla(thumbs: list[Thumb], folder: Path, values: tuple = ("good", "bad")) -> list[Path]:
     records = [
-        record(n, "thumb", ["good" if up else "bad"], prompt=prompt, response=answer)
+        record(n, "thumb", [values[not up]], prompt=prompt, response=answer)
         for n, (prompt, answer, up) in enumerate(thumbs)
     ]
     return [lines(folder / "records.jsonl", records)]
@@ -233,12 +261,26 @@ def annotation(kind: str, value, *, control: str, target: str, by=10, cancelled:
     }
 
 
-def labelstudio(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def json_min(number: int, data: dict, *, by=10, **controls) -> dict:
+    """One annotation of Label Studio's JSON-MIN export."""
+    return {
+        **data,
+        "id": number,
+        **controls,
+        "annotator": by,
+        "annotation_id": f"{number}-{by}",
+        "created_at": "2026-03-09T22:16:08.728353Z",
+        "updated_at": "2026-03-09T22:16:08.728353Z",
+        "lead_time": 4.288,
+    }
+
+
+def labelstudio(thumbs: list[Thumb], folder: Path, values: tuple = ("good", "bad")) -> list[Path]:
     tasks = [
         task(
             n,
             {"prompt": prompt, "answer": answer},
-            annotation("choices", {"choices": ["good" if up else "bad"]}, control="verdict", target="answer"),
+            annotation("choices", {"choices": [values[not up]]}, control="verdict", target="answer"),
         )
         for n, (prompt, answer, up) in enumerate(thumbs)
     ]

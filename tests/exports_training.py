@@ -1,4 +1,7 @@
-"""Data files of other trainers in their documented formats, with given thumbs in them."""
+"""Data files of other trainers in their documented formats, with given thumbs in them.
+
+`values` is how the format writes an up and a down.
+"""
 
 import csv
 import json
@@ -33,30 +36,32 @@ def openai(thumbs: list[Thumb], folder: Path) -> list[Path]:
     return [lines(folder / "dpo.jsonl", records)]
 
 
-def llamafactory(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def llamafactory(thumbs: list[Thumb], folder: Path, values: tuple = (True, False)) -> list[Path]:
     records = [
-        {"conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}], "kto_tag": up}
+        {"conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}], "kto_tag": tag}
         if n % 2
-        else {"instruction": prompt, "input": "", "output": answer, "kto_tag": up}
+        else {"instruction": prompt, "input": "", "output": answer, "kto_tag": tag}
         for n, (prompt, answer, up) in enumerate(thumbs)
+        for tag in [values[not up]]
     ]
     path = folder / "kto.json"
     path.write_text(json.dumps(records), encoding="utf-8")
     return [path]
 
 
-def axolotl(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def axolotl(thumbs: list[Thumb], folder: Path, values: tuple = (True, False)) -> list[Path]:
     records = [
-        {"system": "", "instruction": prompt, "completion": answer, "label": up} for prompt, answer, up in thumbs
+        {"system": "", "instruction": prompt, "completion": answer, "label": values[not up]}
+        for prompt, answer, up in thumbs
     ]
     return [lines(folder / "kto.jsonl", records)]
 
 
-def ms_swift(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def ms_swift(thumbs: list[Thumb], folder: Path, values: tuple = (True, False)) -> list[Path]:
     records = [
         {
             "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}],
-            "label": up,
+            "label": values[not up],
         }
         for prompt, answer, up in thumbs
     ]
@@ -96,12 +101,12 @@ def ultrafeedback(thumbs: list[Thumb], folder: Path) -> list[Path]:
     return [lines(folder / "ultrafeedback.jsonl", records)]
 
 
-def table(thumbs: list[Thumb], folder: Path) -> list[Path]:
+def table(thumbs: list[Thumb], folder: Path, values: tuple = ("1", "-1")) -> list[Path]:
     path = folder / "table.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(["question", "answer", "verdict"])
-        writer.writerows([prompt, answer, "1" if up else "-1"] for prompt, answer, up in thumbs)
+        writer.writerows([prompt, answer, values[not up]] for prompt, answer, up in thumbs)
     return [path]
 
 

@@ -79,25 +79,35 @@ def test_a_prompt_with_chosen_alone_lacks_rejected(doctor):
     refused(doctor([{"prompt": "q", "completion": "a"}]), "Single answers need `label` too", "--map label=COLUMN")
 
 
-def test_openai_dpo_is_read_from_a_file_and_elsewhere_named_with_how_to_reshape_it(doctor):
+def test_openai_dpo_is_read_from_a_file_and_elsewhere_named_with_what_reads_it(doctor):
     outputs = {"preferred_output": [assistant("a")], "non_preferred_output": [assistant("b")]}
     row = {"input": {"messages": [user("q")]}, **outputs}
     result = doctor([row])
     assert result.report.pairs == 1
-    assert any("an export of openai" in note for note in result.report.notes)
-    message = "OpenAI's DPO format .*prompt = input.messages, chosen = preferred_output.*`bnf-align import openai"
-    with pytest.raises(BadInput, match=message):
+    assert result.report.notes == ["read as OpenAI's DPO format (`openai`); rows are numbered as it gives them"]
+    assert result.format.startswith("OpenAI's DPO format (JSON Lines, ")
+    message = (
+        "rows: This looks like OpenAI's DPO format. It is read from a file .* without --map, where its rows have "
+    )
+    with pytest.raises(BadInput, match=message + "input, preferred_output and non_preferred_output"):
         preference_rows([row], source="rows")
+    refused(doctor([row], column_map={"prompt": "input"}), "from a file", "without --map")
+    refused(doctor([outputs]), "OpenAI's DPO format", "Here they have preferred_output, non_preferred_output.")
 
 
-def test_sharegpt_is_read_from_a_file_and_elsewhere_named_with_how_to_reshape_it(doctor):
+def test_sharegpt_is_read_from_a_file_and_elsewhere_named_with_what_reads_it(doctor):
     row = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "kto_tag": True}
     result = doctor([row])
     assert (result.report.ups, result.report.downs) == (1, 0)
-    assert any("an export of llamafactory" in note for note in result.report.notes)
-    message = "ShareGPT format .*role user for human and assistant for gpt.*`bnf-align import llamafactory"
+    assert result.format.startswith("LLaMA-Factory's format, ShareGPT or Alpaca (JSON Lines, ")
+    message = (
+        "This looks like the ShareGPT format. It is read from a file .* conversations with kto_tag, or with chosen"
+    )
     with pytest.raises(BadInput, match=message):
         preference_rows([row], source="rows")
+    tagged = {"conversations": row["conversations"], "label": False}
+    assert doctor([tagged]).report.downs == 1
+    refused(doctor([{"conversations": row["conversations"]}]), "ShareGPT format", "Here they have conversations.")
 
 
 def test_messages_with_a_label_are_read(doctor):
@@ -111,6 +121,8 @@ def test_a_rating_is_read_and_its_values_are_said(doctor):
     result = doctor(rows)
     assert (result.report.ups, result.report.downs) == (4, 2)
     assert "column `rating` is read as the label" in result.report.notes
+    both = doctor([{**row, "label": row["rating"] < 0} for row in rows])
+    assert (both.report.ups, both.report.downs, both.report.notes) == (2, 4, [])
     assert "label: 4 x 1 read as up, 2 x -1 read as down; another meaning? --label_map" in result.report.notes
 
 
@@ -135,6 +147,8 @@ def test_rows_without_a_label_are_left_out_and_counted(doctor):
 def test_labels_of_no_certain_meaning_stop_with_every_value_counted(doctor, labels, seen):
     result = doctor([single(i, label) for i, label in enumerate(labels)])
     refused(result, f"Seen: {seen}.", "nothing is guessed", f"--label_map {labels[0]}=up|down|drop")
+    scale = f"which goes from {min(labels)} to {max(labels)}: `bnf-align import table FILE --up_from NUMBER"
+    assert (scale in result.error) == (labels[0] != "good")
 
 
 def test_a_label_of_minus_one_is_a_down_and_zero_beside_it_stops(doctor):
@@ -205,10 +219,9 @@ def test_cut_answers_are_counted_with_their_share_and_the_lengths(doctor):
     result = doctor(rows, plain_tokenizer(), max_length=24)
     assert result.report.cut == [7]
     assert result.report.warnings == [
-        "6.2% of answers are cut at max_length=24 and lose their end token, so the model is not taught to stop there "
-        "(prompt and answer: p50 16, p95 26 tokens). Raise --max_length if memory allows"
+        "6.2% of answers, in 1 row (7), are cut at max_length=24 and lose their end token, so the model is not taught "
+        "to stop there (prompt and answer: p50 16, p95 26 tokens). Raise --max_length if memory allows"
     ]
-    assert "  cut at max_length, so the model is not taught to stop there: 1 row (7)" in result.lines()
 
 
 def test_messages_without_a_chat_template_name_the_flag(doctor):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -49,7 +50,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(model):
-    """Two workers. They compute with one thread each, as the tests do."""
+    """Two workers. They compute with one thread each, as the tests do. None of Ray's processes is left over."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
         num_cpus=2,
@@ -59,7 +60,10 @@ def cluster(model):
         logging_level="error",
     )
     yield Cluster(workers=2)
+    family = processes_of_ray()
     ray.shutdown()
+    assert family
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 def prompts(count: int = 40) -> list[dict]:
@@ -94,15 +98,21 @@ class Recorder(ClusterEngine):
             yield batch
 
 
+def processes_of_ray(parent: int | None = None) -> list[psutil.Process]:
+    """Those that descend from `parent`, this process by default: another cluster on this machine has none of them."""
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        with suppress(psutil.Error):
+            found += [process] if "ray" in " ".join(process.cmdline()) else []
+    return found
+
+
 def workers() -> set[int]:
-    """Processes of the pool. Those of another cluster on this machine are no descendants of this process."""
+    """Processes of the pool."""
     found = set()
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "MapWorker" in " ".join(process.cmdline()):
-                found.add(process.pid)
-        except psutil.Error:
-            continue
+    for process in processes_of_ray():
+        with suppress(psutil.Error):
+            found |= {process.pid} if "MapWorker" in " ".join(process.cmdline()) else set()
     return found
 
 
@@ -146,24 +156,43 @@ def test_a_killed_worker_is_replaced_and_the_file_is_that_of_one_process(model, 
     assert cards[0] == cards[1]
 
 
-def test_a_killed_driver_loses_nothing_that_had_arrived(model, cluster, tmp_path):
+def test_a_killed_driver_leaves_no_process_and_the_same_command_asks_for_nothing_twice(
+    model, cluster, tmp_path, monkeypatch
+):
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts()))
-    out, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     flags = ["generate", "--prompts", str(tmp_path / "prompts.jsonl"), "--model", str(model), "--seed", "3", "-n", "2"]
     flags += ["--max-new-tokens", "100", "--batch-rows", "6", "--dtype", "float32"]
-    shared = ["--engine", "ray", "--workers", "1", "--ray-address", ray.get_runtime_context().gcs_address]
-    driver = subprocess.Popen([sys.executable, "-m", "bnf_align", *flags, *shared, "--out", str(out)])
+    command = [*flags, "--engine", "ray", "--workers", "1", "--out", str(tmp_path / "out.jsonl")]
+    driver = subprocess.Popen([sys.executable, "-m", "bnf_align", *command])  # it starts a Ray of its own
     part = tmp_path / "out.jsonl.partial"
     while rows_in(part) < 6:
         assert driver.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
+    family = processes_of_ray(driver.pid)
     driver.kill()
     driver.wait()
-    before = part.read_bytes().splitlines()[:-1]
-    assert main([*flags, "--out", str(out)]) == 0  # what a cluster has begun one process may end
-    assert main([*flags, "--out", str(whole)]) == 0
-    assert out.read_bytes() == whole.read_bytes()
-    assert set(before) <= set(out.read_bytes().splitlines())
+    assert len(family) > 2  # head, node, worker
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+
+    before = {json.loads(line)["id"]: line for line in part.read_bytes().splitlines()}
+    assert 6 <= len(before) < 40
+    asked = []
+    monkeypatch.setattr(Cluster, "map", recording(Cluster.map, asked))
+    assert main(command) == 0
+    assert sorted(asked) == sorted({row["id"] for row in prompts()} - before.keys())
+    assert main([*flags, "--out", str(tmp_path / "whole.jsonl")]) == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert set(before.values()) <= set((tmp_path / "out.jsonl").read_bytes().splitlines())
+
+
+def recording(whole_map, asked: list[str]):
+    """`Cluster.map`, which notes the ids of the requests it is given."""
+
+    def map_(self, load, units, *arguments):
+        asked.extend(request.id for unit in units for request in unit)
+        return whole_map(self, load, units, *arguments)
+
+    return map_
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +205,17 @@ def reward(tmp_path_factory) -> partial[RewardModel]:
     return partial(RewardModel.load, str(folder), dtype="float32", limits=Limits(rows=7))
 
 
-def test_scores_are_those_of_one_process(cluster, reward, tmp_path):
+def test_scores_are_those_of_one_process_and_rows_that_were_there_stay(cluster, reward, tmp_path):
     here, there = tmp_path / "local.jsonl", tmp_path / "cluster.jsonl"
     assert score(candidates(), reward(), here).rows == 30
+    expected = [json.loads(line) for line in here.read_text().splitlines()]
+    for row in expected[::3]:  # no scorer would give them
+        row["scores"] = [99.0] * len(row["scores"])
+    lines = [json.dumps(row) + "\n" for row in expected]
+    there.with_name("cluster.jsonl.partial").write_text("".join(lines[::3]))
+    there.with_name("cluster.jsonl.card.json").write_bytes(here.with_name("local.jsonl.card.json").read_bytes())
     assert score(candidates(), ClusterScorer(Cluster(workers=1), reward), there).rows == 30
-    assert there.read_bytes() == here.read_bytes()
+    assert there.read_text() == "".join(lines)
 
 
 @pytest.mark.parametrize("kind", ["reward model", "verifier"])
@@ -207,17 +242,17 @@ def values(root) -> dict[bytes, bytes]:
 def test_the_reference_cache_is_that_of_one_process_to_the_last_bit(model, cluster, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in singles(40) + pairs(20)))
-    flags = [
-        "reference",
-        "build",
-        "--model_name_or_path",
-        str(model),
-        "--dataset_name",
-        str(rows),
+    flags = ["reference", "build", "--model_name_or_path", str(model), "--dataset_name", str(rows)]
+    flags += [
         "--use_cpu",
         "true",
+        "--max_tokens_per_micro_batch",
+        "200",
+        "--eos_token",
+        "<|eot_id|>",
+        "--output_dir",
+        str(tmp_path / "o"),
     ]
-    flags += ["--max_tokens_per_micro_batch", "200", "--eos_token", "<|eot_id|>", "--output_dir", str(tmp_path / "o")]
     assert main([*flags, "--ref_cache_dir", str(tmp_path / "local")]) == 0
     assert main([*flags, "--ref_cache_dir", str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]) == 0
     assert len(values(tmp_path / "local")) == 80
@@ -230,6 +265,68 @@ def test_what_a_user_can_mend_comes_home_from_a_worker_as_it_is(cluster):
         cluster.ask(broken)
     with pytest.raises(BadInput, match="--rule no such rule"):
         list(cluster.map(broken, ["a unit"]))
+
+
+def until_it_ends(answers) -> tuple[set[int], str]:
+    """The answers, and what the error says that comes after them."""
+    arrived = set()
+    try:
+        for answer in answers:
+            arrived.add(answer)
+    except BadInput as error:
+        return arrived, str(error)
+    raise AssertionError("no error came")
+
+
+def test_a_unit_that_fails_is_named_and_the_answers_to_the_others_arrive(cluster, caplog):
+    def load():  # workers get functions like this one as a whole
+        return lambda unit: 12 // (unit - 3)
+
+    arrived, message = until_it_ends(cluster.map(load, range(8), lambda unit: f"the row {unit}"))
+    assert arrived == {12 // (unit - 3) for unit in range(8) if unit != 3}
+    assert message.startswith("1 of 8 batches failed on the workers, the first with the row 3: ZeroDivisionError")
+    assert "lambda unit" in caplog.text  # the worker's traceback
+
+
+def test_a_worker_that_spoils_what_it_is_given_ends_the_job(cluster, monkeypatch):
+    monkeypatch.setattr("bnf_align.cluster.cluster.MOST_FAILURES", 2)
+    arrived, message = until_it_ends(cluster.map(lambda: lambda unit: {}[unit], range(40)))
+    assert not arrived
+    assert message.startswith("3 of 40 batches failed")
+
+
+def test_a_load_that_kills_every_worker_is_said_in_plain_words(cluster):
+    with pytest.raises(BadInput, match="The workers cannot start, or Ray has lost them"):
+        cluster.ask(lambda: os._exit(1))
+
+
+def test_workers_compute_in_the_folder_of_who_asks(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cluster.ask(os.getcwd) == str(tmp_path)
+    monkeypatch.undo()
+    assert cluster.ask(os.getcwd) == os.getcwd()
+
+
+@pytest.mark.parametrize("verb", ["generate", "score", "reference"])
+def test_without_ray_every_verb_says_what_to_install_before_it_loads_a_model(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(candidates(1)[0]) + "\n")
+    out = ["--model", "nowhere", "--out", str(tmp_path / "out.jsonl")]
+    build = ["build", "--model_name_or_path", "nowhere", "--output_dir", str(tmp_path), "--use_cpu", "true"]
+    flags = {
+        "generate": ["--prompts", str(rows), *out],
+        "score": [str(rows), "--scorer", "reward_model", *out],
+        "reference": [*build, "--dataset_name", str(rows)],
+    }
+    assert main([verb, *flags[verb], "--engine", "ray"]) == 2
+    assert "--engine ray needs Ray: pip install 'bnf-align[ray]'" in capsys.readouterr().err
+
+
+def test_an_address_where_nobody_answers_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(BadInput, match=r"--ray-address localhost:1: no cluster can be joined there .*refused"):
+        Cluster("localhost:1").ask(os.getcwd)
 
 
 def test_a_worker_with_other_weights_refuses_to_work(model):
@@ -263,7 +360,6 @@ def test_each_planned_batch_alone_gives_what_it_gives_within_the_job(model):
     [
         (["--engine", "ray", "--url", "http://localhost:1/v1"], "share the load without it"),
         (["--workers", "2"], "--workers is for --engine ray"),
-        (["--engine", "ray", "--workers", "0"], "at least one"),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(flags, message, tmp_path, capsys):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnf_align.data.doctor import examine
+from bnf_align.data.doctor import DoctorResult, examine
 from bnf_align.data.doctor.lengths import auc, wilson
 from bnf_align.data.doctor.source import Source, Step, again
+from bnf_align.data.importers.ratings import read_ratings
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows, remark_on_balance
 from bnf_align.data.tokenize import tokenize_rows
@@ -87,7 +88,13 @@ def test_clean_rows_have_status_0(write):
 def test_warnings_dropped_rows_and_cut_rows_have_status_1(write, rows, max_length):
     result = examine(write(rows), tokenizer=plain_tokenizer(), max_length=max_length)
     assert result.status == 1
-    assert result.lines()[-1] == "verdict: usable; read the lines above first"
+    assert result.lines()[-1] == "verdict: usable; look at what was found first"
+
+
+def test_a_warning_that_no_finding_says_has_status_1_and_is_shown():
+    result = DoctorResult(DataReport("export.json", warnings=["half of it is missing"]))
+    assert result.status == 1
+    assert "  warning: half of it is missing" in result.lines()
 
 
 def test_unusable_sources_have_status_2_and_the_reason(write):
@@ -272,6 +279,18 @@ def test_what_answers_share_with_their_prompt_makes_them_no_nearer(write):
     assert result.lengths["ups"]["max"] == 3  # a0 and the end token
 
 
+def test_pairs_that_are_left_out_are_not_compared(write):
+    rows = [pair(0, prompt="\ud83d", chosen=ANSWER, rejected=ANSWER[:-1]), pair(1)]
+    assert found(examine(write(rows))) == {"half_character": [0]}
+
+
+def test_under_a_tokenizer_lengths_are_told_apart_too_and_rows_left_out_say_nothing(write):
+    rows = [chat("q", "a" * 10), chat("q", "b" * 20, False), single(2, None)]
+    result = examine(write(rows), tokenizer=chatml_tokenizer())
+    assert {side: result.lengths[side]["max"] for side in ("ups", "downs")} == {"ups": 12, "downs": 22}
+    assert result.report.notes == []
+
+
 def test_answers_of_many_thousand_characters_are_compared_in_their_beginnings(write):
     rows = [pair(0, chosen="a" * 200_000, rejected="a" * 100_000 + "b" * 100_000)]
     assert found(examine(write(rows)))["near_identical"] == [0]
@@ -295,6 +314,11 @@ def test_small_files_and_lengths_that_say_little_are_not_accused(write):
     assert found(examine(write(many))) == {}
     pairs = [pair(n, chosen="a" * (2 + n % 3), rejected="b" * (2 + n // 3 % 3)) for n in range(90)]
     assert found(examine(write(pairs))) == {}
+
+
+def test_five_long_ups_among_many_downs_are_five_cases(write):
+    rows = [single(n, n < 5, completion="a" * (20 if n < 5 else 10)) for n in range(65)]
+    assert found(examine(write(rows))) == {}
 
 
 def test_lengths_are_told_apart_by_prompts_ups_and_downs(write):
@@ -324,6 +348,7 @@ def test_prompts_of_the_test_rows_are_found_whatever_their_case_spaces_and_form(
         single(2, False),
         chat("p3", "a3"),
         chat("p4", "a", before=[user("x"), assistant("y")]),
+        single(7),
     ]
     test = [chat("P0", "z"), single(2, prompt=" p2\n"), single(3), single(4), single(9)]
     result = examine(write(rows), test=write(test, "test.jsonl"))
@@ -420,6 +445,37 @@ def test_an_export_is_examined_as_the_rows_that_its_importer_gives(tmp_path):
     assert sum(len(finding.rows) for finding in left_out) == 2
     assert all(finding.name == "in_the_export" and not finding.examples for finding in left_out)
     assert [row["label"] for row in iter_rows(tmp_path / "clean.jsonl")] == [True, False]
+
+
+def write_export(path, *ratings):
+    turns = [(("q", None, "user", "Why?"), ("a", "q", "assistant", f"So {n}.")) for n in range(len(ratings))]
+    records = [feedback(tree(*turns[n]), "a", rating, number=n, chat_id=f"c{n}") for n, rating in enumerate(ratings)]
+    path.write_text(json.dumps(records))
+    return path
+
+
+def test_the_report_names_the_product_whose_export_it_is(tmp_path):
+    result = examine(write_export(tmp_path / "export.json", 1, -1))
+    size = (tmp_path / "export.json").stat().st_size / 1000
+    assert result.lines()[1] == f"  an Open WebUI export (JSON, {size:.3g} kB); single answers, in messages"
+    assert result.as_dict()["format"] == result.lines()[1].strip()
+    assert examine(tmp_path).format == "an Open WebUI export (a folder); single answers, in messages"
+
+
+def test_an_export_is_recognised_and_its_ratings_are_learnt_once(tmp_path, monkeypatch):
+    from bnf_align.data.importers import imported
+
+    learnt = []
+    monkeypatch.setattr(imported, "read_ratings", lambda *a: learnt.append(1) or read_ratings(*a))
+    examine(write_export(tmp_path / "export.json", 1, -1), fix=tmp_path / "clean.jsonl")
+    assert len(learnt) == 1
+
+
+def test_an_export_that_changes_between_two_readings_is_learnt_anew(tmp_path):
+    source = Source(str(write_export(tmp_path / "export.json", 1, -1)))
+    source.survey(DataReport(""))
+    write_export(tmp_path / "export.json", -1, -1, 1, 1)
+    assert [step.raw["label"].value for step in source.steps(DataReport(""), "")] == [False, False]
 
 
 # Nothing that is read ends in a traceback

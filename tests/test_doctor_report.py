@@ -146,6 +146,13 @@ def test_a_majority_leaves_out_the_minority_alone(write, tmp_path):
     assert [row["row"] for row in read(tmp_path / "clean.left_out.jsonl")] == [1, 2]
 
 
+def test_of_several_reasons_the_first_is_given(write, tmp_path):
+    rows = [single(0), single(1, False), single(2, prompt=" "), single(2, prompt=" ")]
+    examine(write(rows), fix=tmp_path / "clean.jsonl")
+    reasons = {row["row"]: row["reason"] for row in read(tmp_path / "clean.left_out.jsonl")}
+    assert reasons == {2: "the prompt is empty", 3: "an earlier row is the same word for word"}
+
+
 def test_personal_data_stays_unless_it_is_to_be_masked(write, tmp_path):
     rows = [single(0, completion="ann@example.org"), single(1, False, by="eve@example.org"), single(2, completion="")]
     path, out = write(rows), tmp_path / "clean.jsonl"
@@ -249,7 +256,7 @@ def test_the_page_loads_nothing_and_says_what_the_lines_say(write):
     assert "default-src 'none'" in text
     assert not re.search(r"https?:|src=|href=|url\(|@import", text)
     assert all(finding.text in text for finding in result.findings)
-    assert "usable; read the lines above first" in text
+    assert "usable; look at what was found first" in text
 
 
 # Lines
@@ -311,6 +318,25 @@ def test_flags_that_would_do_nothing_or_harm_are_refused(write):
         main([str(path), "--html", str(path)])
 
 
+def test_whatever_is_wrong_programs_get_json(write, capsys):
+    path = write(BAD)
+    for flags in (["--redact"], ["--label_map", "good"], ["--model_name_or_path", "nowhere/at/all"]):
+        status, said = run(capsys, path, "--json", *flags)
+        assert (status, json.loads(said)["status"]) == (2, 2)
+        assert flags[0] in json.loads(said)["error"]
+
+
+def test_a_model_or_a_template_that_is_not_there_is_named(write, tmp_path):
+    path = write(BAD)
+    plain_tokenizer().save_pretrained(tmp_path / "base")
+    (tmp_path / "empty").mkdir()
+    for folder in ("nowhere/at/all", str(tmp_path / "empty")):
+        with pytest.raises(BadInput, match=f"--model_name_or_path {folder}: no tokenizer can be loaded"):
+            main([str(path), "--model_name_or_path", folder])
+        with pytest.raises(BadInput, match=f"--chat_template_path {folder}: no tokenizer can be loaded"):
+            main([str(path), "--model_name_or_path", str(tmp_path / "base"), "--chat_template_path", folder])
+
+
 def on_a_terminal(path) -> str:
     """What the command sends to a real terminal."""
     ours, theirs = os.openpty()
@@ -325,6 +351,16 @@ def on_a_terminal(path) -> str:
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3\d")
+
+
+def test_without_a_tokenizer_it_is_said_what_was_not_looked_at(write):
+    path = write([single(0), single(1, False)])
+    said = "not looked at: lengths in tokens, chat template, end tokens (--model_name_or_path)"
+    result = examine(path)
+    assert result.lines()[-2:] == [f"  {said}", "verdict: clean"]
+    assert said in page(result)
+    seen = examine(path, tokenizer=plain_tokenizer())
+    assert not any(said in text for text in [*seen.lines(), page(seen), *examine("nowhere.jsonl").lines()])
 
 
 def test_colours_are_for_terminals_and_only_without_no_color(write, monkeypatch):

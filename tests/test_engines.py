@@ -4,13 +4,8 @@ import copy
 import csv
 import importlib
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -30,6 +25,7 @@ from bnf_align.records import BadInput
 from model_server import ModelServer, prompt_of
 from tiny_models import chatml_tokenizer, gemma_tokenizer, llama3_tokenizer, plain_tokenizer
 from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral
+from transformers_server import served
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 generation = importlib.import_module("generation")
@@ -153,6 +149,23 @@ def test_top_p_leaves_the_tail_out_and_keeps_the_rest_in_proportion():
 def test_the_likeliest_token_is_taken_at_temperature_zero():
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 1.0, 0.0]])
     assert next_tokens(logits, Sampling(), []).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -0.5},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"max_new_tokens": 0},
+        {"n": 0},
+    ],
+)
+def test_a_way_to_draw_that_is_none_is_refused(wrong):
+    name = next(iter(wrong)).replace("_", "-")
+    with pytest.raises(BadInput, match=name if name in ("temperature", "top-p") else "at least one"):
+        Sampling(**wrong)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0)])
@@ -535,44 +548,14 @@ def test_several_urls_share_the_load():
         assert min(sum(server.served.values()) for server in (one, other)) >= 4
 
 
-@pytest.fixture
-def transformers_server(saved):
-    """`transformers serve` with the tiny model: its URL and the model's name there."""
-    pytest.importorskip("fastapi")
-    pytest.importorskip("uvicorn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", saved[0]]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not come up"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1", saved[0]
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def test_a_served_model_says_what_it_says_in_process(transformers_server, saved):
-    url, name = transformers_server
+def test_a_served_model_says_what_it_says_in_process(saved):
     requests = some_requests(8)
     sampling = Sampling(max_new_tokens=10)
-    served = UrlEngine(Endpoint(url, name, concurrency=2), name="served")
-    found, expected = (
-        answers(served, requests, sampling),
-        answers(LocalEngine.load(name, device="cpu"), requests, sampling),
-    )
-    assert served.failed == {}
+    with served(saved[0]) as url:
+        engine = UrlEngine(Endpoint(url, saved[0], concurrency=2), name="served")
+        found = answers(engine, requests, sampling)
+    expected = answers(LocalEngine.load(saved[0], device="cpu"), requests, sampling)
+    assert engine.failed == {}
     for request in requests:
         one, other = found[request.id], expected[request.id]
         assert (one.prompt_tokens, one.tokens) == (other.prompt_tokens, other.tokens)

@@ -167,6 +167,25 @@ def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path, text):
     assert path.read_text() == text
 
 
+def test_a_place_where_nothing_can_be_kept_is_refused_before_the_first_thumb(tmp_path):
+    (tmp_path / "a-file").touch()
+    (tmp_path / "folder.jsonl").mkdir()
+    for path in (tmp_path / "a-file" / "feedback.jsonl", tmp_path / "folder.jsonl"):
+        with pytest.raises(BadInput, match=r"cannot be kept there .*--store"):
+            Store(path)
+
+
+def test_a_line_that_is_no_row_stops_a_change_and_nothing_is_lost(kept):
+    row = kept.put(None, thumb(asked("2+2?"), "4", True))
+    with open(kept.path, "a") as file:
+        file.write("[1, 2]\n")
+    before = kept.path.read_bytes()
+    with pytest.raises(ValueError, match="not a row"):
+        kept.put(row, thumb(asked("2+2?"), "4", False))
+    assert kept.path.read_bytes() == before
+    assert [path.name for path in kept.path.parent.iterdir() if path.suffix == ".tmp"] == []
+
+
 def test_only_the_owner_can_read_a_new_store_and_a_link_to_it_stays_a_link(kept, tmp_path):
     assert kept.path.stat().st_mode & 0o777 == 0o600
     link = tmp_path / "link.jsonl"
@@ -256,6 +275,7 @@ for act in (lambda: kept.append(thumb([], "b" * 900, True)), lambda: kept.put(be
 def test_a_full_disk_is_an_error_and_what_was_there_stays(kept):
     process = python(FULL, str(kept.path))
     assert process.communicate()[0].split() == ["refused", "refused"]
+    assert sorted(path.name for path in kept.path.parent.iterdir()) == [".feedback.jsonl.lock", "feedback.jsonl"]
     (row,) = kept.rows()
     assert row["completion"] == said("a" * 500)
     assert row["label"] is True
@@ -475,9 +495,12 @@ def test_the_second_click_of_a_double_click_judges_nothing(tmp_path, kept):
 
 def test_back_shows_what_was_said_and_lets_it_be_changed_or_taken_back(tmp_path, kept):
     review = Review(read_tasks(prepared(tmp_path, *pair_rows(3)), True), kept)
+    assert not review.begun  # so that the page has nothing to go back to
+    assert 'data-way="back" disabled' in page.show_review(review)
     first, chosen = review.task.id, review.task.answers[0].text
     review.judge(first, True, "clear")
     review.skip(review.task.id)
+    assert 'data-way="back">' in page.show_review(review)
     review.back()
     review.back()
     assert (review.task.id, review.verdict, review.reason) == (first, True, "clear")
@@ -554,6 +577,30 @@ def test_nobody_gets_in_without_the_password(url):
         assert client.get("gradio_api/info").status_code == 401
         assert client.post("login", data={"username": "Ann", "password": "sesame"}).status_code == 200
         assert client.get("gradio_api/info").status_code == 200
+
+
+def test_another_sites_name_for_this_machine_opens_the_page_only_with_the_password(url, kept, server):
+    """As a web site does that gives its own name the address 127.0.0.1 (DNS rebinding)."""
+    blocks = chat_page(served(server.url), kept)
+    open_url = serve(blocks)
+    foreign = {"Host": "evil.example"}
+    assert httpx.get(open_url).status_code == 200
+    assert httpx.get(open_url, headers={"Host": "localhost:7860"}).status_code == 200
+    assert httpx.get(open_url, headers=foreign).status_code == 400
+    assert httpx.get(url, headers=foreign).status_code == 200  # the form that asks for the password
+    assert httpx.get(f"{url}gradio_api/info", headers=foreign).status_code == 401
+    blocks.close(verbose=False)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{store}", "../../../../etc/passwd", "http://192.0.2.1/x"])
+def test_the_page_serves_no_file_of_this_machine(url, kept, path):
+    kept.append(thumb(asked("?"), "a secret", True))
+    with httpx.Client(base_url=url) as client:
+        client.post("login", data={"username": "Ann", "password": "sesame"})
+        answer = client.get(f"gradio_api/file={path.format(store=kept.path)}")
+    assert answer.status_code in (403, 404)
+    assert "root:" not in answer.text
+    assert "secret" not in answer.text
 
 
 def test_the_page_takes_no_files_and_may_load_from_and_send_to_itself_alone(url):

@@ -1,6 +1,9 @@
 """Prompts from where they lie, and candidates of one job or several: nothing lost, nothing made twice."""
 
+import copy
 import json
+import weakref
+from functools import partial
 
 import pytest
 
@@ -8,6 +11,7 @@ from bnf_align.construct.generate import Job, generate
 from bnf_align.construct.prompts import as_messages, read_prompts
 from bnf_align.endpoint import Endpoint
 from bnf_align.engines import LocalEngine, Sampling, UrlEngine
+from bnf_align.engines.lazy import LazyEngine
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput
 from model_server import ModelServer, prompt_of
@@ -48,6 +52,10 @@ def test_a_conversation_gives_up_the_answer_it_ends_with(tmp_path):
 def test_prompts_that_cannot_be_filed_are_refused_and_repeated_ones_are_said(tmp_path, caplog):
     with pytest.raises(BadInput, match=r"no column of prompts. I see: text"):
         read_prompts(write(tmp_path / "a.jsonl", [{"text": "x"}]))
+    with pytest.raises(BadInput, match=r"has no column `q`. I see: text"):
+        read_prompts(write(tmp_path / "a.jsonl", [{"text": "x"}]), column="q")
+    with pytest.raises(BadInput, match="has 0 rows"):
+        read_prompts(write(tmp_path / "a.jsonl", []))
     with pytest.raises(BadInput, match=r"1 row \(1\) have no `prompt`"):
         read_prompts(write(tmp_path / "b.jsonl", [{"prompt": "x"}, {"prompt": ""}]))
     with pytest.raises(BadInput, match="two rows have the id '1'"):
@@ -56,6 +64,12 @@ def test_prompts_that_cannot_be_filed_are_refused_and_repeated_ones_are_said(tmp
     found = read_prompts(write(tmp_path / "d.jsonl", rows))
     assert [(row["prompt"], row.get("n")) for row in found] == [("x", 1), ("y", None)]
     assert "1 rows repeat a prompt" in caplog.text
+
+
+def test_scores_of_an_earlier_set_do_not_travel_along_to_new_candidates(tmp_path):
+    old = {"candidates": ["a"], "duplicates": 0, "scores": [1.0], "wins": [0.5], "replies_unread": 1}
+    (row,) = read_prompts(write(tmp_path / "a.jsonl", [{"prompt": "x", "answer": "y", "candidates_cut": 1, **old}]))
+    assert row.keys() == {"id", "prompt", "answer"}
 
 
 def test_texts_become_turns_of_a_user_and_messages_stay():
@@ -119,6 +133,31 @@ def test_several_jobs_stand_side_by_side_model_by_model_and_leave_one_file(engin
     generate(prompts(), jobs[2:3], alone)
     for row, own in zip(read_jsonl(out), read_jsonl(alone), strict=True):
         assert row["candidates"][4:6] == own["candidates"]
+
+
+def test_of_several_models_in_process_one_at_a_time_is_in_memory(engines, tmp_path):
+    alive, most, loads = weakref.WeakSet(), [], []
+
+    def load(number):
+        own = engines[number]
+        engine = LocalEngine(copy.deepcopy(own.model), own.tokenizer, own.name, batch_rows=6)
+        alive.add(engine.model)
+        most.append(len(alive))
+        loads.append(own.name)
+        return engine
+
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    lazy = [LazyEngine(engine.name, partial(load, number)) for number, engine in enumerate(engines)]
+    of, of_lazy = ([Job(one, sampling(heat)) for one in own for heat in (0.5, 1.0)] for own in (engines, lazy))
+    assert generate(prompts(), of, whole).candidates == generate(prompts(), of_lazy, out).candidates == 60
+    assert out.read_bytes() == whole.read_bytes()
+    assert set(most) == {1}
+    assert not alive
+    assert loads == ["m0", "m1", "m0", "m0", "m1", "m1"]  # for the hashes, and for each job
+    tokens = [one["tokens"] for row in read_jsonl(out) for one in row["candidates"][:6]]
+    assert lazy[0].tokens == sum(tokens)
+    generate(prompts(), of_lazy, out)
+    assert len(loads) == 6  # all is there
 
 
 def test_prompts_that_come_later_are_answered_alone(engines, tmp_path):

@@ -42,7 +42,7 @@ def test_import_writes_rows_and_says_what_it_did(export, capsys):
 
 def test_auto_says_which_source_it_took(export, capsys):
     assert main(["import", "auto", export, "--out", "a/b/rows.jsonl.gz"]) == 0
-    assert "note: read as an export of openwebui" in capsys.readouterr().out
+    assert "note: read as an Open WebUI export (`openwebui`)" in capsys.readouterr().out
     assert [row["label"] for row in written("a/b/rows.jsonl.gz")] == [True, False]
 
 
@@ -118,7 +118,7 @@ def test_rows_of_an_import_are_what_doctor_and_train_read(export):
 def test_an_export_is_read_through_its_importer_and_the_report_says_so(export):
     rows, report = preference_rows(iter_rows(export, options=Options()), source="rows")
     assert [(row["prompt"][0]["content"], row["label"]) for row in rows] == [("Why?", True), ("Who?", False)]
-    assert report.notes[0].startswith("read as an export of openwebui")
+    assert report.notes[0].startswith("read as an Open WebUI export (`openwebui`)")
 
 
 def test_a_label_map_is_applied_once_to_an_export(export):
@@ -183,4 +183,4 @@ def test_an_export_trains_a_model_as_it_is(export, tmp_path):
     assert main(["train", *paths, *settings, "--save_strategy", "no"]) == 0
     data = json.loads((tmp_path / "out" / "run.json").read_text())["data"]["train"]
     assert (data["rows"], data["ups"], data["downs"]) == (2, 1, 1)
-    assert any("read as an export of openwebui" in note for note in data["notes"])
+    assert any("read as an Open WebUI export (`openwebui`)" in note for note in data["notes"])

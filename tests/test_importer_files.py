@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnf_align.data import json_stream
 from bnf_align.data.importers import import_rows
 from bnf_align.data.importers.files import data_files, records, records_of, unpacked
-from bnf_align.data.json_stream import JsonStream
+from bnf_align.journal import json_stream
+from bnf_align.journal.json_stream import JsonStream
 from bnf_align.records import BadInput
 from exports_chat import openwebui
 

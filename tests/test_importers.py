@@ -5,6 +5,7 @@ product would. An importer of pairs writes the first up against the first down, 
 """
 
 import copy
+import gzip
 import json
 import random
 import shutil
@@ -30,7 +31,7 @@ OPTIONS: dict[str, Options] = {
     name: options for module in MODULES for name, options in getattr(module, "OPTIONS", {}).items()
 }
 PAIRS_ONLY = {name for module in MODULES for name in getattr(module, "PAIRS_ONLY", ())}
-UNCERTAIN = {"table"}  # whose columns the user names
+UNCERTAIN = {"table", "ms-swift"}  # the user names the columns of a table; messages and label are rows as they are
 
 TEXT = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")) | st.sampled_from("\n,;\"'\t<>{}[]\\|#"), max_size=30
@@ -145,6 +146,26 @@ def test_random_bytes_and_random_json_never_give_a_traceback(name, ending, conte
         no_traceback(name, [path])
 
 
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+@given(seed=st.integers(0, 10**9), part=st.sampled_from([..., None, "", [], {}, [None], {"a": None}]))
+@settings(QUICK, max_examples=60)
+def test_what_is_missing_never_turns_a_label_over(name, seed, part):
+    """A null, or nothing, in any place of an export: an answer keeps its label, or makes no row."""
+    with folder() as path:
+        files = [file for file in EXPORTS[name](FEW, path) if file.suffix in (".json", ".jsonl")]
+        if not files:
+            return
+        file = random.Random(seed).choice(files)
+        value = read_json(file)
+        write_json(file, changed(value, random.Random(seed).choice(list(places(value))), part))
+        try:
+            ups, downs = rated(imported(name, sorted(path.iterdir())))
+        except BadInput:
+            return
+    assert not ups & {answer for _, answer, up in FEW if not up}
+    assert not downs & {answer for _, answer, up in FEW if up}
+
+
 def places(value, path=()) -> Iterator[tuple]:
     """The ways to every value in a JSON value."""
     if path:
@@ -210,3 +231,49 @@ def test_text_in_utf_16_is_named(name, tmp_path):
     if files:
         with pytest.raises(BadInput, match="UTF-16"):
             imported(name, sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_a_byte_order_mark_changes_nothing(name, tmp_path):
+    files = EXPORTS[name](FEW, tmp_path)
+    rows = imported(name, files)
+    for file in files:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert imported(name, files) == rows
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_text_in_latin_1_is_named(name, tmp_path):
+    files = EXPORTS[name](FEW, tmp_path)
+    for file in files:
+        file.write_bytes(file.read_text(encoding="utf-8").replace("Because", "Évident").encode("latin-1"))
+    with pytest.raises(BadInput, match=r"not UTF-8 text near line \d+ .*iconv"):
+        imported(name, files)
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_an_empty_file_is_named(name, tmp_path):
+    files = EXPORTS[name](FEW, tmp_path)
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(BadInput):
+        imported(name, files)
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_files_of_a_folder_in_parts_are_read_as_one(name, tmp_path):
+    """Every product that writes lines may write them in several files, gzip among them."""
+    (tmp_path / "whole").mkdir()
+    files = EXPORTS[name](FEW, tmp_path / "whole")
+    rows = imported(name, files)
+    for file in files:
+        if file.suffix == ".csv":
+            continue
+        records = read_json(file)
+        for number, record in enumerate(records):
+            part = tmp_path / "parts" / file.parent.name / f"{file.stem}-{number}.jsonl.gz"
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(gzip.compress(json.dumps(record).encode()))
+    if (tmp_path / "parts").is_dir():
+        parts = [tmp_path / "parts"]
+        assert list(import_rows(name, parts, OPTIONS.get(name))[0]) == rows

@@ -144,7 +144,7 @@ def test_openwebui_chats_with_annotations_are_read_too(tmp_path):
         ([user("Hi")], [assistant("Hello.")], True),
         (HISTORY, [assistant("Lyon.")], False),
     ]
-    assert "read as an export of openwebui" in report.notes
+    assert "read as an Open WebUI export (`openwebui`)" in report.notes
 
 
 def broken(change) -> list[dict]:
@@ -252,7 +252,7 @@ def test_librechat_conversations_trees_and_collections_give_the_same_rows(tmp_pa
     rows, report = imported("auto", value, tmp_path)
     assert [{name: row[name] for name in PAIR} for row in rows] == [PAIR]
     assert (rows[0]["chosen_id"], rows[0]["rejected_id"], rows[0]["reason"]) == ("m4", "m5", "helpful")
-    assert report.notes[0] == "read as an export of librechat"
+    assert report.notes[0] == "read as a LibreChat export (`librechat`)"
 
 
 def test_librechat_reads_the_text_parts_of_a_message_and_leaves_thoughts_and_tools_out(tmp_path):

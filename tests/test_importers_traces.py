@@ -17,10 +17,12 @@ from exports_traces import (
     TIME,
     annotation,
     argilla,
+    argilla_of_the_api,
     bubble,
     chat,
     feedback,
     flagged,
+    json_min,
     labelstudio,
     langfuse,
     lc,
@@ -235,6 +237,22 @@ def test_langfuse_tables_say_the_same_in_every_file_type(tmp_path, kind):
     assert left_out("langfuse", tmp_path) == {"its raters disagree (--raters majority)": 1}
 
 
+@pytest.mark.parametrize(
+    ("raters", "votes", "labels"),
+    [
+        ("majority", (1, 0, 1), [True]),
+        ("majority", (0, 1, 0), [False]),
+        ("unanimous", (0, 0, 0), [False]),
+        ("all", (1, 0), [True, False]),
+    ],
+)
+def test_langfuse_several_raters_of_one_answer_are_merged_by_the_rule(tmp_path, raters, votes, labels):
+    scores = [score(n, "t1", vote, observation_id="o1", author_user_id=f"u{n}") for n, vote in enumerate(votes)]
+    folder = traced(tmp_path, [observation("o1", "t1", "Why?", "Because.")], scores)
+    rows, _ = imported("langfuse", folder, raters=raters)
+    assert [row["label"] for row in rows] == labels
+
+
 def numbers(folder, values, **fields):
     observations = [observation(f"o{n}", f"t{n}", f"Question {n}?", f"Answer {n}.") for n in range(len(values))]
     return traced(folder, observations, [score(n, f"t{n}", value, **fields) for n, value in enumerate(values)])
@@ -244,7 +262,7 @@ def test_langfuse_numbers_on_an_unknown_scale_stop_with_their_counts_and_the_fla
     folder = numbers(tmp_path, [1, 0.25, 1, 0], data_type="NUMERIC")
     with pytest.raises(BadInput, match=r"Seen: 2 x 1, 1 x 0\.25, 1 x 0\..*--label_map 1=up\|down\|drop") as error:
         imported("langfuse", folder)
-    assert "--up_from NUMBER --down_to NUMBER (they go from 0 to 1)" in str(error.value)
+    assert "goes from 0 to 1: --up_from NUMBER --down_to NUMBER" in str(error.value)
     rows, report = imported("langfuse", folder, label_map={"1": "up", "0": "down", "0.25": "drop"})
     assert [row["label"] for row in rows] == [True, True, False]
     assert dropped(report) == {"a rating that means neither up nor down": 1}
@@ -522,6 +540,13 @@ def test_gradio_reads_five_fields_as_the_header_says(tmp_path):
     ]
 
 
+def test_gradio_reads_json_that_was_quoted_against_formulas(tmp_path):
+    log = flagged(tmp_path / "log.csv", [(chat("Hi", "a,=b"), 1, "Dislike")])
+    log.write_text(log.read_text().replace('"[{', "\"'[{"))
+    rows, _ = imported("gradio", log)
+    assert [(row["completion"], row["label"]) for row in rows] == [([assistant("a,=b")], False)]
+
+
 @pytest.mark.parametrize("index", ["[1, 1]", "(1, 1)"])
 def test_gradio_pairs_of_the_older_format_are_turns(tmp_path, index):
     pairs = [["Hi", "Hello"], ["Why?", "Because."], ["Who?", None]]
@@ -618,30 +643,6 @@ def test_argilla_only_submitted_responses_count_and_annotators_are_merged(tmp_pa
         },
     ]
     assert dropped(report) == {"its raters disagree (--raters majority)": 1, "no submitted response": 2}
-
-
-def test_argilla_rankings_and_names_of_fields_are_pairs(tmp_path):
-    fields = {"prompt": "Hi", "response1": "Hello", "response2": "What?", "response3": "Hey"}
-    two = {"prompt": "Hi", "response1": "Hello", "response2": "What?"}
-    first = [{"rank": 2, "value": "response1"}, {"rank": 1, "value": "response2"}]
-    tied = [{"rank": 1, "value": "response1"}, {"rank": 1, "value": "response2"}]
-    records = [
-        record(1, "preference", [["response3", "response1", "response2"]], **fields),
-        record(2, "preference", [first], **two),
-        record(3, "preference", ["response1"], **two),
-        record(4, "preference", [tied], **two),
-        record(5, "preference", [["response1", "response2"], ["response2", "response1"]], **two),
-        record(6, "preference", [["response1", "response2"]] * 2 + [["response2", "response1"]], **two),
-    ]
-    rows, report = imported("argilla", lines(tmp_path / "records.jsonl", records))
-    assert [(row["id"], row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows] == [
-        ("record-1", "Hey", "What?"),
-        ("record-2", "What?", "Hello"),
-        ("record-3", "Hello", "What?"),
-        ("record-6", "Hello", "What?"),
-    ]
-    assert all(row["prompt"] == [user("Hi")] for row in rows)
-    assert dropped(report) == {"a response that prefers no field": 1, "its raters disagree (--raters majority)": 1}
 
 
 def test_argilla_ratings_have_a_scale_that_only_its_owner_knows(tmp_path):
@@ -812,15 +813,6 @@ def test_labelstudio_one_of_several_controls_is_named(tmp_path):
     assert [row["label"] for row in imported("labelstudio", path, score_name="verdict")[0]] == [False]
 
 
-def test_labelstudio_its_smaller_export_is_a_table(tmp_path):
-    path = written(tmp_path, [{"id": 1, "prompt": "Hi", "reply": "No.", "verdict": "bad", "annotator": 10}])
-    with pytest.raises(BadInput, match="Read is the export named JSON"):
-        imported("labelstudio", path)
-    names = {"completion": "reply", "label": "verdict", "rater": "annotator"}
-    rows, _ = imported("table", path, column_map=names, label_map={"bad": "down"})
-    assert rows == [{"prompt": "Hi", "completion": "No.", "label": False, "id": 1, "rater": 10}]
-
-
 @pytest.mark.parametrize(("name", "export"), [("argilla", argilla), ("labelstudio", labelstudio)])
 def test_nothing_but_the_rating_decides_the_label(tmp_path, name, export):
     """The same file with every rating turned over gives the same rows with every label turned over."""
@@ -835,9 +827,15 @@ def test_nothing_but_the_rating_decides_the_label(tmp_path, name, export):
 RANKS = [{"rank": 1, "value": "answer1"}, {"rank": 2, "value": "answer2"}]
 STARS = annotation("rating", {"rating": 4}, control="pw", target="answer1")
 CALL = {"type": "ai", "content": "", "tool_calls": [{"name": "f", "args": {}}]}
+MIN = [json_min(1, TWO, pw=[{"selected": "left"}]), json_min(2, TWO, pw="good"), json_min(2, TWO, by=11, pw="bad")]
 SHAPES = {
-    "argilla": {"1.jsonl": [record(n, "best", value, **TWO) for n, value in enumerate(([RANKS], ["answer1"], [4]))]},
-    "labelstudio": {"1.jsonl": [task(1, TWO, compared("left"), compared("right", by=2)), task(2, TWO, STARS)]},
+    "argilla": {
+        "1.jsonl": [
+            *(record(n, "best", value, **TWO) for n, value in enumerate(([RANKS], ["answer1"], [4]))),
+            argilla_of_the_api(3, "best", [RANKS, "answer1"], **TWO),
+        ]
+    },
+    "labelstudio": {"1.jsonl": [task(1, TWO, compared("left"), compared("right", by=2)), task(2, TWO, STARS), *MIN]},
     "langfuse": {
         "observations.jsonl": [
             observation("o1", "t1", chat("Hi"), assistant("Hello")),
@@ -850,7 +848,11 @@ SHAPES = {
             run("r1", {"messages": [[lc("human", "Hi")]]}, {"generations": [[{"message": lc("ai", "Hello")}]]}),
             run("r2", {"messages": [user("Hi"), CALL]}, {"messages": [{"type": "ai", "data": {"content": "Hello"}}]}),
         ],
-        "feedback.jsonl": [feedback(1, "r1", 1), feedback(2, "r2", -1)],
+        "feedback.jsonl": [
+            feedback(1, "r1", 1),
+            feedback(2, "r2", -1, correction={"output": assistant("Good day.")}),
+            feedback(3, "r2", None, "correction", correction="Good evening."),
+        ],
     },
 }
 ODD = st.sampled_from([..., [user("Hi")], {"role": "user"}, "[1]", '{"a": 1}', '[{"role": "user"}]', {"kwargs": {}}])

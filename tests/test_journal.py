@@ -221,6 +221,17 @@ def test_the_same_card_goes_on_and_another_is_refused_by_name_and_value(tmp_path
     assert len(Journal(tmp_path / "out.jsonl", card=CARD).done) == 4, "the refused journal let go of its lock"
 
 
+def test_in_a_card_of_several_jobs_what_differs_is_named_and_not_the_rest(tmp_path):
+    jobs = [{"model": "m", "sampling": {"n": 4}}, {"model": "k", "sampling": {"n": 4}}]
+    with Journal(tmp_path / "out.jsonl", card={"jobs": jobs}) as journal:
+        journal.append(ROWS)
+    other = [jobs[0], {"model": "k", "sampling": {"n": 3}}]
+    with pytest.raises(BadInput, match=r"\(jobs.1.sampling.n: 4 there, 3 now\)"):
+        Journal(tmp_path / "out.jsonl", card={"jobs": other})
+    with pytest.raises(BadInput, match=r"\(jobs: 2 there, 1 now\)"):
+        Journal(tmp_path / "out.jsonl", card={"jobs": jobs[:1]})
+
+
 def test_a_card_of_a_job_without_rows_is_replaced(tmp_path):
     Journal(tmp_path / "out.jsonl", card=CARD).close()
     with Journal(tmp_path / "out.jsonl", card={"model": "other"}):
@@ -295,9 +306,12 @@ def test_reading_streams(tmp_path):
     [
         ("rows.jsonl", b'{"a": 1}\n\n[2]\n', "line 3: a row must be a JSON object with named columns, not list"),
         ("rows.json", b'[{"a": 1}, 2]', "row 1: a row must be a JSON object with named columns, not int"),
-        ("rows.json", b'[{"a": 1},', "line 1: not valid JSON"),
+        ("rows.json", b'[{"a": 1},', "line 1: the file is cut short .*after 1 whole records"),
+        ("rows.json", b"[" * 5000, "nested too deeply"),
+        ("rows.jsonl", b'{"a": ' + b"[" * 100_000, "line 1: not valid JSON"),
+        ("rows.jsonl", b'{"a": 1' + b"0" * 5000 + b"}", "line 1: not valid JSON .Exceeds the limit"),
         ("rows.jsonl", '{"a": "Ä"}'.encode("latin-1"), "not UTF-8 text near line 1"),
-        ("rows.jsonl", '{"a": "Ä"}'.encode("utf-16"), "not UTF-8 text near line 1"),
+        ("rows.jsonl", '{"a": "Ä"}'.encode("utf-16"), "is UTF-16 text"),
         ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9999)[:-12], "the gzip file is broken or cut short"),
         ("rows.jsonl.gz", b'{"a": 1}\n', "the gzip file is broken"),
     ],

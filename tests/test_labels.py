@@ -1,7 +1,7 @@
 """Labels: what is read, that it is said, and that nothing on earth turns a down into an up."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnf_align.data.labels import read_labels
@@ -92,6 +92,7 @@ ANYTHING = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(DOWNS, UPS, ANYTHING), max_size=12))
 def test_no_input_turns_a_down_into_an_up_or_an_up_into_a_down(values):
     try:
@@ -105,6 +106,7 @@ def test_no_input_turns_a_down_into_an_up_or_an_up_into_a_down(values):
         assert (value is None) == (label is None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "c", 1, 2.5, True]), max_size=10), st.data())
 def test_a_map_never_gives_a_value_the_opposite_meaning(values, data):
     names = {"a": "a", "b": "b", "c": "c", "1": 1, "2.5": 2.5, "true": True}
@@ -125,3 +127,17 @@ def test_a_one_among_marks_from_one_to_five_is_not_the_thumb_up_of_the_table():
         labels, _ = read_labels(values, {"5": "up", "4": "up", "1": "down"}, table=table)
         assert labels == [True, False, True, False]
     assert read_labels([1, -1, 1], {}, table=table)[0] == [True, False, True]
+
+
+def test_what_the_user_says_stands_above_the_table():
+    table = {"1": "up", "-1": "down"}
+    assert read_labels([1, -1, 1], {"1": "down", "-1": "up"}, table=table)[0] == [False, True, False]
+
+
+def test_of_many_values_the_first_and_the_most_frequent_are_listed():
+    values = [n / 50 for n in range(1, 31)] + [0.5]
+    with pytest.raises(BadInput) as error:
+        read_labels(values)
+    assert "Values 0.02, 0.04, 0.06, ... in 31 rows (0, 1, 2, ...)" in str(error.value)
+    assert "Seen: 2 x 0.5, 1 x 0.02, " in str(error.value)
+    assert "and 10 other values." in str(error.value)

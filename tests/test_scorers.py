@@ -23,7 +23,7 @@ from transformers import (
 from bnf_align.construct.scorers.armorm import ArmoRM, ArmoRMModel
 from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.judge import JudgeScorer, read_better, read_grade
-from bnf_align.construct.scorers.load import load_scorer
+from bnf_align.construct.scorers.load import FLAGS, load_scorer
 from bnf_align.construct.scorers.pairrm import DEBERTA_V3_LARGE, PairRM, PairRMModel
 from bnf_align.construct.scorers.reward_model import RewardModel
 from bnf_align.construct.scorers.verifier import Verifier
@@ -409,6 +409,47 @@ def test_pairrm_compares_every_two_candidates_in_both_orders(tmp_path):
     assert found["p2"].scores == [None]  # nothing to compare it with
 
 
+def test_pairrm_ranks_by_mean_wins_where_it_is_asked_to(tmp_path):
+    """The same comparisons, counted: `max_wins` of `Blender.rank`, as a share."""
+    tokenizer = pairrm_tokenizer()
+    model, data = tiny_pairrm(tokenizer), rows(("Why?", "Because"), (4, 3))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    by_wins, by_logits = (PairRM.load(str(tmp_path), rank_by=way) for way in ("wins", "logits"))
+    found = {one.id: one for batch in by_wins.score(data) for one in batch}
+    for row in data:
+        texts, count = [one["text"] for one in row["candidates"]], len(row["candidates"])
+        table = torch.zeros(count, count)
+        for i, j in permutations(range(count), 2):
+            table[i, j] = pairrm_directly(model, tokenizer, row["prompt"], texts[i], texts[j])
+        wins = ((table > 0).sum(1) + (table < 0).sum(0)) / (2 * (count - 1))
+        assert found[row["id"]].scores == pytest.approx(wins.tolist())
+        assert found[row["id"]].columns["wins"] == found[row["id"]].scores
+    by_default = scores_of(PairRM(model, tokenizer, "tiny"), data)
+    assert scores_of(by_logits, data)["p0"] == pytest.approx(by_default["p0"], abs=1e-6)
+    assert by_default["p0"] != pytest.approx(found["p0"].scores, abs=1e-2)
+    cards = [scorer.card for scorer in (by_wins, by_logits)]
+    assert [card.pop("rank_by") for card in cards] == ["wins", "logits"]
+    assert cards[0] == cards[1]
+    loaded = load_scorer(arguments(scorer="pairrm", model=str(tmp_path), rank_by="wins"))
+    assert loaded.rank_by == "wins"
+    assert load_scorer(arguments(scorer="pairrm", model=str(tmp_path))).rank_by == "logits"
+    with pytest.raises(BadInput, match="--rank-by best: choose logits or wins"):
+        PairRM(model, tokenizer, "tiny", rank_by="best")
+
+
+@pytest.mark.parametrize("way", ["logits", "wins"])
+def test_a_comparison_that_overflows_leaves_no_number_and_no_other_candidate_without_one(way):
+    tokenizer = pairrm_tokenizer()
+    scorer = PairRM(tiny_pairrm(tokenizer), tokenizer, "tiny", rank_by=way)
+    scorer._forward = lambda pairs: [float("nan")] + [1.0] * (len(pairs) - 1)
+    data = [{"id": "p", "prompt": "Why?", "candidates": [{"text": "x"}, {"text": "y"}, {"text": "z"}]}]
+    ((one,),) = scorer.score(data)
+    assert [value is None for value in one.scores] == [value is None for value in one.columns["wins"]]
+    assert [value is None for value in one.scores].count(True) == 2  # the two that were compared
+    json.dumps({**one.columns, "scores": one.scores}, allow_nan=False)
+
+
 def test_equal_candidates_are_equal_to_pairrm_and_a_quoted_prefix_misleads_nobody():
     tokenizer = pairrm_tokenizer()
     scorer = PairRM(tiny_pairrm(tokenizer), tokenizer, "tiny")
@@ -585,9 +626,8 @@ def test_a_rule_may_be_a_function_of_ones_own(tmp_path, monkeypatch):
 
 
 def arguments(**given) -> SimpleNamespace:
-    known = {"model": None, "url": None, "rule": "exact", "answer_column": "answer", "max_length": None}
-    known |= {"dtype": "auto", "revision": None, "trust_remote_code": False, "batch_rows": 8, "batch_tokens": 512}
-    return SimpleNamespace(**{**known, **given})
+    known = dict.fromkeys(FLAGS) | {"dtype": "auto", "trust_remote_code": False, "pairs": False}
+    return SimpleNamespace(**{**known, "batch_rows": 8, "batch_tokens": 512, **given})
 
 
 def test_the_command_line_names_every_scorer(tmp_path):
@@ -595,7 +635,8 @@ def test_the_command_line_names_every_scorer(tmp_path):
     from bnf_align.construct.scorers.load import SCORERS as loaders
 
     assert set(SCORERS) == set(loaders)
-    assert load_scorer(arguments(scorer="verifier")).name == "verifier:exact"
+    assert load_scorer(arguments(scorer="verifier")).card == {"scorer": "verifier:final_answer", "column": "answer"}
+    assert load_scorer(arguments(scorer="verifier", rule="exact", answer_column="gold")).card["column"] == "gold"
     model, tokenizer = llama_classifier(), llama3_tokenizer()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -607,3 +648,21 @@ def test_the_command_line_names_every_scorer(tmp_path):
             load_scorer(arguments(scorer=name))
     with pytest.raises(BadInput, match="--url"):
         load_scorer(arguments(scorer="judge", model="m"))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "flag", "value"),
+    [
+        ("verifier", "model", "m"),
+        ("verifier", "rank_by", "wins"),
+        ("reward_model", "rank_by", "wins"),
+        ("reward_model", "rule", "exact"),
+        ("armorm", "trust_remote_code", True),
+        ("pairrm", "pairs", True),
+        ("judge", "max_length", 9),
+    ],
+)
+def test_a_flag_of_another_scorer_is_refused_where_it_would_do_nothing(scorer, flag, value):
+    given = {"scorer": scorer, "model": None if scorer == "verifier" else "m", flag: value}
+    with pytest.raises(BadInput, match=f"--{flag.replace('_', '-')} is for --scorer .*{scorer} has no use for it"):
+        load_scorer(arguments(**given))

@@ -192,6 +192,8 @@ def test_balance_leaves_out_the_more_frequent_kind_at_random():
         ({"unpaired": True, "top": 0.6, "bottom": 0.6}, "more than all"),
         ({"pairing_ratio": 1.5}, "--pairing-ratio 1.5"),
         ({"margin": -0.1}, "--margin"),
+        ({"margin": math.nan}, "--margin nan"),
+        ({"unpaired": True, "threshold": math.nan}, "--threshold nan"),
         ({"threshold": 0.5}, "--threshold is for --unpaired"),
         ({"unpaired": True, "threshold": 0.5, "pairing_ratio": 0.5}, "--pairing-ratio is for pairs"),
         ({"near_identical": "hide"}, "keep or drop"),
@@ -244,8 +246,47 @@ def test_rows_without_scores_are_refused(tmp_path):
     data = many(3)
     del data[1]["scores"]
     data[2]["scores"] = [1.0]
-    with pytest.raises(BadInput, match=r"2 rows \(1, 2\) have not one score per candidate"):
+    data += [row("text", ["1", "0"]), row("nan", [1.0, math.nan]), {**row("one", [1.0]), "scores": 1.0}]
+    with pytest.raises(BadInput, match=r"5 rows \(1, 2, 3, \.\.\.\) have not one score per candidate"):
         write_selection(scored_file(tmp_path, data), tmp_path / "out.jsonl", Choice())
+
+
+def test_rows_go_into_a_file_of_lines_and_not_over_their_scores(tmp_path):
+    scored = scored_file(tmp_path, many(3))
+    before = scored.read_bytes()
+    with pytest.raises(BadInput, match="is the file of scores"):
+        write_selection(scored, tmp_path / "." / "scored.jsonl", Choice())
+    assert scored.read_bytes() == before
+    for name in ("out.csv", "out.jsonl.gz", "out"):
+        with pytest.raises(BadInput, match="JSON Lines"):
+            write_selection(scored, tmp_path / name, Choice())
+
+
+def test_test_rows_of_an_earlier_selection_do_not_stay_beside_rows_that_may_hold_their_prompts(tmp_path):
+    out, test = tmp_path / "set.jsonl", tmp_path / "set.test.jsonl"
+    write_selection(scored_file(tmp_path, many(40)), out, Choice(), 0.25)
+    assert test.exists()
+    write_selection(scored_file(tmp_path, many(40)), out, Choice())
+    assert not test.exists()
+    assert len(list(read_jsonl(out))) == 40
+    test.write_text("somebody's own\n")
+    write_selection(scored_file(tmp_path, many(40)), out, Choice())
+    assert test.read_text() == "somebody's own\n"
+
+
+@pytest.mark.parametrize(
+    ("scorer", "warned"),
+    [({"scorer": "pairrm:m"}, True), ({"scorer": "judge:j", "pairs": True}, True), ({"scorer": "armorm:m"}, False)],
+)
+def test_a_card_says_what_scored_and_scores_within_prompts_are_said_where_thumbs_compare_between_them(
+    tmp_path, caplog, scorer, warned
+):
+    file = scored_file(tmp_path, many(40))
+    (tmp_path / "scored.jsonl.card.json").write_text(json.dumps(scorer))
+    assert write_selection(file, tmp_path / "pairs.jsonl", Choice())["scored"] == scorer
+    assert not caplog.text
+    write_selection(file, tmp_path / "thumbs.jsonl", Choice(unpaired=True, threshold=0.0))
+    assert ("do not compare" in caplog.text) is warned
 
 
 def test_the_data_card_counts_what_is_there():
@@ -271,6 +312,7 @@ def test_the_data_card_counts_what_is_there():
     assert "| left out: all candidates score alike | 1 |" in text
     assert "probability 1.00" in text
     assert "a model learns it first" in text
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
 
 
 def test_the_length_bias_of_a_card_is_the_probability_that_an_up_is_longer():

@@ -493,6 +493,18 @@ def test_a_max_length_beyond_the_model_is_said(tmp_path, caplog):
 # ------------------------------------------------------------------------------------------- what a run leaves
 
 
+def test_a_model_without_a_path_needs_its_tokenizer_to_be_passed():
+    with pytest.raises(BadInput, match="has no path to find its tokenizer by: pass processing_class"):
+        BNFTrainer(tiny_llama(), BNFConfig(output_dir="out", use_cpu=True), train_dataset=pairs(2))
+
+
+def test_a_model_without_a_path_is_the_reference_by_its_weights(tmp_path, caplog):
+    """TRL looks for one by the name "" on the hub."""
+    trainer = make_trainer(tmp_path, pairs(2))
+    reference = trainer.record.as_dict()["reference"]["namespace"]
+    assert f"the weights that were passed, which have no name; in the cache it is {reference}" in caplog.text
+
+
 def test_run_json_and_the_model_card_say_what_the_run_did(tmp_path):
     rows = [*pairs(6), {"prompt": "p", "chosen": "same", "rejected": "same"}, *singles(3)]
     trainer = make_trainer(tmp_path, rows, eval_rows=pairs(2), batch_size=3, max_steps=2)

@@ -60,8 +60,6 @@ class DataReport:
         kept = f"{self.pairs:,} pairs, {self.ups:,} ups, {self.downs:,} downs"
         lines = [f"{self.source}: {self.rows:,} rows -> {kept}"]
         lines += [f"  left out {rows_text(rows)}: {reason}" for reason, rows in self.dropped.items()]
-        if self.cut:
-            lines.append(f"  cut at max_length, so the model is not taught to stop there: {rows_text(self.cut)}")
         return lines + [f"  note: {note}" for note in self.notes] + [f"  warning: {text}" for text in self.warnings]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,10 @@ class Browser:
         self.box().send_keys(question, Keys.ENTER)
         self.until(lambda: len(self.all(".said.model:not(.dots)")) == answers)
 
+    def top(self, element: WebElement) -> float:
+        """Pixels from the upper edge of what is seen."""
+        return self.driver.execute_script("return arguments[0].getBoundingClientRect().top", element)
+
     def call(self, name: str) -> None:
         self.one("#name textarea, #name input").send_keys(name)
 
@@ -144,11 +149,20 @@ def collect(tmp_path):
         processes.append(process)
         return re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
 
+    def stop() -> None:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+    start.stop = stop
     yield start
-    for process in processes:
-        process.terminate()
-        process.wait()
+    stop()
     assert log.read_text() == ""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
 
 
 def served(server: ModelServer) -> list[str]:
@@ -213,6 +227,8 @@ def test_a_changed_mind_changes_the_row_and_a_second_click_takes_it_back(browser
 
 HOSTILE = """<script>window.owned = 1</script><img src=x onerror="window.owned = 1">
 <svg onload="window.owned = 1"> [click](javascript:window.owned=1) <a href="javascript:window.owned=1">here</a>
+![x](http://192.0.2.1/m.png) <img src="http://192.0.2.1/i.png"> <link rel=stylesheet href="//192.0.2.1/s.css">
+\\href{javascript:window.owned=1}{x} \\includegraphics{http://192.0.2.1/l.png} <iframe src="http://192.0.2.1/"></iframe>
 ${window.owned = 1} {{#each this}}{{/each}} `${window.owned = 1}` </div></textarea> &lt;b&gt; **bold** # $$x^2$$
     four spaces <style>body { display: none }</style>"""
 
@@ -281,12 +297,52 @@ def test_of_a_model_server_that_is_down_the_page_says_so_and_loses_nothing_that_
         person.until(lambda: person.texts(".said.model:not(.dots)") == ["answer to a long thought"])
         assert person.box().get_property("value") == ""
         assert person.all(".notice") == []
+    assert person.driver.switch_to.active_element == person.box()  # the next message needs no click
     person.box().send_keys("another one", Keys.ENTER)  # down for good
     assert "its server is down" in person.one(".notice").text
     assert person.box().get_property("value") == "another one"
     person.reload()
     person.until(lambda: person.box().get_property("value") == "another one")
     person.until(lambda: person.texts(".said.model") == ["answer to a long thought"])
+
+
+def test_a_name_and_a_message_that_was_not_sent_survive_a_reload_and_another_server(browser, collect, tmp_path):
+    with ModelServer() as server:
+        person, port = browser(), str(free_port())
+        person.open(collect(*served(server), "--port", port))
+        person.call("Ann")
+        person.ask("sent", answers=1)
+        person.box().send_keys("a long thought")
+        person.reload()
+        assert person.box().get_property("value") == "a long thought"
+        collect.stop()
+        person.open(collect(*served(server), "--port", port))
+        person.until(lambda: person.box().get_property("value") == "a long thought")
+        person.until(lambda: person.one("#name input").get_property("value") == "Ann")
+        person.box().send_keys(Keys.ENTER)
+        person.one("[data-verdict=up]").click()
+        person.until(person.pressed)
+        person.reload()
+        assert person.box().get_property("value") == ""
+    assert [(row["user"], row["prompt"]) for row in rows(tmp_path)] == [
+        ("Ann", [{"role": "user", "content": "a long thought"}])
+    ]
+
+
+def test_on_a_phone_nothing_is_cut_off_and_what_is_new_comes_into_sight(browser, collect):
+    with ModelServer(answer=lambda body: f"{'long ' * 200}{'w' * 300}") as server:
+        person = browser()
+        person.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+        )
+        person.open(collect(*served(server)))
+        for number in (1, 2):
+            person.ask(f"question {number}", answers=number)
+        person.until(lambda: 0 <= person.top(person.all(".said.user")[1]) < 100)
+        assert 700 < person.top(person.box()) < 844
+        assert person.driver.execute_script("return document.documentElement.scrollWidth") == 390
+    person.box().send_keys("another one", Keys.ENTER)
+    person.until(lambda: 0 <= person.top(person.one(".notice")) < person.top(person.box()))
 
 
 def test_a_question_that_is_being_answered_survives_a_reload(browser, collect):

@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     url = serve(page, arguments.host, arguments.port, password)
     print(f"The page is at {url}, the thumbs are in {arguments.store}. Stop with Ctrl-C.", flush=True)
     if not password and arguments.host not in LOOPBACK:
-        print(f"Anybody who reaches {arguments.host} can use the page and the model. See --password.", flush=True)
+        print(f"--host {arguments.host}: anybody who reaches this machine can use the page (--password).", flush=True)
     page.block_thread()
     return 0
 

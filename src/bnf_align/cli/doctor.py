@@ -22,6 +22,7 @@ EPILOG = (
     "Exit status: 0 clean, 1 warnings, or rows left out or cut, 2 unusable. Nothing is changed in place: --fix writes "
     "a new file."
 )
+UNUSABLE = 2
 TEST_NAMES = ("--test-dataset-name", "--test_dataset_name", "--eval-dataset-name", "--eval_dataset_name")
 """The second pair as in training."""
 STYLES = {
@@ -39,6 +40,18 @@ STYLES = {
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     arguments = _parser().parse_args(argv)
+    try:
+        result = _examined(arguments)
+    except BadInput as error:  # of flags; what is wrong with the data is in the result
+        if not arguments.json:
+            raise
+        print(json.dumps({"status": UNUSABLE, "error": str(error)}))
+        return UNUSABLE
+    _print(result, as_json=arguments.json)
+    return result.status
+
+
+def _examined(arguments: argparse.Namespace) -> DoctorResult:
     if arguments.redact and not arguments.fix:
         raise BadInput("--redact masks what --fix writes: name a file with --fix OUT.")
     from bnf_align.data.assignments import assignments
@@ -62,8 +75,7 @@ def main(argv: Sequence[str]) -> int:
     )
     if page is not None:
         _write_page(result, page)
-    _print(result, as_json=arguments.json)
-    return result.status
+    return result
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -48,7 +48,8 @@ def add_url_flags(parser: Any) -> None:
 
 def add_batch_flags(parser: Any) -> None:
     """How a model in process is loaded and run."""
-    add_flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
+    types = ("auto", "float32", "bfloat16", "float16")
+    add_flag(parser, "--dtype", default="auto", choices=types, help="of the weights in process")
     add_flag(parser, "--batch-rows", type=count, default=64, help="in process: texts at a time (default %(default)s)")
     add_flag(parser, "--batch-tokens", type=count, default=2**18, help="in process: tokens at a time, for memory")
 
@@ -79,8 +80,8 @@ def cluster(arguments: argparse.Namespace) -> Cluster | None:
     return Cluster(arguments.ray_address, arguments.workers)
 
 
-def engine(arguments: argparse.Namespace, model: str) -> Engine:
-    """The model in process, on a cluster, or behind `--url`."""
+def engine(arguments: argparse.Namespace, model: str, lazy: bool = False) -> Engine:
+    """The model in process, on a cluster, or behind `--url`; in process in memory from now on, or only on demand."""
     workers = cluster(arguments)
     if arguments.url:
         from bnf_align.engines.url import UrlEngine
@@ -89,29 +90,38 @@ def engine(arguments: argparse.Namespace, model: str) -> Engine:
     from bnf_align.engines.local import LocalEngine
 
     options = {"dtype": arguments.dtype, "batch_rows": arguments.batch_rows, "batch_tokens": arguments.batch_tokens}
+    if workers is None and lazy:
+        from bnf_align.engines.lazy import LazyEngine
+
+        return LazyEngine(model, partial(LocalEngine.load, model, **options))
     if workers is None:
         return LocalEngine.load(model, **options)
     from bnf_align.construct.cluster import ClusterEngine
 
-    return ClusterEngine(workers, model, partial(LocalEngine.load, whole_path(model), name=model, **options))
-
-
-def whole_path(model: str) -> str:
-    """A folder's path as it is from any working directory; a hub name as it is."""
-    return str(Path(model).absolute()) if Path(model).exists() else model
+    return ClusterEngine(workers, model, partial(LocalEngine.load, model, **options))
 
 
 def endpoint(arguments: argparse.Namespace, model: str) -> Endpoint:
     """The URLs under which `model` is served.
 
     Raises:
-        BadInput: If --api-key-env names no variable: a key given there would be written with the command.
+        BadInput: If --api-key-env names no variable.
+    """
+    from bnf_align.endpoint import Endpoint
+
+    key = key_variable(arguments)
+    return Endpoint(arguments.url, model, api_key_env=key, concurrency=arguments.concurrency)
+
+
+def key_variable(arguments: argparse.Namespace) -> str:
+    """The environment variable that holds the servers' key.
+
+    Raises:
+        BadInput: If it is no name of a variable: a key given there would be written with the command.
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", arguments.api_key_env) or arguments.api_key_env.startswith(KEYS):
         raise BadInput("--api-key-env takes the name of an environment variable, such as OPENAI_API_KEY, not a key.")
-    from bnf_align.endpoint import Endpoint
-
-    return Endpoint(arguments.url, model, api_key_env=arguments.api_key_env, concurrency=arguments.concurrency)
+    return str(arguments.api_key_env)
 
 
 def text_of(path: str | None) -> str | None:

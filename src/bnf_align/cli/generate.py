@@ -22,7 +22,8 @@ def main(argv: Sequence[str]) -> int:
     prompts = read_prompts(arguments.prompts, arguments.split, column, arguments.limit)
     if arguments.chat:
         prompts = as_messages(prompts)
-    models = [engine(arguments, name) for name in arguments.model]
+    several = len(arguments.model) > 1  # they may not fit into memory side by side
+    models = [engine(arguments, name, lazy=several) for name in arguments.model]
     jobs = [
         Job(
             model,

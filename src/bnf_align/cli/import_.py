@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="+", metavar="PATHS", help="the files of the export, or folders of them")
     add_flag(parser, "--out", required=True, metavar="FILE", help="the rows: .jsonl, or .jsonl.gz")
     add_flag(parser, "--label-map", nargs="+", help="what ratings mean: 5=up 1=down 3=drop; over what is known")
-    add_flag(parser, "--map", nargs="+", help="table: your columns, as in training: prompt=question completion=answer")
+    add_flag(
+        parser, "--map", nargs="+", help="columns under other names: prompt=question completion=answer label=vote"
+    )
     add_flag(parser, "--score-name", help="which of several scores, questions or labels is the thumb")
     add_flag(parser, "--up-from", type=float, metavar="SCORE", help="a number is an up from here on")
     add_flag(parser, "--down-to", type=float, metavar="SCORE", help="a number is a down up to here")
@@ -82,7 +84,7 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
     masked: Counter[str] = Counter()
     with _whole_or_not_at_all(out) as file:
         for row in _redacted(rows, masked) if arguments.redact else rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     if arguments.redact:
         listed = ", ".join(f"{count:,} x {kind}" for kind, count in masked.most_common()) or "nothing found"
         report.notes.append(f"masked as likely personal data: {listed}")

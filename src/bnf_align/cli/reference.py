@@ -7,11 +7,10 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import add_cluster_flags, add_flag, cluster, whole_path
+from bnf_align.cli.flags import add_cluster_flags, add_flag, cluster
 from bnf_align.records import BadInput
 from bnf_align.training.cache import NamespaceInfo, collect_garbage, default_root, namespaces
 
@@ -79,13 +78,12 @@ def _workers(options: argparse.Namespace, parsed: tuple) -> ReferenceWorkers | N
     found = cluster(options)
     if found is None:
         return None
-    data, config, model = parsed
+    _, config, _ = parsed
     if config.world_size > 1:
         raise BadInput("--engine ray starts its own workers: run `bnf-align reference build` once, with no launcher.")
     from bnf_align.training.cluster import ReferenceWorkers
 
-    there = (data, config, replace(model, model_name_or_path=whole_path(model.model_name_or_path)))
-    return ReferenceWorkers(found, partial(_reference, there, SHARDED if options.sharded else {}))
+    return ReferenceWorkers(found, partial(_reference, parsed, SHARDED if options.sharded else {}))
 
 
 def _reference(parsed: tuple, environment: Mapping[str, str]) -> Any:

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import RESUME, add_batch_flags, add_cluster_flags, add_flag, add_url_flags, cluster, count
+from bnf_align.cli.flags import (
+    RESUME,
+    add_batch_flags,
+    add_cluster_flags,
+    add_flag,
+    add_url_flags,
+    cluster,
+    count,
+    key_variable,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from bnf_align.construct.scorers.scorer import Scorer
@@ -21,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     from bnf_align.construct.score import read_candidates, score
 
+    arguments.judge_template = text_of(arguments.judge_template)
+    key_variable(arguments)
     rows = read_candidates(arguments.candidates)
     about = {"command": shlex.join(["bnf-align", "score", *argv])}
     report = score(rows, _scorer(arguments), arguments.out, about=about)
@@ -50,9 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the model")
     add_flag(parser, "--max-length", type=count, help="tokens of prompt and candidate (default 4096; pairrm 2048)")
     add_flag(
-        parser, "--rule", default="final_answer", help="verifier: final_answer, math_verify, exact, or module:name"
+        parser, "--rule", help="verifier: final_answer (the default), math_verify, exact, or a function, module:name"
     )
-    add_flag(parser, "--answer-column", default="answer", help="verifier: the right answer (default %(default)s)")
+    add_flag(parser, "--answer-column", help="verifier: the right answer (default answer)")
+    add_flag(parser, "--rank-by", choices=("logits", "wins"), help="pairrm: scores are mean logits (default) or wins")
     add_flag(parser, "--judge-template", help="judge: a file with the wording, instead of ours")
     add_flag(parser, "--pairs", action="store_true", help="judge: compare in pairs, in both orders")
     add_flag(parser, "--cache", help="judge: folder of judgments already paid for")

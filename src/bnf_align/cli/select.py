@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _said(card: dict, out: str) -> str:
     lines = [f"{card['pairs']:,} pairs, {card['ups']:,} ups, {card['downs']:,} downs in {out}"]
+    lines += [f"  of them {card['test_rows']:,} in the test file beside it"] if card["test_rows"] else []
     lines += [f"  left out {count:,}: {reason}" for reason, count in card["left_out"].items()]
     lines += [f"  {card['near_identical_pairs']:,} near-identical pairs"] if card["near_identical_pairs"] else []
     return "\n".join([*lines, f"The data card is in {out}.card.md."])

@@ -57,8 +57,8 @@ def card_text(card: Row) -> str:
     auc = card["length_auc"]
     if auc is not None:
         lines.append(
-            f"* An up is longer than a down with probability {auc:.2f} (0.50: length says nothing). "
-            + ("Length alone tells them well apart: a model learns it first." if abs(auc - 0.5) > 0.15 else "")
+            f"* An up is longer than a down with probability {auc:.2f} (0.50: length says nothing)."
+            + (" Length alone tells them well apart: a model learns it first." if abs(auc - 0.5) > 0.15 else "")
         )
     lines += ["", "## How alike the two sides of a pair are", ""]
     lines.append(f"* similarity in words (1 is equal): {_shown(card['pair_similarity'])}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from bnf_align.records import BadInput
@@ -49,8 +50,10 @@ class Choice:
             raise BadInput(f"--near-identical {self.near_identical}: choose keep or drop.")
         if self.repeats not in ("keep", "drop"):
             raise BadInput(f"--repeats {self.repeats}: choose keep or drop.")
-        if self.margin < 0:
+        if not 0 <= self.margin < math.inf:
             raise BadInput(f"--margin {self.margin}: a pair whose sides score alike says nothing; choose 0 or more.")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise BadInput(f"--threshold {self.threshold}: no score is compared with that; choose a number.")
         self._only_its_own()
         shares = self.top is not None and self.bottom is not None
         if self.unpaired and (self.threshold is not None) == shares:

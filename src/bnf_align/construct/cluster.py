@@ -7,9 +7,10 @@ is the batch of the local plan, so in float32 the rows are too, byte by byte.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from textwrap import shorten
 
 from bnf_align.cluster import Cluster
 from bnf_align.construct.scorers.scorer import Row, Scored, Scorer, SharedScorer
@@ -53,7 +54,7 @@ class ClusterEngine:
         asked = [batch for batch in batches if not finished.issuperset(one.id for one in batch)]
         began = time.perf_counter()
         load = partial(_Answers, self.load, sampling, self.weights)
-        for answers, tokens in self.cluster.map(load, asked):
+        for answers, tokens in self.cluster.map(load, asked, lambda batch: _named(one.id for one in batch)):
             now = time.perf_counter()
             self.tokens, self.seconds, began = self.tokens + tokens, self.seconds + now - began, now
             yield answers
@@ -88,7 +89,12 @@ class ClusterScorer:
         by_id = {row["id"]: row for row in rows}
         batches = self.cluster.ask(partial(_planned_rows, self.load, rows))
         asked = [[by_id[name] for name in batch] for batch in batches if not finished.issuperset(batch)]
-        yield from self.cluster.map(partial(_Scores, self.load, self.card), asked)
+        load = partial(_Scores, self.load, self.card)
+        yield from self.cluster.map(load, asked, lambda batch: _named(row["id"] for row in batch))
+
+
+def _named(ids: Iterable[str]) -> str:
+    return shorten(f"the rows {', '.join(map(repr, ids))}", 300, placeholder=" ...")
 
 
 # On the workers

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
+from bnf_align.construct.score import OF_SCORERS
 from bnf_align.data.messages import Message, clean_message
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput, rows_text
@@ -19,6 +20,8 @@ Row = dict[str, Any]
 
 NAMES = ("prompt", "messages", "instruction", "question")
 """Columns that are read as the prompt, the first that a row has."""
+MADE = ("id", "prompt", "candidates", "duplicates", *OF_SCORERS)
+"""Columns that are made here: those of an earlier set would pass for the new candidates' scores."""
 
 
 def read_prompts(source: str, split: str = "train", column: str | None = None, limit: int | None = None) -> list[Row]:
@@ -37,10 +40,11 @@ def read_prompts(source: str, split: str = "train", column: str | None = None, l
         BadInput: If a row has no prompt, or two rows share an id.
     """
     rows = list(islice(iter_rows(source, split), limit))
-    name = column or next((known for known in NAMES if any(known in row for row in rows)), None)
+    name = next((known for known in ([column] if column else NAMES) if any(known in row for row in rows)), None)
     if name is None:
         seen = ", ".join(dict.fromkeys(key for row in rows for key in row))
-        raise BadInput(f"{source} has no column of prompts. I see: {seen}. Name it with --map prompt=COLUMN.")
+        wanted = f"no column `{column}`" if column else "no column of prompts"
+        raise BadInput(f"{source} has {wanted}. I see: {seen}. Name it with --map prompt=COLUMN.")
     empty = [number for number, row in enumerate(rows) if not row.get(name)]
     if empty:
         raise BadInput(f"{source}: {rows_text(empty)} have no `{name}`, so there is nothing to answer. Take them out.")
@@ -74,7 +78,7 @@ def _digest(prompt: Any) -> str:
 
 
 def _others(row: Mapping[str, Any], name: str) -> Row:
-    return {key: value for key, value in row.items() if key not in ("id", "prompt", name) and _is_json(value)}
+    return {key: value for key, value in row.items() if key not in (*MADE, name) and _is_json(value)}
 
 
 def _is_json(value: Any) -> bool:

@@ -47,21 +47,31 @@ def read_candidates(path: str | Path) -> list[Row]:
     """Rows of `generate`, or of your own: `id`, `prompt`, and `candidates` as texts or as objects with `text`.
 
     Raises:
-        BadInput: If a row has no candidates, or two rows share an id.
+        BadInput: If a row has no prompt or no candidates, or two rows share an id.
     """
     rows = [{**row, "id": str(row.get("id", number))} for number, row in enumerate(read_jsonl(path))]
-    bad = [number for number, row in enumerate(rows) if not row.get("candidates") or "prompt" not in row]
-    if bad or not rows:
+    if not rows:
+        raise BadInput(f"{path} has no rows.")
+    if bad := [number for number, row in enumerate(rows) if not _is_candidates(row)]:
         raise BadInput(
-            f"{path}: {rows_text(bad)} of {len(rows):,} have no `prompt` or no `candidates`. It reads what "
-            "`bnf-align generate` writes."
+            f"{path}: {rows_text(bad)} of {len(rows):,} lack a `prompt` (a text or messages) or `candidates` (a list "
+            "of texts, or of objects with a `text`). It reads what `bnf-align generate` writes."
         )
     ids = {row["id"] for row in rows}
     if len(ids) < len(rows):
         raise BadInput(f"{path}: {len(rows) - len(ids):,} rows repeat an id; scores are filed by id.")
     for row in rows:
-        row["candidates"] = [one if isinstance(one, dict) else {"text": str(one)} for one in row["candidates"]]
+        row["candidates"] = [one if isinstance(one, dict) else {"text": one} for one in row["candidates"]]
     return rows
+
+
+def _is_candidates(row: Row) -> bool:
+    candidates = row.get("candidates")
+    if not isinstance(row.get("prompt"), str | list) or not isinstance(candidates, list):
+        return False
+    return bool(candidates) and all(
+        isinstance(one.get("text") if isinstance(one, dict) else one, str) for one in candidates
+    )
 
 
 def score(

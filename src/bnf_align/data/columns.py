@@ -1,4 +1,4 @@
-"""Which columns a source has, what they are called here, and which shapes are known but not read."""
+"""Which columns a source has, what they are called here, and what to say where they hold no preferences."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ SYNONYMS = {
     "label": ("score", "feedback", "thumbs", "thumb", "vote", "liked", "kto_tag", "is_good", "correct"),
 }
 """What others call these columns; for the guess in the error message, never for reading."""
+
+SHAPES = (
+    ("preferred_output", "OpenAI's DPO format", "input, preferred_output and non_preferred_output"),
+    ("conversations", "the ShareGPT format", "conversations with kto_tag, or with chosen and rejected"),
+)
+"""A column, the format that it gives away, and what a row of that needs; `importers.openai` and `.llamafactory`."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +132,8 @@ def _check_columns(source: str, seen: list[str], filled: set[str]) -> None:
 
 def _unknown(seen: list[str], filled: set[str]) -> str:
     """What to do about columns that hold no preferences."""
-    reshape = _known_shape(set(seen))
-    if reshape:
-        return reshape
+    if shape := _known_shape(seen):
+        return shape
     found = f"No preference columns found. I see: {', '.join(seen)}."
     empty = [name for name in seen if name in COLUMNS and name not in filled]
     if empty:
@@ -160,20 +165,10 @@ def _missing(filled: set[str]) -> str:
     )
 
 
-def _known_shape(seen: set[str]) -> str | None:
-    """How to reshape a format known by name, or None."""
-    if {"preferred_output", "non_preferred_output"} <= seen:
-        return (
-            "This is OpenAI's DPO format (input, preferred_output, non_preferred_output), which is not read as it "
-            "stands. Write each row as prompt = input.messages, chosen = preferred_output, "
-            "rejected = non_preferred_output, and tools = input.tools where there are any; from a file, "
-            "`bnf-align import openai FILE --out rows.jsonl` does."
-        )
-    if "conversations" in seen:
-        return (
-            "This is the ShareGPT format (conversations of from and value), which is not read as it stands. Write "
-            "each turn as {role, content}, with role user for human and assistant for gpt; then a row is messages and "
-            "label, or prompt, chosen and rejected; from a file, "
-            "`bnf-align import llamafactory FILE --out rows.jsonl` does."
-        )
-    return None
+def _known_shape(seen: list[str]) -> str | None:
+    """What to do with a format known by name, or None. Its importer reads files: rows in memory come to none."""
+    found = next(((name, needs) for key, name, needs in SHAPES if key in seen), None)
+    return found and (
+        f"This looks like {found[0]}. It is read from a file (`dataset.to_json(FILE)` makes one of a dataset) and "
+        f"without --map, where its rows have {found[1]}. Here they have {', '.join(seen)}."
+    )

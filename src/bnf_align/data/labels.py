@@ -133,7 +133,7 @@ def _mapped(kinds: Mapping[str, Any], label_map: Mapping[str, str]) -> dict[str,
 
 def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bool) -> str:
     why = "are not in --label_map" if mapped else "are not labels that can be read for certain"
-    values = ", ".join(unread[:SHOWN]) + (", ..." if len(unread) > SHOWN else "")
+    values = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
     form = " ".join(f"{text}=up|down|drop" for text in list(counts)[:3]) + (" ..." if len(counts) > 3 else "")
     return (
         f"Values {values} in {rows_text(rows)} {why}. Seen: {_listed(counts)}. A label taken for its opposite trains "

@@ -15,6 +15,7 @@ import numpy as np
 import xxhash
 
 from bnf_align.data.findings import Finding
+from bnf_align.data.importers.scores import THRESHOLDS, threshold_hint
 from bnf_align.data.labels import read_labels
 from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
 
@@ -102,7 +103,8 @@ class Ledger:
         try:
             labels, note = read_labels(self._values, label_map, rows=numbers)
         except BadInput as error:
-            raise BadInput(f"{self.report.source}: {error}") from error
+            hint = threshold_hint(self._values, f"`bnf-align import table FILE {THRESHOLDS} --out rows.jsonl`")
+            raise BadInput(f"{self.report.source}: {error}{hint}") from error
         if note:
             self.report.notes.append(f"label: {note}")
         for at, number, value, label in zip(singles.tolist(), numbers, self._values, labels, strict=True):

@@ -6,7 +6,7 @@ on, or rewrite, rows whose columns differ or whose labels are 1 here and "true" 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 import datasets
 
 from bnf_align.data.arrow import dataset_rows
-from bnf_align.data.importers import IMPORTERS, ImportedRows, Options, matching
-from bnf_align.data.importers.files import KINDS, first_record, kind_of, records_of
+from bnf_align.data.importers import IMPORTERS, ImportedRows, Options, hold_own_rows, matching
+from bnf_align.data.importers.files import KINDS, kind_of, records_of
 from bnf_align.records import BadInput
 
 SPLIT_NAMES = {
@@ -64,19 +64,10 @@ def _file_rows(files: Sequence[Path], options: Options | None) -> Iterable[Row]:
 def _export_of(files: Sequence[Path]) -> str | None:
     """The name of the one importer that knows the files, if they do not hold rows of TRL's types already."""
     try:
-        if any(_are_rows(first_record(path).keys()) for path in files):
-            return None
-        names = matching(files)
+        names = [] if hold_own_rows(files) else matching(files)
     except BadInput:  # a file that cannot be read is named when its rows are
         return None
     return names[0] if len(names) == 1 else None
-
-
-def _are_rows(columns: Collection[str]) -> bool:
-    """Whether columns are those of TRL's types, whatever product they may also be an export of."""
-    known = ({"prompt", "chosen", "rejected"}, {"prompt", "completion", "label"}, {"messages", "label"})
-    pairs = {"chosen", "rejected"} <= set(columns) and not {"conversations", "instruction", "messages"} & set(columns)
-    return pairs or any(row <= set(columns) for row in known)
 
 
 def _at_least_one(rows: Iterator[Row], source: str | Path) -> Iterator[Row]:
@@ -91,7 +82,8 @@ def _only_train(path: Path, split: str) -> None:
     # A file asked for its test split must not answer with the rows it is trained on.
     if split != "train":
         raise BadInput(
-            f"{path} has no split {split!r}: all its rows are train. Hold some of them out with --eval_fraction."
+            f"{path} has no split {split!r}: all its rows are train. Name a file of its own for those of {split}, or "
+            "hold some of these out with train's --eval_fraction."
         )
 
 
@@ -150,10 +142,10 @@ def _holds(folder: Path) -> str:
 def _missing(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
-        return f"There is no file {path}: its folder {folder} does not exist. Mend --dataset_name."
+        return f"There is no file {path}: its folder {folder} does not exist."
     near = get_close_matches(path.name, [other.name for other in folder.iterdir()], n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"{folder.resolve()} holds {_holds(folder)}."
-    return f"There is no file {path}. {hint} Mend --dataset_name."
+    return f"There is no file {path}. {hint}"
 
 
 def _hub_rows(name: str, split: str) -> Iterator[Row]:
@@ -162,7 +154,7 @@ def _hub_rows(name: str, split: str) -> Iterator[Row]:
         dataset = datasets.load_dataset(name, split=split)
     except Exception as error:  # the hub client raises a dozen unrelated types: offline, gated, unknown, no such split
         raise BadInput(
-            f"--dataset_name {name}: there is no such file or folder in {Path.cwd()}, and as a dataset of the hub "
-            f"(split {split!r}) it cannot be had: {type(error).__name__}: {error}"
+            f"{name}: there is no such file or folder in {Path.cwd()}, and as a dataset of the hub (split {split!r}) "
+            f"it cannot be had: {type(error).__name__}: {error}"
         ) from error
     return dataset_rows(dataset)

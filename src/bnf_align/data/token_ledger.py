@@ -106,9 +106,9 @@ class TokenLedger:
 
     def _cut_text(self, p50: int, p95: int) -> str:
         return (
-            f"{self._cut / len(self._kept):.1%} of answers are cut at max_length={self.max_length} and lose their end "
-            f"token, so the model is not taught to stop there (prompt and answer: p50 {p50:,}, p95 {p95:,} tokens). "
-            "Raise --max_length if memory allows"
+            f"{self._cut / len(self._kept):.1%} of answers, in {rows_text(self._rows['cut'])}, are cut at "
+            f"max_length={self.max_length} and lose their end token, so the model is not taught to stop there (prompt "
+            f"and answer: p50 {p50:,}, p95 {p95:,} tokens). Raise --max_length if memory allows"
         )
 
     def _template_texts(self) -> dict[str, str]:

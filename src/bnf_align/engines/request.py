@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,19 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ()
     """Texts that end a generation and are not part of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would draw from something else than the model's distribution.
+
+        Raises:
+            BadInput: For a temperature below 0, a top-p that is no share, or less than one token or text.
+        """
+        if not 0 <= self.temperature < math.inf:
+            raise BadInput(f"--temperature {self.temperature}: choose 0 for the likeliest token, or a number above.")
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"--top-p {self.top_p}: a share lies above 0 and up to 1, which is the whole distribution.")
+        if self.max_new_tokens < 1 or self.n < 1:
+            raise BadInput(f"{self.n} texts of {self.max_new_tokens} tokens each: at least one of both is needed.")
 
 
 class Request(NamedTuple):

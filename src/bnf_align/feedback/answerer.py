@@ -15,7 +15,10 @@ from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
 
-DOWN = "The model does not answer: its server is down, or refuses. Whoever runs this page finds the reason in its log."
+DOWN = (
+    "The model does not answer: its server is down, or refuses, as it does when a conversation has grown too long. "
+    "Whoever runs this page finds the reason in its log."
+)
 EMPTY = "The model's answer was empty, so there is nothing to judge."
 
 

@@ -14,7 +14,7 @@ from bnf_align.feedback.page import read, show_review, show_talk
 from bnf_align.feedback.review import Review, Task
 from bnf_align.feedback.store import Store
 from bnf_align.feedback.talk import Place, StaleError, Talk
-from bnf_align.feedback.visits import Visit, Visits
+from bnf_align.feedback.visits import Visits
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,11 @@ NOT_KEPT = "That could not be kept. What was kept before still is; whoever runs 
 BROKEN = "The model failed. Whoever runs this page finds the reason in its log."
 STILL_THERE = "Your message is still in the box."
 PRIVACY = "Kept are the answers that you judge, what was said before them, and your name if you give one."
+
+# What is typed lives in the browser's tab too: a server that was started again knows neither the name, without which a
+# person's rows could not be found again, nor a message that was not sent yet.
+REMEMBER = "(text) => { sessionStorage.setItem('%s', text); }"
+RECALL = "(token, ...rest) => [token, ...rest.map((_, at) => sessionStorage.getItem(['name', 'question'][at]) ?? '')]"
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # One after the other, in the order of the clicks, and none left out because one before it is still on its way.
@@ -42,13 +47,14 @@ def chat_page(answerer: Answerer, store: Store, system: str = "") -> gr.Blocks:
     """
     visits = Visits(lambda: Talk(answerer, store, system))
 
-    def load(token: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def load(token: Any, name: str, question: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         visit = visits.of(token)
-        talk, name = visit.work, _name(visit, request)
+        talk, visit.name = visit.work, name or visit.name or request.username or ""
+        said = visit.name or gr.skip()  # the box may hold the beginning of a name by now
         if talk.waits:  # it was reloaded while the model was at it
-            yield visit.token, name, show_talk(talk), gr.skip()
+            yield visit.token, said, show_talk(talk), gr.skip()
             talk.wait()
-        yield visit.token, name, show_talk(talk), gr.update(value=talk.unanswered, interactive=True)
+        yield visit.token, said, show_talk(talk), gr.update(value=question or talk.unanswered, interactive=True)
 
     def ask(token: Any, name: str, question: str) -> Iterator[tuple[Any, ...]]:
         visit = visits.of(token, name)
@@ -80,6 +86,7 @@ def chat_page(answerer: Answerer, store: Store, system: str = "") -> gr.Blocks:
             "Talk to the model", f"Give a good answer a thumb up, a bad one a thumb down. {PRIVACY}"
         )
         question = gr.Textbox(
+            label="Your message",
             show_label=False,
             placeholder="Your message",
             max_lines=10,
@@ -88,7 +95,8 @@ def chat_page(answerer: Answerer, store: Store, system: str = "") -> gr.Blocks:
             elem_id="question",
         )
         anew = gr.Button("New conversation", size="sm", elem_id="anew")
-        page.load(load, [token], [token, name, shown, question], **QUIET)
+        page.load(load, [token, name, question], [token, name, shown, question], js=RECALL, **QUIET)
+        question.change(None, question, js=REMEMBER % "question", **QUIET)
         together: dict[str, Any] = {"concurrency_limit": answerer.together}
         question.submit(ask, [token, name, question], [token, shown, question], **QUIET, **together)
         shown.like(judge, [token, name], [token, shown], **JUDGING)
@@ -129,10 +137,10 @@ def review_page(tasks: Sequence[Task], store: Store) -> gr.Blocks:
         notice = _kept(lambda: visit.work.recall(visit.user))
         return visit.token, show_review(visit.work, notice)
 
-    def load(token: Any, request: gr.Request) -> tuple[Any, ...]:
+    def load(token: Any, name: str, request: gr.Request) -> tuple[Any, ...]:
         visit = visits.of(token)
-        name = _name(visit, request)
-        return visit.token, name, meet(visit.token, visit.name)[1]
+        token, shown = meet(visit.token, name or visit.name or request.username or "")
+        return token, visit.name or gr.skip(), shown
 
     def judge(token: Any, name: str, event: gr.EventData) -> tuple[str, str]:
         visit = visits.of(token, name)
@@ -156,19 +164,13 @@ def review_page(tasks: Sequence[Task], store: Store) -> gr.Blocks:
     with _page() as page:
         asked = "Which answer is better?" if len(tasks[0].answers) == 2 else "Is this answer good?"
         token, name, shown = _parts(asked, PRIVACY)
-        page.load(load, [token], [token, name, shown], **QUIET)
+        page.load(load, [token, name], [token, name, shown], js=RECALL, **QUIET)
         for said in (name.submit, name.blur):
             said(meet, [token, name], [token, shown], **JUDGING)
         shown.like(judge, [token, name], [token, shown], **JUDGING)
         shown.input(explain, [token], [token, shown], **JUDGING)
         shown.select(go, [token], [token, shown], **JUDGING)
     return page
-
-
-def _name(visit: Visit, request: gr.Request) -> Any:
-    """What to put into the box for the name, if anything: it may hold the beginning of one by now."""
-    visit.name = visit.name or request.username or ""
-    return visit.name or gr.skip()
 
 
 def _kept(act: Callable[[], object]) -> str:
@@ -194,6 +196,7 @@ def _parts(title: str, text: str) -> tuple[gr.BrowserState, gr.Textbox, gr.HTML]
     with gr.Row(elem_id="head"):
         gr.HTML(f"<h1>{title}</h1><p>{text}</p>", scale=3)
         name = gr.Textbox(
+            label="Your name",
             show_label=False,
             container=False,
             placeholder="Your name (optional)",
@@ -202,5 +205,6 @@ def _parts(title: str, text: str) -> tuple[gr.BrowserState, gr.Textbox, gr.HTML]
             min_width=180,
             elem_id="name",
         )
+    name.change(None, name, js=REMEMBER % "name", **QUIET)
     shown = gr.HTML(js_on_load=read("page.js"), apply_default_css=False, elem_id="shown")
     return gr.BrowserState(storage_key="bnf-align-collect"), name, shown

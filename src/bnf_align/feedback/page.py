@@ -47,6 +47,7 @@ def show_review(review: Review, notice: str = "") -> str:
         messages=messages or (task.prompt if task else []),
         verdict=review.verdict,
         reason=review.reason,
+        begun=review.begun,
         judged=judged,
         size=size,
         notice=notice,

@@ -139,6 +139,11 @@ class Review:
         """Tasks judged, of how many."""
         return len(self._rows), len(self._ids)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a task to go back to."""
+        return bool(self._seen)
+
     def recall(self, user: str | None) -> None:
         """Pass over what a person of that name has judged before; of people without one nothing is known."""
         if user is None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bnf_align.feedback.page import read
@@ -22,6 +23,7 @@ POLICY = (
     "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+HERE = ["127.0.0.1", "localhost"]
 WRONG = 1.0
 """Seconds that a wrong password takes."""
 
@@ -45,10 +47,10 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, pas
             server_name=host,
             server_port=port,
             auth=_lets_in(password) if password else None,  # type: ignore[arg-type]  # it may be a coroutine
-            auth_message="Any name will do.",
+            auth_message="Any name will do. It is kept with what you judge.",
             theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css=read("page.css"),
-            app_kwargs={"middleware": [Middleware(_Policy)]},
+            app_kwargs={"middleware": _middleware(host, password)},
             max_file_size=1,  # byte: nobody has to upload anything
             footer_links=[],
             # Each of these would otherwise follow a variable of the environment, or be on.
@@ -78,6 +80,16 @@ def _lets_in(password: str) -> Callable[[str, str], Awaitable[bool]]:
         return right
 
     return lets_in
+
+
+def _middleware(host: str, password: str | None) -> list[Middleware]:
+    """Without a password a page for this machine alone answers to no other name.
+
+    Any web site can give its own name this machine's address (DNS rebinding), and would then use the page from a
+    browser that runs here. A page with a password may stand behind a proxy under the proxy's name.
+    """
+    own = [Middleware(TrustedHostMiddleware, allowed_hosts=HERE)] if host in HERE and not password else []
+    return [Middleware(_Policy), *own]
 
 
 def _no_proxy(host: str) -> None:

@@ -72,18 +72,21 @@ class Store:
         path: A .jsonl file, made when it is not there, readable by its owner alone.
 
     Raises:
-        BadInput: If it is no .jsonl file, or a line of it is no row.
+        BadInput: If it is no .jsonl file, cannot be written, or a line of it is no row.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser().resolve()  # a link must not be replaced by a file
         if self.path.suffix != ".jsonl":
             raise BadInput(f"{path}: thumbs are kept as JSON Lines. Name a .jsonl file with --store.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self.path.with_name(f".{self.path.name}.lock")
         self._copy = self.path.with_name(f".{self.path.name}.tmp")
-        self.rows()  # what cannot be read stops here, not after somebody's first thumb
-        _sync_folder(self.path.parent)
+        try:  # what cannot be read or written stops here, not after somebody's first thumb
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.rows()
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            raise BadInput(f"{path}: thumbs cannot be kept there ({error}). Name another --store.") from error
 
     def rows(self) -> list[Row]:
         """All rows, in the order in which they were first made."""
@@ -132,20 +135,21 @@ class Store:
         """Write the file anew with every row as `change` returns it, None leaving it out; returns how many changed."""
         changed = 0
         with self._locked() as fd:
-            with open(self.path, "rb") as old, open(self._copy, "wb") as new:
-                os.fchmod(new.fileno(), os.fstat(fd).st_mode)
-                for line in filter(bytes.strip, old):
-                    row = json.loads(line)
-                    kept = change(row)
-                    changed += kept is not row
-                    new.write(line if kept is row else b"" if kept is None else row_bytes(kept))
-                new.flush()
-                os.fsync(new.fileno())  # or a power cut could leave the name on an empty file
-            if changed:
-                os.replace(self._copy, self.path)
-                _sync_folder(self.path.parent)
-            else:
-                self._copy.unlink()
+            try:
+                with open(self.path, "rb") as old, open(self._copy, "wb") as new:
+                    os.fchmod(new.fileno(), os.fstat(fd).st_mode)
+                    for line in filter(bytes.strip, old):
+                        row = _row(line)
+                        kept = change(row)
+                        changed += kept is not row
+                        new.write(line if kept is row else b"" if kept is None else row_bytes(kept))
+                    new.flush()
+                    os.fsync(new.fileno())  # or a power cut could leave the name on an empty file
+                if changed:
+                    os.replace(self._copy, self.path)
+                    _sync_folder(self.path.parent)
+            finally:
+                self._copy.unlink(missing_ok=True)  # a disk that is full needs the room
         return changed
 
     @contextmanager
@@ -182,11 +186,19 @@ class Store:
             raise BadInput(f"{self.path}: the last line is not a row of thumbs. Mend it, or name another --store.")
 
 
+def _row(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"not a row of thumbs: {line!r:.60}")
+    return row
+
+
 def _is_row(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        _row(line)
     except ValueError:
         return False
+    return True
 
 
 def _lock(fd: int, path: Path) -> None:

@@ -215,6 +215,11 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(before, list) and isinstance(now, list) and before != now:
+        if len(before) != len(now):
+            yield f"{name}: {len(before)} there, {len(now)} now"
+        for number, (one, other) in enumerate(zip(before, now, strict=False)):
+            yield from _differences(one, other, f"{name}.{number}")
     elif before != now:
         yield f"{name}: {before!r} there, {now!r} now"
 

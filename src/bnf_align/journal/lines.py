@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bnf_align.journal.json_stream import JsonStream
+from bnf_align.journal.text import opened
 from bnf_align.records import BadInput
 
 Row = dict[str, Any]
@@ -51,57 +51,51 @@ def read_jsonl(path: str | Path) -> Iterator[Row]:
     if not path.is_file():
         raise BadInput(f"There is no file {path}{', it is a folder' if path.is_dir() else ''}.")
     name = path.name.lower().removesuffix(".gz")
-    yield from _list_rows(path) if name.endswith(".json") else _line_rows(path)
+    yield from _list_rows(path) if name.endswith(".json") else line_rows(path)
 
 
-def _text_lines(path: Path) -> Iterator[str]:
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    number = 0
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):  # noqa: B007 (for the messages below)
-                yield str(line)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadInput(f"{path}: the gzip file is broken or cut short after line {number} ({error}).") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text near line {number + 1} ({error.reason}).") from error
+def line_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file of JSON Lines; blank lines are passed over.
+
+    Raises:
+        BadInput: On the way, if a line is no JSON object; it names the line and how many rows stand before it.
+    """
+    count = 0
+    with opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise BadInput(_broken_line(path, number, line, error, count)) from None
+            if not isinstance(row, dict):
+                raise _no_object(row, f"{path}, line {number}")
+            yield row
+            count += 1
 
 
-def _line_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_text_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield _object(json.loads(line), f"{path}, line {number}")
-        except json.JSONDecodeError as error:
-            raise BadInput(
-                f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}): {_excerpt(line)}. "
-                "Every line must be one JSON object."
-            ) from error
+def _broken_line(path: Path, number: int, line: str, error: Exception, count: int) -> str:
+    why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    line = line.strip()
+    excerpt = line if len(line) <= 60 else f"{line[:30]} ... {line[-25:]}"
+    return (
+        f"{path}, line {number}: not valid JSON ({why}): {excerpt}. Every line must be one JSON object; "
+        f"{count:,} whole records stand before it."
+    )
 
 
 def _list_rows(path: Path) -> Iterator[Row]:
     """A .json file: a list of rows, one row, or (as many are) JSON Lines by another name."""
-    text = "".join(_text_lines(path))
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        if not text.lstrip().startswith("{"):
-            raise BadInput(
-                f"{path}, line {error.lineno}: not valid JSON ({error.msg}, column {error.colno})."
-            ) from error
-        yield from _line_rows(path)
-        return
-    for number, row in enumerate(value if isinstance(value, list) else [value]):
-        yield _object(row, f"{path}, row {number}")
+    with opened(path) as file:
+        stream = JsonStream(file, str(path))
+        listed = stream.peek() == "["
+        for number, row in enumerate(stream.elements() if listed else stream.values()):
+            if not isinstance(row, dict):
+                raise _no_object(row, f"{path}, row {number}")
+            yield row
+        stream.end()
 
 
-def _object(row: Any, place: str) -> Row:
-    if not isinstance(row, dict):
-        raise BadInput(f"{place}: a row must be a JSON object with named columns, not {type(row).__name__}.")
-    return row
-
-
-def _excerpt(line: str) -> str:
-    line = line.strip()
-    return line if len(line) <= 60 else f"{line[:30]} ... {line[-25:]}"
+def _no_object(row: Any, place: str) -> BadInput:
+    return BadInput(f"{place}: a row must be a JSON object with named columns, not {type(row).__name__}.")

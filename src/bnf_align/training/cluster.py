@@ -53,7 +53,8 @@ class ReferenceWorkers:
             BadInput: If a worker's model is another one.
         """
         units = [(cut, _rows(responses, cut)) for cut in cuts]
-        return self.cluster.map(partial(_Reference, self.load, forward, namespace), units)
+        load = partial(_Reference, self.load, forward, namespace)
+        return self.cluster.map(load, units, lambda unit: f"the responses {unit[0]}")
 
 
 def _rows(responses: Responses, cut: list[int]) -> Rows:

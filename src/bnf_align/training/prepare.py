@@ -200,6 +200,8 @@ def _with_reference(
         workers=workers,
     )
     _say(f"reference: {report.computed_tokens:,} tokens computed, {report.cached_tokens:,} from the cache")
+    if not model.config._name_or_path:
+        _say(f"reference: the weights that were passed, which have no name; in the cache it is {report.namespace}")
     return dict(zip(parts, filled, strict=True)), report
 
 

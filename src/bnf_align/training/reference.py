@@ -220,14 +220,16 @@ class _ReferencePass:
         pending: Filed = {}
         written = time.monotonic()
         bar = tqdm(total=total, desc="Reference log-probabilities", unit="row", disable=rank > 0 or not total)
-        with bar, evaluation_mode(self.model):
-            for values in self._values(cuts):
-                pending |= values
-                bar.update(len(values))
-                if time.monotonic() - written > SECONDS_PER_SHARD:
-                    self.cache.write(pending)
-                    pending, written = {}, time.monotonic()
-        self.cache.write(pending)
+        try:
+            with bar, evaluation_mode(self.model):
+                for values in self._values(cuts):
+                    pending |= values
+                    bar.update(len(values))
+                    if time.monotonic() - written > SECONDS_PER_SHARD:
+                        self.cache.write(pending)
+                        pending, written = {}, time.monotonic()
+        finally:
+            self.cache.write(pending)
 
     def _values(self, cuts: Sequence[list[int]]) -> Iterator[Filed]:
         if self.workers is None:

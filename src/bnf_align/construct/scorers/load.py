@@ -13,16 +13,33 @@ if TYPE_CHECKING:
 
 JUDGE_CACHE = "~/.cache/bnf-align/judge"
 
+MODELS = ("reward_model", "armorm", "pairrm")
+FLAGS = {
+    "model": (*MODELS, "judge"),
+    "revision": MODELS,
+    "max_length": MODELS,
+    "trust_remote_code": ("reward_model",),
+    "rank_by": ("pairrm",),
+    "rule": ("verifier",),
+    "answer_column": ("verifier",),
+    **dict.fromkeys(("url", "judge_template", "pairs", "cache", "prices", "budget"), ("judge",)),
+}
+"""Whose each flag is; given to another scorer it would do nothing, unsaid."""
+
 
 def load_scorer(arguments: Any) -> Scorer:
     """The scorer named in `arguments.scorer`.
 
     Args:
-        arguments: The parsed flags of `bnf-align score`.
+        arguments: The parsed flags of `bnf-align score`, `judge_template` as its text.
 
     Raises:
-        BadInput: If a flag that the scorer needs is missing, or it cannot be loaded.
+        BadInput: If a flag that the scorer needs is missing, one is of another scorer, or it cannot be loaded.
     """
+    for flag, scorers in FLAGS.items():
+        if getattr(arguments, flag) not in (None, False) and arguments.scorer not in scorers:
+            name = flag.replace("_", "-")
+            raise BadInput(f"--{name} is for --scorer {', '.join(scorers)}; {arguments.scorer} has no use for it.")
     if arguments.scorer != "verifier" and not arguments.model:
         raise BadInput(f"--scorer {arguments.scorer} needs --model: a folder, a hub name or a served model's name.")
     return SCORERS[arguments.scorer](arguments)
@@ -31,7 +48,7 @@ def load_scorer(arguments: Any) -> Scorer:
 def _verifier(arguments: Any) -> Scorer:
     from bnf_align.construct.scorers.verifier import Verifier
 
-    return Verifier(arguments.rule, arguments.answer_column)
+    return Verifier(**_given(rule=arguments.rule, column=arguments.answer_column))
 
 
 def _reward_model(arguments: Any) -> Scorer:
@@ -49,7 +66,7 @@ def _armorm(arguments: Any) -> Scorer:
 def _pairrm(arguments: Any) -> Scorer:
     from bnf_align.construct.scorers.pairrm import PairRM
 
-    return PairRM.load(arguments.model, **_how_to_load(arguments))
+    return PairRM.load(arguments.model, **_how_to_load(arguments), **_given(rank_by=arguments.rank_by))
 
 
 def _judge(arguments: Any) -> Scorer:
@@ -64,16 +81,20 @@ def _judge(arguments: Any) -> Scorer:
     )
     cache = Path(arguments.cache or JUDGE_CACHE).expanduser()
     judge = Judge(endpoint, cache, tuple(arguments.prices) if arguments.prices else None, arguments.budget)
-    template = Path(arguments.judge_template).read_text(encoding="utf-8") if arguments.judge_template else None
-    return JudgeScorer(judge, template, pairs=arguments.pairs)
+    return JudgeScorer(judge, arguments.judge_template, pairs=arguments.pairs)
 
 
 def _how_to_load(arguments: Any) -> dict[str, Any]:
     from bnf_align.construct.scorers.batches import Limits
 
-    given = {"max_length": arguments.max_length} if arguments.max_length else {}
     limits = Limits(arguments.batch_rows, arguments.batch_tokens)
-    return {"dtype": arguments.dtype, "revision": arguments.revision, "limits": limits, **given}
+    given = _given(revision=arguments.revision, max_length=arguments.max_length)
+    return {"dtype": arguments.dtype, "limits": limits, **given}
+
+
+def _given(**flags: Any) -> dict[str, Any]:
+    """Those that stand on the command line; the others have their defaults where they are used."""
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 SCORERS: dict[str, Callable[[Any], Scorer]] = {

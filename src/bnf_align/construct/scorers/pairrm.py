@@ -21,10 +21,11 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrain
 from bnf_align.construct.scorers.batches import Limits, planned, values_in_batches
 from bnf_align.construct.scorers.encoding import Ids, padded
 from bnf_align.construct.scorers.pretrained import load_scorer_model
-from bnf_align.construct.scorers.scorer import Row, Scored, prompt_text
+from bnf_align.construct.scorers.scorer import Row, Scored, finite, prompt_text
 from bnf_align.fingerprint import weights_hash
 from bnf_align.records import BadInput
 
+RANKINGS = ("logits", "wins")
 SOURCE, FIRST, SECOND = PREFIXES = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
 MAX_LENGTH = 2048
 SOURCE_SHARE = 1224 / 2048
@@ -89,8 +90,9 @@ class Comparison(NamedTuple):
 class PairRM:
     """PairRM in this process: every two candidates are compared in both orders.
 
-    A candidate's score is the mean of its logits, as `Blender.rank` has it, so scores compare within a prompt only;
-    `wins` is its share of won comparisons. A row with a single candidate has nothing to compare.
+    A candidate's score is the mean of its logits over both orders, so scores compare within a prompt only; `wins` is
+    its share of won comparisons, a tie being half a win. They are what `Blender.rank` of llm-blender calls
+    `max_logits`, its default, and `max_wins`. A row with a single candidate has nothing to compare.
 
     Args:
         model: A `PairRMModel`.
@@ -98,9 +100,10 @@ class PairRM:
         name: The model's name in the files made with it.
         max_length: Tokens of a prompt and two candidates; longer ones lose their ends.
         limits: Of a batch.
+        rank_by: What the scores are: mean "logits", or "wins", of which n candidates have few values and many ties.
 
     Raises:
-        BadInput: If the tokenizer does not know the three prefixes.
+        BadInput: If the tokenizer does not know the three prefixes, or there is no such ranking.
     """
 
     def __init__(
@@ -111,9 +114,12 @@ class PairRM:
         *,
         max_length: int = MAX_LENGTH,
         limits: Limits | None = None,
+        rank_by: str = "logits",
     ) -> None:
+        if rank_by not in RANKINGS:
+            raise BadInput(f"--rank-by {rank_by}: choose {' or '.join(RANKINGS)}.")
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
-        self.name, self.limits = f"pairrm:{name}", limits or Limits()
+        self.name, self.limits, self.rank_by = f"pairrm:{name}", limits or Limits(), rank_by
         self._prefix_ids = {prefix: tokenizer.convert_tokens_to_ids(prefix) for prefix in PREFIXES}
         if unknown := [prefix for prefix in PREFIXES if self._encoded(prefix, "x", 8)[1] != self._prefix_ids[prefix]]:
             raise BadInput(f"The tokenizer of {name} does not know {', '.join(unknown)}: it is not PairRM's.")
@@ -127,11 +133,12 @@ class PairRM:
         revision: str | None = None,
         max_length: int = MAX_LENGTH,
         limits: Limits | None = None,
+        rank_by: str = "logits",
     ) -> Self:
         """The model in a folder or on the hub; see `load_scorer_model`."""
         config = _config(name_or_path, revision)
         model, tokenizer = load_scorer_model(PairRMModel, name_or_path, dtype=dtype, revision=revision, config=config)
-        return cls(model, tokenizer, name_or_path, max_length=max_length, limits=limits)
+        return cls(model, tokenizer, name_or_path, max_length=max_length, limits=limits, rank_by=rank_by)
 
     @cached_property
     def weights(self) -> str:
@@ -140,15 +147,16 @@ class PairRM:
 
     @property
     def card(self) -> Row:
-        """The model, its weights and how much it reads."""
-        return {"scorer": self.name, "weights": self.weights, "max_length": self.max_length}
+        """The model, its weights, how much it reads and what its scores are."""
+        read = {"weights": self.weights, "max_length": self.max_length}
+        return {"scorer": self.name, **read, "rank_by": self.rank_by}
 
     def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
         """See `Scorer`; scored rows get `wins`, and `candidates_cut` where so many were cut."""
         found = {row["id"]: self._comparisons(row) for row in rows}
         work = [(name, pairs) for name, (pairs, _) in found.items()]
         for batch in values_in_batches(work, done, self.limits, self._forward):
-            yield [_scored(name, values, found[name][1]) for name, values in batch]
+            yield [_scored(name, values, found[name][1], self.rank_by) for name, values in batch]
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
         """See `SharedScorer`."""
@@ -181,7 +189,7 @@ class PairRM:
         return [float(value) for value in self.model(ids, mask, torch.tensor(places, device=ids.device)).tolist()]
 
 
-def _scored(name: str, logits: Sequence[float], cut: int) -> Scored:
+def _scored(name: str, logits: Sequence[float], cut: int, rank_by: str) -> Scored:
     """Mean logit and share of wins of each candidate over the comparisons in both orders."""
     # n (n - 1) comparisons; none at all are those of a single candidate
     count = round((1 + (1 + 4 * len(logits)) ** 0.5) / 2)
@@ -190,10 +198,10 @@ def _scored(name: str, logits: Sequence[float], cut: int) -> Scored:
     table = np.zeros((count, count))
     for (i, j), logit in zip(permutations(range(count), 2), logits, strict=True):
         table[i, j] = logit
-    ahead = table - table.T
-    won = (np.sign(table) - np.sign(table.T)).sum(1) / (4 * (count - 1)) + 0.5
-    scores = [float(value) if np.isfinite(value) else None for value in ahead.sum(1) / (2 * (count - 1))]
-    return Scored(name, scores, {"wins": won.tolist(), **({"candidates_cut": cut} if cut else {})})
+    ahead = (table - table.T).sum(1) / (2 * (count - 1))
+    wins = (np.sign(table) - np.sign(table.T)).sum(1) / (4 * (count - 1)) + 0.5
+    found = {"logits": list(map(finite, ahead)), "wins": list(map(finite, wins))}
+    return Scored(name, found[rank_by], {"wins": found["wins"], **({"candidates_cut": cut} if cut else {})})
 
 
 def _config(name_or_path: str, revision: str | None) -> DebertaV2Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -14,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from bnf_align.construct.scorers.batches import Limits, planned, values_in_batches
 from bnf_align.construct.scorers.encoding import Encoder, Text, padded
 from bnf_align.construct.scorers.pretrained import load_scorer_model
-from bnf_align.construct.scorers.scorer import Row, Scored
+from bnf_align.construct.scorers.scorer import Row, Scored, finite
 from bnf_align.fingerprint import weights_hash
 from bnf_align.records import BadInput
 
@@ -141,11 +140,6 @@ def _work(texts: Mapping[str, Sequence[Text | None]]) -> list[tuple[str, list[Te
 
 def _scored(name: str, texts: Sequence[Text | None], values: Sequence[float]) -> Scored:
     found = iter(values)
-    scores = [None if text is None else _finite(next(found)) for text in texts]
+    scores = [None if text is None else finite(next(found)) for text in texts]
     cut = sum(text is not None and text.cut for text in texts)
     return Scored(name, scores, {"candidates_cut": cut} if cut else {})
-
-
-def _finite(value: float) -> float | None:
-    """None for an overflow of half precision: it is no answer, and JSON has no word for it."""
-    return value if math.isfinite(value) else None

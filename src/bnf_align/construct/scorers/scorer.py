@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -48,6 +49,11 @@ class SharedScorer(Scorer, Protocol):
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
         """Ids of rows that are scored together: `score` of these alone gives what `score` of the whole job does."""
         ...
+
+
+def finite(value: float) -> float | None:
+    """None for an overflow of half precision: it is no answer, and JSON has no word for it."""
+    return float(value) if math.isfinite(value) else None
 
 
 def prompt_text(prompt: str | list[dict[str, Any]]) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import import_module
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from bnf_align.answers import solves
 from bnf_align.answers.second_opinion import equivalent
-from bnf_align.construct.scorers.scorer import Row, Scored
+from bnf_align.construct.scorers.scorer import Row, Scored, finite
 from bnf_align.records import BadInput, rows_text
 
 Rule = Callable[[Row, str], Any]
@@ -26,7 +25,7 @@ def _gold(row: Row, column: str) -> str:
 
 
 RULES: dict[str, Callable[[str], Rule]] = {
-    # GSM8K's: the last number of a worked solution.
+    # GSM8K's: the number after `####`, `answer is` or boxed; a solution without any of these has come to none.
     "final_answer": lambda column: lambda row, text: solves(text, _gold(row, column)),
     "math_verify": lambda column: lambda row, text: equivalent(text, _gold(row, column)),
     "exact": lambda column: lambda row, text: text.strip() == _gold(row, column).strip(),
@@ -78,7 +77,7 @@ class Verifier:
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None or not isfinite(float(value)) else float(value)
+    return None if value is None else finite(float(value))
 
 
 def _imported(path: str) -> Rule:

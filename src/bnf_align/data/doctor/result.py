@@ -11,7 +11,7 @@ from bnf_align.data.findings import LEFT_OUT, NOTE, WARNING, Finding
 from bnf_align.records import DataReport, rows_text
 
 CLEAN, WARNINGS, UNUSABLE = 0, 1, 2
-VERDICTS = (("clean", "clean"), ("usable", "usable; read the lines above first"), ("unusable", "unusable as it is"))
+VERDICTS = (("clean", "clean"), ("usable", "usable; look at what was found first"), ("unusable", "unusable as it is"))
 
 
 @dataclass
@@ -65,17 +65,26 @@ class DoctorResult:
         if self.format:
             lines.append((NOTE, f"  {self.format}"))
         for finding in self.findings:
-            lines += [(finding.level, text) for text in _said(finding)]
+            lines.append((finding.level, _said(finding)))
             lines += [("example", f"      {_shown(example)}") for example in finding.examples[:examples]]
         lines += [(WARNING, f"  warning: {text}") for text in self.unsaid(self.report.warnings)]
         lines += [(NOTE, f"  note: {text}") for text in self.unsaid(self.report.notes)]
         if self.report.lengths:
             lengths = ", ".join(f"{name} {value:,}" for name, value in self.report.lengths.items())
             lines.append((NOTE, f"  tokens of prompt and answer: {lengths}"))
+        if self.unseen:
+            lines.append((NOTE, f"  {self.unseen}"))
         if self.fixed is not None:
             lines += [(NOTE, f"  {text}") for text in self.fixed.lines()]
         lines.append((VERDICTS[self.status][0], f"verdict: {self.verdict}"))
         return [(kind, printable(line)) for kind, line in lines]
+
+    @property
+    def unseen(self) -> str:
+        """What was not looked at: "clean" without a tokenizer is not all that training asks for."""
+        if self.error is not None or self.unit == "tokens":
+            return ""
+        return "not looked at: lengths in tokens, chat template, end tokens (--model_name_or_path)"
 
     def unsaid(self, texts: list[str]) -> list[str]:
         """Those of the report's sentences that no finding says."""
@@ -99,14 +108,9 @@ class DoctorResult:
         }
 
 
-def _said(finding: Finding) -> list[str]:
-    if finding.level == LEFT_OUT:
-        return [f"  left out {rows_text(list(finding.rows))}: {finding.text}"]
-    lines = [f"  {finding.level}: {finding.text}"]
-    if finding.name == "cut":
-        rows = rows_text(list(finding.rows))
-        lines.insert(0, f"  cut at max_length, so the model is not taught to stop there: {rows}")
-    return lines
+def _said(finding: Finding) -> str:
+    rows = f" {rows_text(list(finding.rows))}" if finding.level == LEFT_OUT else ""  # the others' texts name theirs
+    return f"  {finding.level}{rows}: {finding.text}"
 
 
 def _shown(example: dict[str, Any]) -> str:

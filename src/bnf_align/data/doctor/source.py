@@ -43,6 +43,8 @@ class Source:
     label_map: Mapping[str, str] = field(default_factory=dict)
     columns: Columns | None = None
     """Known once the source has been read for them."""
+    export: ImportedRows | None = None
+    """Known from then on, where an importer reads the source."""
 
     def rows(self, doing: str) -> Iterator[Raw]:
         """The raw rows, with a bar where that takes a while; as many as were there the first time."""
@@ -50,7 +52,11 @@ class Source:
         return islice(self._shown(self._opened(), doing, total), total)
 
     def _opened(self) -> Iterable[Raw]:
-        return iter_rows(self.name, self.split, Options(self.label_map, self.column_map))
+        if self.export is not None:  # what it learnt of its ratings it need not learn anew
+            return self.export
+        rows = iter_rows(self.name, self.split, Options(self.label_map, self.column_map))
+        self.export = rows if isinstance(rows, ImportedRows) else None
+        return rows
 
     def _shown(self, rows: Iterable[Raw], doing: str, total: int | None) -> Iterable[Raw]:
         return tqdm(rows, doing, total, unit=" rows", delay=2, disable=None, leave=False)
@@ -64,10 +70,9 @@ class Source:
         Raises:
             BadInput: If it cannot be read, or holds no preferences.
         """
-        rows = self._opened()
-        self.columns = read_columns(self._shown(rows, "Reading", None), self.column_map, report)
-        if isinstance(rows, ImportedRows):
-            rows.say(report)
+        self.columns = read_columns(self._shown(self._opened(), "Reading", None), self.column_map, report)
+        if self.export is not None:
+            self.export.say(report)
         return self.columns
 
     def steps(self, report: DataReport, doing: str) -> Iterator[Step]:
@@ -87,7 +92,10 @@ class Source:
         checker.finish()
 
     def format(self) -> str:
-        """What kind of file, folder or name this is."""
+        """What this is: a kind of file, folder or name, and whose export."""
+        return self._kind() if self.export is None else f"{self.export.importer.title} ({self._kind()})"
+
+    def _kind(self) -> str:
         path = Path(self.name).expanduser()
         if path.is_dir():
             return "a folder"

@@ -23,6 +23,7 @@ from bnf_align.data.importers.merge import merged
 from bnf_align.data.importers.ms_swift import MsSwift
 from bnf_align.data.importers.openai import OpenAI
 from bnf_align.data.importers.openwebui import OpenWebUI
+from bnf_align.data.importers.own import IMPLICIT, is_own, own_rows
 from bnf_align.data.importers.table import Table
 from bnf_align.data.importers.ultrafeedback import UltraFeedback
 from bnf_align.records import BadInput, DataReport
@@ -64,11 +65,14 @@ def import_rows(
     files = data_files(paths)
     if source != "auto" and source not in IMPORTERS:
         raise BadInput(f"{source!r} is not a source that is read. Known: auto, {', '.join(IMPORTERS)}.")
-    importer = detect(files) if source == "auto" else IMPORTERS[source]
+    options = options or Options()
     report = DataReport(", ".join(str(path) for path in paths))
+    if source == "auto" and not options.column_map and hold_own_rows(files):
+        return own_rows(files, options, report), report
+    importer = detect(files) if source == "auto" else IMPORTERS[source]
     if source == "auto":
-        report.notes.append(f"read as an export of {importer.name}")
-    return merged(importer, files, options or Options(), report), report
+        report.notes.append(f"read as {importer.title} (`{importer.name}`)")
+    return merged(importer, files, options, report), report
 
 
 def detect(paths: Sequence[Path]) -> Importer:
@@ -89,10 +93,35 @@ def detect(paths: Sequence[Path]) -> Importer:
     )
 
 
+def hold_own_rows(paths: Sequence[Path]) -> bool:
+    """Whether files hold rows of TRL's types, which need no importer.
+
+    An explicit prompt or label is certain. `chosen` and `rejected` alone may be transcripts, or answers to a question
+    in a column of another name: a product that is certain comes first.
+
+    Raises:
+        BadInput: If a file cannot be read.
+    """
+    first = [first_record(path) for path in paths]
+    implicit = any(record.keys() >= IMPLICIT for record in first)
+    return any(map(is_own, first)) or (implicit and not matching(paths))
+
+
 def matching(paths: Sequence[Path]) -> list[str]:
     """The names of the importers that know one of the files by its first record."""
     first = [(first_record(path), path) for path in paths]
     return [name for name in IMPORTERS if any(IMPORTERS[name].matches(record, path) for record, path in first)]
 
 
-__all__ = ["IMPORTERS", "ImportedRows", "Importer", "Options", "Pair", "Thumb", "detect", "import_rows", "matching"]
+__all__ = [
+    "IMPORTERS",
+    "ImportedRows",
+    "Importer",
+    "Options",
+    "Pair",
+    "Thumb",
+    "detect",
+    "hold_own_rows",
+    "import_rows",
+    "matching",
+]

@@ -36,6 +36,7 @@ class Axolotl(Importer):
     """
 
     name = "axolotl"
+    title = "Axolotl's format"
     VALUES: ClassVar = {"true": "up", "false": "down"}
 
     def matches(self, record: Any, path: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from bnf_align.data.importers.files import first_record, records_of
 from bnf_align.data.importers.importer import Importer, Message, Options, Thumb
 from bnf_align.data.importers.shape import dicts, filled, first_of, mapping
+from bnf_align.data.importers.shelf import Shelf
 from bnf_align.data.importers.threads import BrokenThread, without_reasoning
 from bnf_align.data.importers.turns import assistant, user
 from bnf_align.records import BadInput, DataReport
@@ -35,6 +36,7 @@ class Chainlit(Importer):
     """
 
     name = "chainlit"
+    title = "a Chainlit export"
     VALUES: ClassVar = {"1": "up", "0": "down", "1.0": "up", "0.0": "down"}
 
     def matches(self, record: Any, path: Path) -> bool:
@@ -80,31 +82,20 @@ def _kind(path: Path) -> str:
 
 
 def _from_tables(feedbacks: Sequence[Path], tables: Sequence[Path], report: DataReport) -> Iterator[Thumb]:
-    """Feedbacks joined to their steps; only the threads that are rated are held in memory."""
+    """Feedbacks joined to their steps."""
     if not feedbacks:
         if tables:
             raise BadInput("There are steps, but no feedbacks: give the table of feedbacks too.")
         return
-    rated = {first_of(record, RATED) for _, record in records_of(feedbacks) if _is_id(first_of(record, RATED))}
-    thread_of = {step["id"]: step.get("threadId") for _, step in records_of(tables) if _is_among(step, "id", rated)}
-    threads: dict[Any, list[Step]] = defaultdict(list)
-    wanted = {thread for thread in thread_of.values() if _is_id(thread)}
-    for _, step in records_of(tables):
-        if _is_among(step, "threadId", wanted):
-            threads[step["threadId"]].append(step)
+    shelf = Shelf((step.get("id"), step.get("threadId"), step) for _, step in records_of(tables))
     for number, feedback in records_of(feedbacks):
         step_id = first_of(feedback, RATED)
-        thread = thread_of.get(step_id) if _is_id(step_id) else None
-        steps = threads[thread] if _is_id(thread) else []
-        yield from _thumb(number, feedback, step_id, steps, {}, report)
+        thread = (shelf.get(step_id) or {}).get("threadId")
+        yield from _thumb(number, feedback, step_id, shelf.group(thread) if _is_id(thread) else [], {}, report)
 
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, str | int) and value != ""
-
-
-def _is_among(step: Step, name: str, ids: set[Any]) -> bool:
-    return _is_id(step.get(name)) and step[name] in ids
 
 
 def _thumb(

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import io
-import json
 import sys
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from bnf_align.data.json_stream import JsonStream
+from bnf_align.journal.json_stream import JsonStream
+from bnf_align.journal.lines import line_rows
+from bnf_align.journal.text import opened
 from bnf_align.records import BadInput
 
 ROW_KEYS = {"prompt", "chosen", "completion", "messages", "messagesTree", "conversations", "input", "steps"}
 ROW_KEYS |= {"annotations", "responses"}
 """Keys of one row. An object without any of them that holds one list is the wrapper of its rows."""
-
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def values(path: Path, kind: str | None, under: str | None) -> Iterator[Any]:
@@ -35,43 +30,7 @@ def values(path: Path, kind: str | None, under: str | None) -> Iterator[Any]:
         return parquet_rows(path)
     if kind == ".json":
         return _json(path, under)
-    return _json_lines(path) if kind in (".jsonl", ".ndjson") else _table(path, "\t" if kind == ".tsv" else None)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[TextIO]:
-    """A text file, gzip or not, without its byte order mark.
-
-    Raises:
-        BadInput: While it is read, if it is not UTF-8 or its gzip stream is broken.
-    """
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as binary:
-            if binary.read(2) in UTF16:
-                raise BadInput(f"{path} is UTF-16 text. Write it anew as UTF-8: iconv -f UTF-16 -t UTF-8 FILE")
-            binary.seek(0)
-            # newline="": csv wants line ends as they are, and to JSON they are white space.
-            yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadInput(f"{path}: the gzip file is broken or cut short ({error}).") from error
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        line = _first_line_not_in_utf_8(path)
-        raise BadInput(
-            f"{path}: not UTF-8 text near line {line} ({error.reason}). Write it anew as UTF-8, for example with "
-            "iconv -f WINDOWS-1252 -t UTF-8 FILE"
-        ) from error
-
-
-def _first_line_not_in_utf_8(path: Path) -> int:
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 1
+    return line_rows(path) if kind in (".jsonl", ".ndjson") else _table(path, "\t" if kind == ".tsv" else None)
 
 
 def _json(path: Path, under: str | None) -> Iterator[Any]:
@@ -104,34 +63,6 @@ def _wrapper_key(path: Path, under: str | None) -> str | None:
                 return key
         single = not stream.peek() and not keys & ROW_KEYS and under is None
         return lists[0] if single and len(lists) == 1 else None
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    count = 0
-    with opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise BadInput(_broken_line(path, number, line, error, count)) from None
-            if not isinstance(row, dict):
-                raise BadInput(
-                    f"{path}, line {number}: a row must be a JSON object with named columns, not {type(row).__name__}."
-                )
-            yield row
-            count += 1
-
-
-def _broken_line(path: Path, number: int, line: str, error: Exception, count: int) -> str:
-    why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-    line = line.strip()
-    excerpt = line if len(line) <= 60 else f"{line[:30]} ... {line[-25:]}"
-    return (
-        f"{path}, line {number}: not valid JSON ({why}): {excerpt}. Every line must be one JSON object; "
-        f"{count:,} whole records stand before it."
-    )
 
 
 def _table(path: Path, delimiter: str | None) -> Iterator[dict[str, Any]]:

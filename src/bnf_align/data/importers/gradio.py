@@ -32,6 +32,7 @@ class Gradio(Importer):
     """
 
     name = "gradio"
+    title = "answers flagged in Gradio"
     VALUES: ClassVar = {"Like": "up", "Dislike": "down"}
 
     def matches(self, record: Any, path: Path) -> bool:
@@ -78,7 +79,8 @@ def _withdrawn(clicks: Iterator[tuple[int, Record]]) -> set[int]:
 
 def _exchange(record: Record) -> tuple[list[Message], list[Message]] | str:
     """The rated answer and all before it, or why there is none."""
-    turns, index = unpacked(record["conversation"]), _index(record["index"])
+    # Gradio 5 wrote an apostrophe before JSON that a spreadsheet might take for a formula.
+    turns, index = unpacked(str(record["conversation"]).removeprefix("'")), _index(record["index"])
     if not isinstance(turns, list) or index is None:
         return "no conversation or no index"
     pairs = bool(turns) and all(isinstance(turn, list) and len(turn) == 2 for turn in turns)

@@ -28,6 +28,7 @@ class HH(Importer):
     """
 
     name = "hh"
+    title = "transcripts as in Anthropic's HH"
 
     def matches(self, record: Any, path: Path) -> bool:
         """Transcripts begin like no other text."""

@@ -23,8 +23,9 @@ class ImportedRows:
     """
 
     def __init__(self, importer: Importer, paths: Sequence[Path], options: Options) -> None:
-        self._importer, self._paths, self._options = importer, paths, options
+        self.importer, self._paths, self._options = importer, paths, options
         self._ratings: Ratings | None = None
+        self._learnt_from: list[tuple[int, int]] = []
         self._report = DataReport("")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -35,18 +36,21 @@ class ImportedRows:
         """
         self._report = DataReport(", ".join(path.name for path in self._paths))
         try:
-            self._ratings = self._ratings or read_ratings(self._importer, self._paths, self._options)
-            for row in merged(self._importer, self._paths, self._options, self._report, self._ratings):
+            files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in self._paths]
+            if files != self._learnt_from:
+                self._ratings = read_ratings(self.importer, self._paths, self._options)
+                self._learnt_from = files
+            for row in merged(self.importer, self._paths, self._options, self._report, self._ratings):
                 yield {**row, "label": Settled(row["label"])} if "label" in row else row
         except BadInput as error:
-            name = self._importer.name
+            name = self.importer.name
             raise BadInput(
-                f"{error} (Read as an export of {name}; `bnf-align import {name}` has more flags.)"
+                f"{error} (Read as {self.importer.title}; `bnf-align import {name}` has more flags.)"
             ) from None
 
     def say(self, report: DataReport) -> None:
         """Add to a report what became of the export the last time that its rows were gone through."""
-        report.notes += [f"read as an export of {self._importer.name}, row by row as it gives them"]
+        report.notes += [f"read as {self.importer.title} (`{self.importer.name}`); rows are numbered as it gives them"]
         report.notes += self._report.notes
         report.warnings += self._report.warnings
         for reason, rows in self._report.dropped.items():

@@ -35,6 +35,8 @@ class Thumb(NamedTuple):
     question: str | None = None
     """What identifies the turn that was answered, where the source keeps several answers to it: of its answers one
     rated up and one rated down make a pair. None: never paired."""
+    better: Text | None = None
+    """The answer as the same person rewrote it: the two are a pair where nobody rated this one up."""
 
 
 class Pair(NamedTuple):
@@ -72,6 +74,9 @@ class Importer:
     """
 
     name: ClassVar[str]
+    """What the command line calls it."""
+    title: ClassVar[str]
+    """What its owner would call the file, with its article: "an Open WebUI export"."""
     VALUES: ClassVar[Mapping[str, str]] = {}
     """The source's values, written as `data.labels` writes them (1, -1, true, thumbsUp) -> up, down or drop."""
 

@@ -8,35 +8,41 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from bnf_align.data.importers.choices import Choice, settled
-from bnf_align.data.importers.files import Record, records_of
+from bnf_align.data.importers.files import Record
 from bnf_align.data.importers.importer import Importer, Message, Options, Pair, Thumb
+from bnf_align.data.importers.json_min import READ, is_json_min, tasks
 from bnf_align.data.importers.scores import chosen_score
 from bnf_align.data.importers.shape import ANSWERS, PROMPTS, dicts, field_named, filled, mapping, records_like
 from bnf_align.data.importers.turns import assistant, messages, user
 from bnf_align.records import BadInput, DataReport
 
-READ = ("pairwise", "choices", "rating")
 SIDES = ("left", "right")
 
 
 class LabelStudio(Importer):
-    """Label Studio: the export named JSON (not JSON-MIN and not CSV, which are a `table`).
+    """Label Studio: the exports named JSON and JSON-MIN; those named CSV and TSV are a `table`.
 
         [{"id": 1, "data": {"prompt": "Hi", "answer1": "Hello", "answer2": "What?"},
           "annotations": [{"id": 7, "was_cancelled": false, "completed_by": 10, "created_at": "...", "result": [
             {"from_name": "pw", "to_name": "answer1,answer2", "type": "pairwise", "value": {"selected": "left"}}]}]}]
+        [{"prompt": "Hi", "answer1": "Hello", "answer2": "What?", "id": 1, "pw": [{"selected": "left"}],
+          "annotator": 10, "annotation_id": 7, "created_at": "...", "updated_at": "...", "lead_time": 4.2}]
 
     `pairwise` chooses the first or the second name of `to_name`; `choices` ({"choices": ["good"]}) and `rating`
     ({"rating": 4}) rate the answer in `to_name`. The export does not say which data a name in the labelling interface
-    shows: a name that is no key of `data` is given as `--map left=KEY right=KEY`, or `--map completion=KEY`; the
-    prompt, where it is not `prompt` or `instruction`, as `--map prompt=KEY`. One of several controls is chosen with
-    `--score_name`. Cancelled annotations and the model's `predictions` are not read. Choices other than those in
-    `VALUES`, and all ratings, whose scale only the labelling interface knows, are asked for.
+    shows, and JSON-MIN has no `to_name`: a name that is no key of `data` is given as `--map left=KEY right=KEY`, or
+    `--map completion=KEY`; the prompt, where it is not `prompt` or `instruction`, as `--map prompt=KEY`. One of
+    several controls is chosen with `--score_name`. Cancelled annotations and the model's `predictions` are not read.
+    Choices other than those in `VALUES`, and all ratings, whose scale only the labelling interface knows, are asked
+    for.
 
-    Source: labelstud.io/guide/task_format, /tags/pairwise, /tags/choices and /tags/rating, read in 2026.
+    Source: labelstud.io/guide/task_format, /tags/pairwise, /tags/choices and /tags/rating, read in 2026; for JSON-MIN
+    HumanSignal/label-studio-sdk, converter/converter.py (`convert_to_json_min`, `annotation_result_from_task`) and
+    converter/utils.py (`prettify_result`).
     """
 
     name = "labelstudio"
+    title = "a Label Studio export"
     VALUES: ClassVar = {
         "up": "up",
         "down": "down",
@@ -49,14 +55,14 @@ class LabelStudio(Importer):
     }
 
     def matches(self, record: Any, path: Path) -> bool:
-        """A task has data, and annotations with results."""
-        return isinstance(record, dict) and isinstance(record.get("data"), dict) and bool(_annotations(record))
+        """A task has data, and annotations with results; an annotation of JSON-MIN the columns it adds."""
+        return is_json_min(record) or (isinstance(record.get("data"), dict) and bool(_annotations(record)))
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb | Pair]:
         """Ratings as thumbs and choices between two answers as pairs, in the order of the tasks."""
         control = _control(paths, options, report)
         fits = "a task with data and annotations"
-        for row, task in records_like(paths, lambda task: {"data", "annotations"} <= task.keys(), fits, report):
+        for row, task in records_like(paths, lambda task: {"data", "annotations"} <= task.keys(), fits, report, tasks):
             given = [verdict for verdict in _verdicts(task) if verdict.control == control]
             if not given:
                 report.drop("no annotation that was completed", row)
@@ -83,18 +89,18 @@ def _verdicts(task: Record) -> Iterator[_Verdict]:
         if annotation.get("was_cancelled") is True:
             continue
         for result in dicts(annotation["result"]):
-            if result.get("type") in READ:
+            if result.get("type") in tuple(READ):
                 targets = [name.strip() for name in str(result.get("to_name") or "").split(",")]
                 control = str(result.get("from_name") or result["type"])
                 yield _Verdict(control, result["type"], targets, mapping(result.get("value")), annotation)
 
 
 def _control(paths: Sequence[Path], options: Options, report: DataReport) -> str:
-    controls = Counter(verdict.control for _, task in records_of(paths) for verdict in _verdicts(task))
+    controls = Counter(verdict.control for _, task in tasks(paths) for verdict in _verdicts(task))
     if not controls:
         raise BadInput(
-            f"No annotation with a result of type {', '.join(READ)}. Read is the export named JSON, a list of tasks "
-            "with data and annotations."
+            f"No annotation with a result of type {', '.join(READ)}. Read are the exports named JSON, a list of "
+            "tasks with data and annotations, and JSON-MIN."
         )
     return chosen_score(controls, options, report)
 

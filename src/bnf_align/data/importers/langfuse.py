@@ -36,6 +36,7 @@ class Langfuse(Importer):
     """
 
     name = "langfuse"
+    title = "a Langfuse export"
     VALUES: ClassVar = {"true": "up", "false": "down"}
 
     def matches(self, record: Any, path: Path) -> bool:

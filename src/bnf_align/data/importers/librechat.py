@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 from bnf_align.data.importers.files import first_record, records_of
 from bnf_align.data.importers.importer import Importer, Message, Options, Thumb
 from bnf_align.data.importers.shape import dicts, filled, mapping
-from bnf_align.data.importers.threads import BrokenThread, Node, path_to, prompt_and_answer, without_reasoning
+from bnf_align.data.importers.shelf import Shelf
+from bnf_align.data.importers.threads import BrokenThread, Node, Nodes, path_to, prompt_and_answer, without_reasoning
 from bnf_align.records import DataReport
-
-Nodes = Mapping[str, Node]
 
 
 class LibreChat(Importer):
@@ -32,6 +31,7 @@ class LibreChat(Importer):
     """
 
     name = "librechat"
+    title = "a LibreChat export"
     VALUES: ClassVar = {"thumbsUp": "up", "thumbsDown": "down"}
 
     def matches(self, record: Any, path: Path) -> bool:
@@ -49,9 +49,10 @@ class LibreChat(Importer):
                 yield from _thumb(number, message, nodes, report)
         collections = [path for path in paths if path not in conversations]
         if collections:
-            nodes = _rated_threads(collections)
+            every = (message for _, message in records_of(collections))
+            shelf = Shelf((message.get("messageId"), None, message) for message in every)
             for number, message in records_of(collections):
-                yield from _thumb(number, message, nodes, report)
+                yield from _thumb(number, message, shelf, report)
 
 
 def _is_conversation(record: Mapping[str, Any]) -> bool:
@@ -67,29 +68,8 @@ def _messages(record: Mapping[str, Any]) -> Iterator[Node]:
         waiting = dicts(message.get("children")) + waiting
 
 
-def _by_id(messages: Iterator[Node]) -> Nodes:
+def _by_id(messages: Iterator[Node]) -> dict[str, Node]:
     return {message["messageId"]: message for message in messages if isinstance(message.get("messageId"), str)}
-
-
-def _rated_threads(paths: Sequence[Path]) -> Nodes:
-    """The messages that rated answers stand on, out of a collection that may be much larger than memory."""
-    parents: dict[str, Any] = {}
-    wanted: list[Any] = []
-    for _, message in records_of(paths):
-        if isinstance(message.get("messageId"), str):
-            parents[message["messageId"]] = message.get("parentMessageId")
-            wanted += [message["messageId"]] if _rating(message) is not None else []
-    needed: set[str] = set()
-    while wanted:
-        at = wanted.pop()
-        if isinstance(at, str) and at in parents and at not in needed:
-            needed.add(at)
-            wanted.append(parents[at])
-    return _by_id(message for _, message in records_of(paths) if _is_among(message, needed))
-
-
-def _is_among(message: Node, needed: set[str]) -> bool:
-    return isinstance(message.get("messageId"), str) and message["messageId"] in needed
 
 
 def _rating(message: Node) -> Any:

@@ -34,6 +34,7 @@ class LlamaFactory(Importer):
     """
 
     name = "llamafactory"
+    title = "LLaMA-Factory's format, ShareGPT or Alpaca"
     VALUES: ClassVar = {"true": "up", "false": "down"}
 
     def matches(self, record: Any, path: Path) -> bool:
@@ -42,7 +43,7 @@ class LlamaFactory(Importer):
             return False
         pair = {"chosen", "rejected"} <= record.keys()
         if isinstance(record.get("conversations"), list):
-            return pair or "kto_tag" in record
+            return pair or any(tag in record for tag in TAG)
         return isinstance(record.get("instruction"), str) and (pair or "kto_tag" in record)
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb | Pair]:

@@ -66,17 +66,24 @@ class _Writer:
         """Of the answers that are rated several times, those that have been seen."""
         self.waiting: dict[Key, Thumb] = {}
         self.again = 0
+        self.unused: list[int] = []
+        """Rows with a correction of an answer that was rated up."""
 
     def rows(self, item: Thumb | Pair) -> Iterator[Row]:
         """The row of a choice, of an answer at its first rating, or of a pair at the rating of its second answer."""
         if isinstance(item, Pair):
             yield self._pair(item)
-        elif (label := self.ratings.meaning[repr(item.value)]) is None:
+            return
+        answer, label = answer_key(item), self.ratings.meaning[repr(item.value)]
+        if label is None and item.value is not None:
             self.report.drop("a rating that means neither up nor down", item.row)
-        elif self.raters == "all":
-            yield self._single(item, label)
+        elif answer in self.ratings.corrected and (item.better is not None or self.raters != "all"):
+            yield from self._corrected(item, answer)
+        elif label is None:
+            self.report.drop("a correction of an answer that was rated up", item.row)
         else:
-            yield from self._once(item, answer_key(item))
+            self.unused += [item.row] if item.better is not None else []
+            yield from [self._single(item, label)] if self.raters == "all" else self._once(item, answer)
 
     def rest(self) -> Iterator[Row]:
         """What still waits for a partner, and the note on ratings that share a row."""
@@ -87,6 +94,16 @@ class _Writer:
                 f"{self.again:,} more ratings of answers rated before, merged into one row each "
                 f"(--raters {self.raters})"
             )
+        if self.unused:
+            self.report.notes.append(f"corrections of answers that were rated up, left out: {rows_text(self.unused)}")
+
+    def _corrected(self, thumb: Thumb, answer: Key) -> Iterator[Row]:
+        """The answer rewritten over the answer, once; what else was said of it, no up, is in that pair."""
+        if thumb.better is None or (answer in self.done and self.raters != "all"):
+            self.again += 1
+        else:
+            self.done.add(answer)
+            yield self._pair(Pair(thumb.row, thumb.prompt, thumb.better, thumb.completion, thumb.extras))
 
     def _once(self, thumb: Thumb, answer: Key) -> Iterator[Row]:
         if answer in self.done:

@@ -31,6 +31,7 @@ class MsSwift(Importer):
     """
 
     name = "ms-swift"
+    title = "ms-swift's format"
     VALUES: ClassVar = {"true": "up", "false": "down"}
 
     def matches(self, record: Any, path: Path) -> bool:

@@ -26,6 +26,7 @@ class OpenAI(Importer):
     """
 
     name = "openai"
+    title = "OpenAI's DPO format"
 
     def matches(self, record: Any, path: Path) -> bool:
         """The three fields are OpenAI's own."""

@@ -33,6 +33,7 @@ class OpenWebUI(Importer):
     """
 
     name = "openwebui"
+    title = "an Open WebUI export"
     VALUES: ClassVar = {"1": "up", "-1": "down"}
 
     def matches(self, record: Any, path: Path) -> bool:

@@ -45,6 +45,8 @@ class Ratings:
     votes: dict[Key, Votes] = field(default_factory=dict)
     partners: dict[Key, Key] = field(default_factory=dict)
     """Answers that make a pair, both ways."""
+    corrected: set[Key] = field(default_factory=set)
+    """Answers that someone rewrote and nobody rated up."""
 
     def verdict(self, answer: Key, raters: str) -> bool | None:
         """Up or down, or None where the raters disagree as much as the rule does not allow."""
@@ -63,10 +65,11 @@ def read_ratings(importer: Importer, paths: Sequence[Path], options: Options) ->
     if options.raters not in RATERS:
         raise BadInput(f"--raters {options.raters}: known are {', '.join(RATERS)}.")
     values: list[Any] = []
-    rows, answers, questions = array("q"), array("Q"), array("Q")
+    rows, answers, questions, rewritten = array("q"), array("Q"), array("Q"), array("q")
     same: dict[str, Any] = {}  # one object per distinct value: a million of them are a few strings, many times
     for item in items(importer, paths, options, DataReport("")):
         if isinstance(item, Thumb):
+            rewritten.extend([len(values)] if item.better is not None else [])
             values.append(same.setdefault(repr(item.value), item.value))
             rows.append(item.row)
             answers.append(answer_key(item))
@@ -80,6 +83,8 @@ def read_ratings(importer: Importer, paths: Sequence[Path], options: Options) ->
         note = note.replace("(--label_map)", "(--up_from, --down_to)")
     meaning = {repr(value): label for value, label in zip(values, labels, strict=True)}
     ratings = Ratings(meaning, note, _votes(answers, labels))
+    refused = (answers[at] for at in rewritten if values[at] is None or labels[at] is False)
+    ratings.corrected = {answer for answer in refused if not ratings.votes.get(answer, Votes()).ups}
     if options.raters != "all":  # where every rating is a row of its own, none is left for a pair
         ratings.partners = _partners(answers, questions, ratings, options.raters)
     return ratings
@@ -93,14 +98,18 @@ def items(importer: Importer, paths: Sequence[Path], options: Options, report: D
     """
     try:
         for item in importer.read(paths, options, report):
-            rated = isinstance(item, Pair) or item.value is not None
-            clean = cleaned(item) if rated else "no rating"
+            clean = cleaned(item) if _says_something(item) else "no rating"
+            clean = clean if isinstance(clean, str) or _says_something(clean) else "no rating"
             if isinstance(clean, str):
                 report.drop(clean, item.row)
             else:
                 yield clean
     except RecursionError:
         raise BadInput(f"{importer.name}: a record is nested too deeply to be a conversation.") from None
+
+
+def _says_something(item: Thumb | Pair) -> bool:
+    return isinstance(item, Pair) or item.value is not None or item.better is not None
 
 
 def _votes(answers: Sequence[Key], labels: Sequence[bool | None]) -> dict[Key, Votes]:
@@ -121,7 +130,8 @@ def _partners(answers: Sequence[Key], questions: Sequence[Key], ratings: Ratings
     both = ((answer, question) for answer, question in zip(answers, questions, strict=True) if question in several)
     sides: dict[Key, tuple[list[Key], list[Key]]] = defaultdict(lambda: ([], []))
     for answer, question in dict.fromkeys(both):
-        verdict = ratings.verdict(answer, raters) if answer in ratings.votes else None
+        alone = answer not in ratings.votes or answer in ratings.corrected
+        verdict = None if alone else ratings.verdict(answer, raters)
         if verdict is not None:
             sides[question][verdict].append(answer)
     pairs = [pair for downs, ups in sides.values() for pair in zip(ups, downs, strict=False)]

@@ -22,6 +22,7 @@ THUMBS = (
     "helpful",
 )
 """Names under which a yes says that the answer was good. One such as `hallucination` would say the opposite."""
+THRESHOLDS = "--up_from NUMBER --down_to NUMBER"
 
 
 def is_thumb(name: str) -> bool:
@@ -77,12 +78,12 @@ def by_threshold(values: Iterable[Any], options: Options) -> dict[str, str]:
     return {text: _side(number, up, down) for text, number in found.items()}
 
 
-def threshold_hint(values: Iterable[Any]) -> str:
+def threshold_hint(values: Iterable[Any], flags: str = THRESHOLDS) -> str:
     """What to say beside `--label_map` where ratings are numbers, which may be many; nothing where they are words."""
     numbers = [number for value in values if (number := number_of(value)) is not None]
     if len(numbers) < 2:
         return ""
-    return f" Or, for a scale: --up_from NUMBER --down_to NUMBER (they go from {min(numbers):g} to {max(numbers):g})."
+    return f". Or place the scale, which goes from {min(numbers):g} to {max(numbers):g}: {flags}"
 
 
 def _side(number: float, up: float | None, down: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ ANSWERS = ("completion", "response")
 
 
 def records_like(
-    paths: Sequence[Path], fits: Callable[[Record], bool], wanted: str, report: DataReport
+    paths: Sequence[Path],
+    fits: Callable[[Record], bool],
+    wanted: str,
+    report: DataReport,
+    read: Callable[[Sequence[Path]], Iterator[tuple[int, Record]]] = records_of,
 ) -> Iterator[tuple[int, Record]]:
     """The records that fit, each with its number; the others are counted as left out.
 
@@ -25,12 +30,13 @@ def records_like(
         fits: Whether a record has the shape.
         wanted: The shape in words, for messages.
         report: Where the others are counted.
+        read: What makes records of the files, where it is not one per row.
 
     Raises:
         BadInput: At the end, if no record fitted.
     """
     fitted, seen = False, ""
-    for number, record in records_of(paths):
+    for number, record in read(paths):
         if fits(record):
             fitted = True
             yield number, record
@@ -92,5 +98,6 @@ def field_named(fields: Record, ours: str, known: Sequence[str], options: Option
 
 
 def filled(**extras: Any) -> dict[str, Any]:
-    """The extras that the source has a value for."""
-    return {name: value for name, value in extras.items() if value not in (None, "", [], {})}
+    """The extras that the source has a value for; a time stamp of a Parquet file as JSON can have it, as text."""
+    there = {name: value for name, value in extras.items() if value not in (None, "", [], {})}
+    return {name: value.isoformat() if isinstance(value, date) else value for name, value in there.items()}

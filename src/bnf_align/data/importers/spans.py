@@ -26,6 +26,8 @@ class Score(NamedTuple):
     """Id of a span, or of a trace for the whole of it."""
     value: Any
     extras: Mapping[str, Any]
+    better: list[Message] | None = None
+    """The answer as the person rewrote it."""
 
 
 class Span(NamedTuple):
@@ -89,7 +91,7 @@ def _targets(span: Span, only: Mapping[str, str]) -> set[str]:
 def _thumb(score: Score, span: Span, texts: tuple[list[Message], list[Message]]) -> Thumb:
     tools = mapping(unpacked(span.given)).get("tools")
     extras = {**score.extras, **filled(model=span.model, tools=tools if isinstance(tools, list) else None)}
-    return Thumb(score.row, *texts, score.value, answer=span.id, extras=extras)
+    return Thumb(score.row, *texts, score.value, answer=span.id, extras=extras, better=score.better)
 
 
 def exchange(given: Any, produced: Any, model_call: bool = False) -> tuple[list[Message], list[Message]] | None:

@@ -31,6 +31,7 @@ class Table(Importer):
     """
 
     name = "table"
+    title = "a table"
 
     def matches(self, record: Any, path: Path) -> bool:
         """Never: only its owner knows what a table means."""

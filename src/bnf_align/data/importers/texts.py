@@ -12,7 +12,8 @@ from bnf_align.records import BadInput
 
 def cleaned(item: Thumb | Pair) -> Thumb | Pair | str:
     """A thumb or pair with clean messages, or why it makes no row."""
-    names = ("completion",) if isinstance(item, Thumb) else ("chosen", "rejected")
+    names = ["completion"] if isinstance(item, Thumb) else ["chosen", "rejected"]
+    names += ["better"] if isinstance(item, Thumb) and item.better is not None else []
     if not item.prompt and item.prompt != "":
         return "no prompt"
     try:
@@ -24,11 +25,13 @@ def cleaned(item: Thumb | Pair) -> Thumb | Pair | str:
     if len({isinstance(text, str) for text in texts.values()}) > 1:
         return "prompt and answer are not both text or both messages"
     try:
-        json.dumps(texts, ensure_ascii=False).encode()
+        json.dumps(texts, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         return "half a character (a lone surrogate), which no tokenizer reads"
     if isinstance(item, Pair) and texts["chosen"] == texts["rejected"]:
         return "chosen and rejected are the same"
+    if "better" in texts and texts["better"] == texts["completion"]:
+        texts["better"] = None
     return item._replace(**texts)
 
 

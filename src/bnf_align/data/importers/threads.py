@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from bnf_align.data.importers.importer import Message
 
 Node = Mapping[str, Any]
+
+
+class Nodes(Protocol):
+    """The messages of one conversation or of many, by id; a dict is one."""
+
+    def get(self, key: str, /) -> Any:
+        """The message with an id, None without one."""
+
 
 ROOTS = (None, "", "00000000-0000-0000-0000-000000000000")
 """What stands for "no parent"; the zeros are LibreChat's."""
@@ -31,7 +39,7 @@ class BrokenThread(ValueError):
     """Why a conversation cannot be rebuilt, as the reason for which its row is left out."""
 
 
-def path_to(nodes: Mapping[str, Any], leaf: Any, parent_key: str) -> list[Node]:
+def path_to(nodes: Nodes, leaf: Any, parent_key: str) -> list[Node]:
     """The nodes from the root of a tree to `leaf`.
 
     Args:

@@ -35,6 +35,7 @@ class UltraFeedback(Importer):
     """
 
     name = "ultrafeedback"
+    title = "UltraFeedback's format"
     VALUES: ClassVar = {"N/A": "drop"}
 
     def matches(self, record: Any, path: Path) -> bool:
