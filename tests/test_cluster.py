@@ -49,7 +49,13 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cluster(model):
+def orphans() -> list[psutil.Process]:
+    """What a killed driver has left; at the end of this file it must be gone, too."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def cluster(model, orphans):
     """Two workers. They compute with one thread each, as the tests do. None of Ray's processes is left over."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
@@ -63,7 +69,7 @@ def cluster(model):
     family = processes_of_ray()
     ray.shutdown()
     assert family
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert psutil.wait_procs(family + orphans, timeout=120)[1] == []
 
 
 def prompts(count: int = 40) -> list[dict]:
@@ -157,7 +163,7 @@ def test_a_killed_worker_is_replaced_and_the_file_is_that_of_one_process(model, 
 
 
 def test_a_killed_driver_leaves_no_process_and_the_same_command_asks_for_nothing_twice(
-    model, cluster, tmp_path, monkeypatch
+    model, cluster, orphans, tmp_path, monkeypatch
 ):
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts()))
     flags = ["generate", "--prompts", str(tmp_path / "prompts.jsonl"), "--model", str(model), "--seed", "3", "-n", "2"]
@@ -168,11 +174,13 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_asks_for_nothing
     while rows_in(part) < 6:
         assert driver.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
-    family = processes_of_ray(driver.pid)
+    family = {process: " ".join(process.cmdline()) for process in processes_of_ray(driver.pid)}
     driver.kill()
     driver.wait()
-    assert len(family) > 2  # head, node, worker
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert any("MapWorker" in name for name in family.values())
+    # Ray's agents, who hold nothing, look for their node for a minute or more.
+    orphans += [process for process, name in family.items() if "Agent" in name]
+    assert psutil.wait_procs(family.keys() - set(orphans), timeout=60)[1] == []
 
     before = {json.loads(line)["id"]: line for line in part.read_bytes().splitlines()}
     assert 6 <= len(before) < 40

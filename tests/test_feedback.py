@@ -122,14 +122,15 @@ def test_what_was_deleted_comes_back_by_a_new_thumb_alone(kept):
 
 
 def test_deleting_a_person_leaves_every_other_line_as_it_was(kept):
-    for number in range(6):
-        kept.append(thumb(asked(f"{number}?"), "ja, genau ✓", number % 2 == 0, user=["Ann", "ann", None][number % 3]))
+    for number in range(8):
+        user = ["Ann", "ann", None, "Annabel"][number % 4]
+        kept.append(thumb(asked(f"{number}?"), "ja, genau ✓", number % 2 == 0, user=user))
     others = [line for line in kept.path.read_bytes().splitlines(True) if b'"user": "Ann"' not in line]
     mode = kept.path.stat().st_mode
     assert kept.delete_user("Ann") == 2
     assert kept.path.read_bytes() == b"".join(others)
     assert kept.path.stat().st_mode == mode
-    assert kept.users() == {"ann": 2, None: 2}
+    assert kept.users() == {"ann": 2, None: 2, "Annabel": 2}
 
 
 def test_a_copy_left_by_a_kill_is_removed_before_anything_else(kept):
@@ -464,14 +465,26 @@ def pair_rows(count: int) -> list[dict]:
 def test_whichever_side_it_stands_on_the_answer_said_to_be_better_is_the_chosen_one(tmp_path, kept):
     tasks = read_tasks(prepared(tmp_path, *pair_rows(40)), pairs=True)
     review, sides = Review(tasks, kept), []
+    better = {task.prompt: "XY"[at % 2] for at, task in enumerate(tasks)}
     while review.task:
-        first = review.task.answers[0].model == "X"
-        sides.append(first)
-        review.judge(review.task.id, first)  # X is always the better one
-    assert all(row["chosen"].startswith("x") and row["rejected"].startswith("y") for row in kept.rows())
-    assert all((row["model"], row["rejected_model"]) == ("X", "Y") for row in kept.rows())
+        sides.append(review.task.answers[0].model == "X")
+        review.judge(review.task.id, review.task.answers[0].model == better[review.task.prompt])
+    for row in kept.rows():
+        assert (row["chosen"][0].upper(), row["model"]) == (better[row["prompt"]],) * 2
+        assert {row["rejected"][0].upper(), row["rejected_model"]} == {"X", "Y"} - {row["model"]}
     assert 5 < sum(sides) < 35
     assert [row["prompt"] for row in kept.rows()] != [task.prompt for task in tasks]
+
+
+def test_nothing_on_the_page_tells_whose_answer_it_is(tmp_path, kept):
+    row = {"prompt": "p", "candidates": [{"text": "x", "model": "one-7b"}, {"text": "y", "model": "two-7b"}]}
+    for pairs in (True, False):
+        review = Review(read_tasks(prepared(tmp_path, row), pairs), kept)
+        assert "-7b" not in page.show_review(review)
+        review.judge(review.task.id, True)
+        review.back()
+        assert review.verdict is True
+        assert "-7b" not in page.show_review(review)
 
 
 def test_a_thumb_on_a_prepared_answer_is_its_label(tmp_path, kept):

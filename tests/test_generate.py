@@ -207,6 +207,21 @@ def test_a_job_broken_off_goes_on_where_it_was_and_no_other_job_is_done_again(en
     assert (engines[0].tokens == tokens) is (broken == 1)
 
 
+@pytest.mark.parametrize("left", [["out.jsonl.partial"], ["out.jsonl.partial", "out.jsonl"]])
+def test_several_jobs_that_were_killed_with_their_last_row_written_still_get_their_file(engines, tmp_path, left):
+    """Between the last row of the merging and the end of the file, or between that and the removal of the partial."""
+    out = tmp_path / "out.jsonl"
+    jobs = [Job(engine, sampling()) for engine in engines]
+    generate(prompts(), jobs, out)
+    whole = out.read_bytes()
+    out.unlink()
+    for name in left:
+        (tmp_path / name).write_bytes(whole)
+    assert generate(prompts(), jobs, out).candidates == 30
+    assert out.read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.card.json"]
+
+
 def test_a_file_is_not_continued_by_another_model_or_another_way_to_draw(engines, tmp_path):
     out = tmp_path / "c.jsonl"
     generate(prompts(), [Job(engines[0], sampling())], out)
@@ -232,6 +247,17 @@ def test_what_an_endpoint_does_not_answer_is_missing_and_a_rerun_asks_for_it_alo
         assert server.received.total() == asked + 3
         assert (done.missing, done.candidates) == (0, 15)
         assert set(before) <= set(out.read_bytes().splitlines())
+
+
+def test_a_prompt_that_one_of_several_jobs_has_no_answer_to_is_missing_until_it_has(engines, tmp_path):
+    out = tmp_path / "c.jsonl"
+    with ModelServer(first=["500", "500", "500"]) as server:
+        jobs = [Job(UrlEngine(Endpoint(server.url, "a-model", retries=0)), sampling()), Job(engines[0], sampling())]
+        done = generate(prompts(1), jobs, out)
+        assert (done.missing, done.candidates) == (1, 3)
+        assert not out.exists()
+        assert (generate(prompts(1), jobs, out).missing, out.exists()) == (0, True)
+    assert [one["model"] for one in next(read_jsonl(out))["candidates"]] == ["a-model"] * 3 + ["m0"] * 3
 
 
 def test_several_urls_share_the_load_and_every_text_has_a_seed_of_its_own(tmp_path):

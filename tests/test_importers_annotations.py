@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bnf_align.data.importers import Options, detect, import_rows
+from bnf_align.data.importers import Options, detect, import_rows, matching
 from bnf_align.data.importers.rankings import NO_RANKS
 from bnf_align.records import BadInput
 from exports_traces import annotation, argilla_of_the_api, json_min, lines, ranked, record, task
@@ -75,6 +75,36 @@ def test_argilla_a_ranking_without_ranks_is_in_the_order_of_the_interface_and_ne
     assert left_out("argilla", tmp_path, [bare]) == {NO_RANKS: [0]}
     rows, report = imported("argilla", tmp_path, [bare, record(2, "best", [ranked("response2", "response1")], **TWO)])
     assert (pairs(rows), report.dropped) == ([("record-2", "What?", "Hello")], {NO_RANKS: [0]})
+
+
+@pytest.mark.parametrize(
+    ("votes", "raters", "kept"),
+    [
+        (("response1", "tie", "response1"), "majority", 1),
+        (("response1", "tie", "tie"), "majority", 0),
+        (("response1", "tie"), "majority", 0),
+        (("response1", "response1", "tie"), "unanimous", 0),
+        (("response1", "tie"), "all", 1),
+    ],
+)
+@pytest.mark.parametrize("name", ["argilla", "labelstudio"])
+def test_who_prefers_neither_is_counted_among_the_raters(tmp_path, name, votes, raters, kept):
+    sides = {"response1": "left", "tie": "tie"}
+    where = {"control": "pw", "target": "response1,response2"}
+    given = [annotation("pairwise", {"selected": sides[vote]}, by=by, **where) for by, vote in enumerate(votes)]
+    export = {"argilla": record(1, "best", list(votes), **TWO), "labelstudio": task(1, TWO, *given)}[name]
+    if kept:
+        assert [pair[1:] for pair in pairs(imported(name, tmp_path, [export], raters=raters)[0])] == [
+            ("Hello", "What?")
+        ]
+    else:
+        assert left_out(name, tmp_path, [export], raters=raters) == {f"its raters disagree (--raters {raters})": [0]}
+
+
+def test_argilla_a_ranking_that_names_what_is_no_field_prefers_nothing(tmp_path):
+    mixed = [*ranked("response1", "response2"), "response3"]
+    dropped = left_out("argilla", tmp_path, [record(1, "best", [mixed], **THREE)])
+    assert dropped == {"a response that prefers no field": [0]}
 
 
 def test_argilla_a_label_that_names_a_field_prefers_it_to_the_only_other_answer(tmp_path):
@@ -193,6 +223,7 @@ def test_json_min_data_that_look_like_controls_are_asked_about(tmp_path):
 def test_labelstudio_csv_is_a_table(tmp_path):
     record = json_min(1, ONE, verdict="bad")
     (tmp_path / "export.json").write_text(json.dumps([dict(sorted(record.items()))]))
+    assert matching([tmp_path / "export.json"]) == []
     with pytest.raises(BadInput, match=r"Read are the exports named JSON, a list of tasks .* and JSON-MIN"):
         list(import_rows("labelstudio", [tmp_path / "export.json"])[0])
     names = {"completion": "response", "label": "verdict", "rater": "annotator"}

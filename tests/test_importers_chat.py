@@ -166,6 +166,7 @@ BROKEN = {
     "an image in its conversation: only text is read": (
         lambda record, messages: messages["q1"].update(files=[{"type": "image", "url": "x"}])
     ),
+    "an error message in its conversation": lambda record, messages: messages["a2"].update(error=True),
     "an empty answer": lambda record, messages: messages["a2"].update(content=" "),
     "feedback of another type than rating": lambda record, messages: record.update(type="survey"),
 }

@@ -9,6 +9,7 @@ from bnf_align.records import BadInput
 from exports_traces import feedback, lines, run
 from test_importers import QUICK, folder, text_of
 
+ASKED = {"role": "user", "content": "Why?"}
 BETTER = [{"role": "assistant", "content": "Better."}]
 
 
@@ -90,7 +91,9 @@ def test_what_else_was_said_of_a_corrected_answer_is_in_the_pair(tmp_path):
     assert told(rows) == [("Answer 0.", False), ("Better.", "Answer 0."), ("Best.", "Answer 0.")]
 
 
-@pytest.mark.parametrize("correction", [{"comment": "Too long."}, {"a": "b"}, [1], {"output": "x", "answer": "y"}, 5])
+@pytest.mark.parametrize(
+    "correction", [{"comment": "Too long."}, {"a": "b"}, [1], {"output": "x", "answer": "y"}, 5, ASKED]
+)
 def test_corrections_of_other_shapes_say_nothing_and_are_counted(tmp_path, correction):
     rows, report = imported(tmp_path, [feedback(1, "r0", 0, correction=correction)])
     assert told(rows) == [("Answer 0.", False)]

@@ -432,6 +432,21 @@ def test_ultrafeedback_a_map_must_name_every_score(tmp_path):
     assert [row["label"] for row in rows] == [False, True]
 
 
+def test_ultrafeedback_a_ten_beside_low_marks_was_a_one_and_is_left_out(tmp_path):
+    """Its first version wrote 10 for a critic's 1 (issue 8 of OpenBMB/UltraFeedback)."""
+    record = scored(
+        completion("wrong ten", 10.0, helpfulness="1", honesty="2"),
+        completion("ten", 10.0, helpfulness="5", honesty="4"),
+        completion("fair", 6.0, helpfulness="3", honesty="3"),
+    )
+    rows, report = imported("ultrafeedback", lines(tmp_path / "data.jsonl", [record]))
+    assert (rows[0]["chosen"], rows[0]["rejected"]) == ([assistant("ten")], [assistant("fair")])
+    assert report.dropped == {"an overall score of 10 beside low marks in detail": [0]}
+    rows = read("ultrafeedback", tmp_path, [record], up_from=8, down_to=2)
+    assert [row["completion"] for row in rows] == [[assistant("ten")]]
+    assert read("ultrafeedback", tmp_path, [record], score_name="honesty")[0]["rejected"] == [assistant("wrong ten")]
+
+
 def test_ultrafeedback_distilabel_writes_lists(tmp_path):
     record = {
         "instruction": "Hi",

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ def write_selection(
     # `out` goes first and comes last: were a kill to leave old rows beside new test rows, they could share prompts.
     out.unlink(missing_ok=True)
     _write_test(out, test if test_fraction else None)
-    _write(_card(out), json.dumps(card, indent=2, default=str).encode() + b"\n")
-    _write(out.with_name(f"{out.name}.card.md"), card_text(card).encode())
+    _write(_card(out), [json.dumps(card, indent=2, default=str).encode(), b"\n"])
+    _write(out.with_name(f"{out.name}.card.md"), [card_text(card).encode()])
     write_rows(out, train)
     return card
 
@@ -133,11 +133,12 @@ def _split(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """JSON Lines, in one step."""
-    _write(path, b"".join(map(row_bytes, rows)))
+    _write(path, map(row_bytes, rows))
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, parts: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")  # the same in a rerun, so that a kill leaves none behind
-    temporary.write_bytes(data)
+    with open(temporary, "wb") as file:
+        file.writelines(parts)
     os.replace(temporary, path)

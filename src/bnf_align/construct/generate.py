@@ -80,7 +80,7 @@ def generate(
             missing |= _answer(prompts, job, part, _card(job), about, finished)
         if missing:
             return _counted(len(prompts), len(missing), parts)
-        _merge(prompts, parts, out, card, about)
+    _merge(prompts, parts, out, card, about)
     for file in parts:  # a kill may have come between the merging and this
         file.unlink(missing_ok=True)
         file.with_name(file.name + ".card.json").unlink(missing_ok=True)
@@ -128,12 +128,11 @@ def _duplicates(candidates: Sequence[Row]) -> int:
 def _merge(
     prompts: Sequence[Row], parts: Sequence[Path], out: Path, card: Mapping[str, Any], about: Mapping[str, Any] | None
 ) -> None:
-    """One row a prompt from the jobs' files."""
-    of_jobs = [{row["id"]: row["candidates"] for row in read_jsonl(part)} for part in parts]
+    """One row a prompt from the jobs' files; where `out` has all rows, a kill may still have kept it from its end."""
     with Journal(out, card=card, about=about) as journal:
-        for prompt in prompts:
-            if prompt["id"] in journal.done:
-                continue
+        new = [prompt for prompt in prompts if prompt["id"] not in journal.done]
+        of_jobs = [{row["id"]: row["candidates"] for row in read_jsonl(part)} for part in parts] if new else []
+        for prompt in new:
             candidates = [one for answers in of_jobs for one in answers[prompt["id"]]]
             journal.append([{**prompt, "candidates": candidates, "duplicates": _duplicates(candidates)}])
         journal.finish(row["id"] for row in prompts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def score(
     """
     by_id = {row["id"]: {name: row[name] for name in row if name not in OF_SCORERS} for row in rows}
     with Journal(out, card=scorer.card, about=about) as journal:
-        _same_candidates(journal.rows(), by_id)
+        _same_candidates(journal, by_id)
         finished = journal.done & by_id.keys()
         with tqdm(total=len(rows), initial=len(finished), desc=f"Scores by {scorer.name}", unit="row") as bar:
             for batch in scorer.score(rows, finished):
@@ -98,25 +99,34 @@ def score(
                 new = [one for one in batch if one.id not in finished]
                 journal.append([{**by_id[one.id], "scores": one.scores, **one.columns} for one in new])
                 bar.update(len(new))
-        missing = len(by_id.keys() - journal.done)
-        scored = [row for name, row in journal.rows().items() if name in by_id]
-        path = journal.finish(by_id) if not missing else journal.partial
-    return ScoreReport(
-        path=path,
-        rows=len(scored),
-        missing=missing,
-        candidates=sum(len(row["scores"]) for row in scored),
-        unscored=sum(value is None for row in scored for value in row["scores"]),
-        cut=sum(row.get("candidates_cut", 0) for row in scored),
-    )
+        report = _counted(journal, by_id.keys())
+        if not report.missing:
+            journal.finish(by_id)
+    return report
 
 
-def _same_candidates(scored: Mapping[str, Row], by_id: Mapping[str, Row]) -> None:
+def _counted(journal: Journal, ids: Collection[str]) -> ScoreReport:
+    """What the journal has for `ids`."""
+    counts: Counter[str] = Counter()
+    for row in (row for name, row in journal.read() if name in ids):
+        counts["rows"] += 1
+        counts["candidates"] += len(row["scores"])
+        counts["unscored"] += row["scores"].count(None)
+        counts["cut"] += row.get("candidates_cut", 0)
+    missing = len(ids) - counts["rows"]
+    numbers = {name: counts[name] for name in ("rows", "candidates", "unscored", "cut")}
+    return ScoreReport(path=journal.partial if missing else journal.path, missing=missing, **numbers)
+
+
+def _same_candidates(journal: Journal, by_id: Mapping[str, Row]) -> None:
     """Candidates made anew under the same ids must not keep the old ones' scores."""
-    texts = {name: [one["text"] for one in row["candidates"]] for name, row in scored.items() if name in by_id}
-    other = [name for name, old in texts.items() if old != [one["text"] for one in by_id[name]["candidates"]]]
+    other = [name for name, row in journal.read() if name in by_id and _texts(row) != _texts(by_id[name])]
     if other:
         raise BadInput(
             f"{len(other):,} rows were scored with other candidates, the first {other[0]!r}: these are new ones under "
             "the same ids. Give another --out."
         )
+
+
+def _texts(row: Row) -> list[str]:
+    return [one["text"] for one in row["candidates"]]

@@ -77,7 +77,12 @@ class Journal:
 
     def rows(self) -> dict[str, Row]:
         """Id -> row, read from disk; of several rows with one id, the last."""
-        return {name: json.loads(line) for name, line in self._lines(self._places)}
+        return dict(self.read())
+
+    def read(self) -> Iterator[tuple[str, Row]]:
+        """The same, one at a time."""
+        for name, line in self._lines(self._places):
+            yield name, json.loads(line)
 
     def append(self, rows: Iterable[Row], sync: bool = False) -> None:
         """Add rows. When this returns they outlive the process; with `sync`, a power cut as well."""

@@ -107,20 +107,23 @@ def _control(paths: Sequence[Path], options: Options, report: DataReport) -> str
 
 def _compared(row: int, task: Record, given: list[_Verdict], options: Options, report: DataReport) -> Iterator[Pair]:
     data = mapping(task["data"])
-    choices: list[Choice] = []
-    for verdict in given:
-        side = verdict.value.get("selected")
-        if side not in SIDES:
-            report.drop("a comparison that prefers neither side", row)
-        else:
-            left, right = _sides(data, verdict, options)
-            choices.append((left, right) if side == "left" else (right, left))
+    choices = [_choice(data, verdict, options) for verdict in given]
     pairs = settled(choices, options.raters)
-    if choices and not pairs:
-        report.drop(f"its raters disagree (--raters {options.raters})", row)
+    if not pairs:
+        disagree = f"its raters disagree (--raters {options.raters})"
+        report.drop(disagree if len(set(choices)) > 1 else "a comparison that prefers neither side", row)
     for better, worse in pairs:
         prompt, extras = _prompt(data, options), filled(id=task.get("id"))
         yield Pair(row, prompt, [assistant(data[better])], [assistant(data[worse])], extras)
+
+
+def _choice(data: Record, verdict: _Verdict, options: Options) -> Choice | None:
+    """The better and the worse key of the data; None of a verdict that prefers neither."""
+    side = verdict.value.get("selected")
+    if side not in SIDES:
+        return None
+    left, right = _sides(data, verdict, options)
+    return (left, right) if side == "left" else (right, left)
 
 
 def _sides(data: Record, verdict: _Verdict, options: Options) -> tuple[str, str]:

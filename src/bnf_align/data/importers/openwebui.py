@@ -117,6 +117,8 @@ def _message(node: Node) -> Message:
     role, content = node.get("role"), node.get("content")
     if not isinstance(role, str) or not isinstance(content, str):
         raise BrokenThread("a message that is not text")
+    if node.get("error") is True:  # older versions put what went wrong in the place of the answer
+        raise BrokenThread("an error message in its conversation")
     if any(file.get("type") == "image" for file in dicts(node.get("files"))):
         raise BrokenThread("an image in its conversation: only text is read")
     return {"role": role, "content": without_reasoning(content) if role == "assistant" else content}

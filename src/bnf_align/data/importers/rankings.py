@@ -37,14 +37,18 @@ def chosen_fields(
         options: Rule for several raters, and the prompt's name.
         report: Where a record without a choice is counted.
     """
-    choices = [choice for value in values if (choice := _choice(value, record, options)) is not None]
+    choices = [_choice(value, record, options) for value in values if not _lacks_ranks(value)]
     found = settled(choices, options.raters)
-    if not found and choices:
-        report.drop(f"its raters disagree (--raters {options.raters})", row)
+    if not choices:
+        report.drop(NO_RANKS, row)
     elif not found:
-        bare = any(isinstance(value, list) and len(value) > 1 and not dicts(value) for value in values)
-        report.drop(NO_RANKS if bare else "a response that prefers no field", row)
+        disagree = f"its raters disagree (--raters {options.raters})"
+        report.drop(disagree if len(set(choices)) > 1 else "a response that prefers no field", row)
     yield from found
+
+
+def _lacks_ranks(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and not dicts(value)
 
 
 def _choice(value: Any, record: Record, options: Options) -> Choice | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, NamedTuple
 
 from bnf_align.data.importers.files import Record, records_of, unpacked
@@ -28,10 +29,12 @@ class UltraFeedback(Importer):
     (helpfulness, honesty, instruction_following, truthfulness: 1 to 5) or distilabel's `ratings` (1 to 5). In all of
     them more is better. Without more, the best and the worst completion make a pair. With `--up_from` and `--down_to`,
     or a `--label_map`, each completion is a thumb instead: no number of points is good or bad by itself. The
-    `custom_system_prompt` that a completion was made with is left out, as in the sets made of this one.
+    `custom_system_prompt` that a completion was made with is left out, as in the sets made of this one. Copies from
+    before 29 December 2023 give 10 to answers whose critic gave 1: an `overall_score` of 10 beside detailed marks of 4
+    or less on average, which its authors corrected, is left out.
 
-    Source: github.com/OpenBMB/UltraFeedback; HuggingFaceH4/ultrafeedback_binarized, create_dataset.py; distilabel's
-    UltraFeedback task.
+    Source: github.com/OpenBMB/UltraFeedback, its issue 8 and "Update" for the wrong tens;
+    HuggingFaceH4/ultrafeedback_binarized, create_dataset.py; distilabel's UltraFeedback task.
     """
 
     name = "ultrafeedback"
@@ -48,6 +51,9 @@ class UltraFeedback(Importer):
         thumbs = bool(options.label_map) or options.up_from is not None or options.down_to is not None
         for row, record in records_like(paths, _is_row, "an instruction with completions", report):
             scored = [one for one in _completions(record, name) if isinstance(one.text, str)]
+            for _ in range(sum(one.doubtful for one in scored)):
+                report.drop("an overall score of 10 beside low marks in detail", row)
+            scored = [one for one in scored if not one.doubtful]
             if thumbs:
                 yield from (_thumb(row, record, one) for one in scored)
             elif (pair := _best_and_worst(scored)) is None:
@@ -60,6 +66,7 @@ class _Completion(NamedTuple):
     text: Any
     score: Any
     model: Any
+    doubtful: bool = False
 
 
 def _is_row(record: Record) -> bool:
@@ -90,12 +97,21 @@ def _score_name(paths: Sequence[Path], options: Options) -> str:
 def _completions(record: Record, name: str) -> Iterator[_Completion]:
     for one in dicts(unpacked(record.get("completions"))):
         aspect = mapping(mapping(one.get("annotations")).get(name))
-        yield _Completion(one.get("response"), one.get(name, aspect.get("Rating")), one.get("model"))
+        score = one.get(name, aspect.get("Rating"))
+        doubtful = name == DEFAULT and number_of(score) == 10 and _detail(one) <= 4
+        yield _Completion(one.get("response"), score, one.get("model"), doubtful)
     texts, ratings = record.get("generations"), record.get("ratings")
     if name == "ratings" and isinstance(texts, list) and isinstance(ratings, list) and len(texts) == len(ratings):
         models = record.get("generation_models")
         models = models if isinstance(models, list) and len(models) == len(texts) else [None] * len(texts)
         yield from map(_Completion, texts, ratings, models)
+
+
+def _detail(completion: Record) -> float:
+    """The mean of the aspects' marks, 1 to 5; 5 where there are none."""
+    notes = mapping(completion.get("annotations")).values()
+    marks = [mark for note in notes if (mark := number_of(mapping(note).get("Rating"))) is not None]
+    return fmean(marks) if marks else 5.0
 
 
 def _best_and_worst(scored: Sequence[_Completion]) -> tuple[_Completion, _Completion] | None:
