@@ -53,9 +53,7 @@ def test_what_a_page_shows_is_what_is_printed(page, folder, capsys, caplog):
             caplog.clear()
             main(arguments)
             captured, ran = capsys.readouterr(), ran + 1
-            if (
-                arguments[0] == "train"
-            ):  # of its output a page shows some lines; the iterator holds them to their order
+            if arguments[0] == "train":  # a page shows some of its lines; the iterator keeps their order
                 printed = iter("\n".join([captured.out, captured.err, caplog.text]).splitlines())
                 assert all(any(line in said for said in printed) for line in shown.splitlines() if line), captured
             else:

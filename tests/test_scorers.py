@@ -188,6 +188,18 @@ def test_batches_follow_from_all_rows_and_a_finished_batch_is_left_out():
         assert scores_of(scorer, [by_id[name] for name in batch]) == {name: whole[name] for name in batch}
 
 
+def test_a_batch_keeps_to_both_budgets_and_a_text_alone_always_goes():
+    limits = Limits(rows=4, tokens=100)
+    assert [limits.allow(*batch) for batch in ((4, 25), (4, 26), (5, 1), (2, 50), (2, 51), (1, 999))] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
 def test_running_out_of_memory_halves_the_batch(monkeypatch):
     scorer, data = RewardModel(llama_classifier(), llama3_tokenizer(), "tiny"), rows()
     expected, forward = scores_of(scorer, data), scorer._forward

@@ -123,7 +123,8 @@ class Ledger:
         if not torn.any():
             return []
         votes = f"{ups[torn].sum():,.0f} ups, {downs[torn].sum():,.0f} downs"
-        counts = f"{torn.sum():,} answers carry both labels ({votes})"
+        answers = "1 answer carries" if torn.sum() == 1 else f"{torn.sum():,} answers carry"
+        counts = f"{answers} both labels ({votes})"
         at = singles[torn[which]]
         if rule == "keep":
             text = f"{counts}: kept, as --conflicting_labels keep says, and they cancel each other"
