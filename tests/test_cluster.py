@@ -58,6 +58,7 @@ def orphans() -> list[psutil.Process]:
 def cluster(model, orphans):
     """Two workers. They compute with one thread each, as the tests do. None of Ray's processes is left over."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    others = processes_of_ray()  # of other tests: servers of forks, whose command lines name every package
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -66,7 +67,7 @@ def cluster(model, orphans):
         logging_level="error",
     )
     yield Cluster(workers=2)
-    family = processes_of_ray()
+    family = [process for process in processes_of_ray() if process not in others]
     ray.shutdown()
     assert family
     assert psutil.wait_procs(family + orphans, timeout=120)[1] == []

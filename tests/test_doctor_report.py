@@ -154,14 +154,16 @@ def test_of_several_reasons_the_first_is_given(write, tmp_path):
 
 
 def test_personal_data_stays_unless_it_is_to_be_masked(write, tmp_path):
-    rows = [single(0, completion="ann@example.org"), single(1, False, by="eve@example.org"), single(2, completion="")]
+    rows = [single(0, completion="ann@example.org"), single(1, False, by="eve@example.org")]
+    rows.append(single(2, completion="", prompt="I am bob@example.org"))
     path, out = write(rows), tmp_path / "clean.jsonl"
     examine(path, fix=out)
     assert read(out) == rows[:2]
+    assert read(tmp_path / "clean.left_out.jsonl")[0]["left_out"] == rows[2]
     result = examine(path, fix=out, redact=True)
     assert [(row["completion"], row.get("by")) for row in read(out)] == [("[e-mail]", None), ("a1", "[e-mail]")]
     assert result.fixed.masked == 2
-    assert read(tmp_path / "clean.left_out.jsonl")[0]["left_out"] == rows[2]
+    assert read(tmp_path / "clean.left_out.jsonl")[0]["left_out"] == rows[2] | {"prompt": "I am [e-mail]"}
 
 
 def test_rows_are_written_compressed_where_the_name_says_so(write, tmp_path):
@@ -331,9 +333,9 @@ def test_a_model_or_a_template_that_is_not_there_is_named(write, tmp_path):
     plain_tokenizer().save_pretrained(tmp_path / "base")
     (tmp_path / "empty").mkdir()
     for folder in ("nowhere/at/all", str(tmp_path / "empty")):
-        with pytest.raises(BadInput, match=f"--model_name_or_path {folder}: no tokenizer can be loaded"):
+        with pytest.raises(BadInput, match=f"{folder} is no model with a tokenizer"):
             main([str(path), "--model_name_or_path", folder])
-        with pytest.raises(BadInput, match=f"--chat_template_path {folder}: no tokenizer can be loaded"):
+        with pytest.raises(BadInput, match=f"--chat_template_path {folder} is no model with a tokenizer"):
             main([str(path), "--model_name_or_path", str(tmp_path / "base"), "--chat_template_path", folder])
 
 

@@ -173,16 +173,12 @@ def _answers(arguments: argparse.Namespace, file: str, tokenizer: Any) -> Answer
 
 def _tokenizer(path: str, arguments: argparse.Namespace) -> Any:
     """The tokenizer at `path`; of an adapter saved without one, its base's."""
-    from bnf_align.records import BadInput
     from bnf_align.training.model import configured_tokenizer
 
     adapter = Path(path) / "adapter_config.json"
     if adapter.exists() and not (Path(path) / "tokenizer_config.json").exists():
         path = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    try:
-        return configured_tokenizer(path, arguments.chat_template_path, arguments.eos_token)
-    except OSError as error:
-        raise BadInput(f"{path} is no model with a tokenizer, neither a folder nor on the hub: {error}") from error
+    return configured_tokenizer(path, arguments.chat_template_path, arguments.eos_token)
 
 
 def _loader(path: str, dtype: str) -> Callable[[], Any]:

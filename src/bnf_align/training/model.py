@@ -63,7 +63,7 @@ def configured_tokenizer(
     Raises:
         BadInput: If it is no text tokenizer, or what is asked for is not there.
     """
-    tokenizer = _tokenizer_at(source, "--model_name_or_path") if isinstance(source, str) else source
+    tokenizer = _tokenizer_at(source) if isinstance(source, str) else source
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise BadInput(
             f"processing_class is a {type(tokenizer).__name__}: vision and audio are not supported, text is."
@@ -79,20 +79,21 @@ def configured_tokenizer(
     return tokenizer
 
 
-def _tokenizer_at(path: str, flag: str) -> PreTrainedTokenizerBase:
+def _tokenizer_at(path: str, flag: str = "") -> PreTrainedTokenizerBase:
     if not path:
         raise BadInput("The model was made in Python and has no path to find its tokenizer by: pass processing_class.")
     try:
         return AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:  # not there, no network, or no tokenizer in the folder
-        raise BadInput(f"{flag} {path}: no tokenizer can be loaded: {str(error).splitlines()[0][:300]}") from error
+        why = str(error).splitlines()[0][:300]
+        raise BadInput(f"{flag}{path} is no model with a tokenizer, neither a folder nor on the hub: {why}") from error
 
 
 def read_chat_template(path: str) -> str:
     """The template in a .jinja file, or the one of the tokenizer in a folder or on the hub."""
     if Path(path).is_file():
         return Path(path).read_text(encoding="utf-8")
-    template = _tokenizer_at(path, "--chat_template_path").chat_template
+    template = _tokenizer_at(path, "--chat_template_path ").chat_template
     if template is None:
         raise BadInput(f"--chat_template_path {path}: the tokenizer there has no chat template.")
     return str(template)
