@@ -5,11 +5,15 @@ import os
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from bnf_align.cli.main import main
 from bnf_align.data.rows import preference_rows
 from bnf_align.journal import read_jsonl
 from construct_runs import COUNT, in_process, reward, write, write_jobs
+from model_server import ModelServer
+from tiny_models import chatml_tokenizer
+from tiny_nets import SIZES
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +130,44 @@ def test_a_judges_wording_that_is_not_there_and_a_key_for_a_variable_are_refused
     assert main([*judge, "--api-key-env", "sk-secret"]) == 2
     assert "sk-secret" not in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--temperature", "-1"], "--temperature -1.0"),
+        (["--top-p", "0"], "--top-p 0.0"),
+        (["--map", "prompt=question", "right=answer"], "--map right: only prompt=COLUMN"),
+    ],
+)
+def test_a_wrong_number_or_column_is_said_before_a_model_is_loaded(folder, tmp_path, capsys, given, message):
+    command = ["generate", "--prompts", str(folder / "prompts.jsonl"), "--out", str(tmp_path / "c.jsonl"), *given]
+    assert main([*command, "--model", str(tmp_path / "no_such_model")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["generate", "--model", "m", "--prompts"], ["score", "--scorer", "verifier"]])
+def test_no_command_writes_over_what_it_reads_or_advises_to_delete_it(tmp_path, capsys, command):
+    file = write(tmp_path / "rows.jsonl", [{"id": "a", "prompt": "x", "candidates": ["a"]}])
+    assert main([*command, file, "--out", file]) == 2
+    assert "is the file that is read. Give another --out." in capsys.readouterr().err
+
+
+def test_a_model_of_several_labels_is_no_reward_model(tmp_path, capsys):
+    config = LlamaConfig(vocab_size=300, num_labels=3, pad_token_id=256, **SIZES)
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "three")
+    chatml_tokenizer().save_pretrained(tmp_path / "three")
+    file = write(tmp_path / "c.jsonl", [{"prompt": "x", "candidates": ["a"]}])
+    command = ["score", file, "--scorer", "reward_model", "--model", str(tmp_path / "three")]
+    assert main([*command, "--out", str(tmp_path / "s.jsonl")]) == 2
+    assert "a reward model has one label" in capsys.readouterr().err
+
+
+def test_replies_of_a_judge_that_cannot_be_read_are_counted_aloud(tmp_path, capsys):
+    file = write(tmp_path / "c.jsonl", [{"prompt": "x", "candidates": ["a", "b"]}])
+    judge = ["score", file, "--scorer", "judge", "--model", "j", "--out", str(tmp_path / "s.jsonl")]
+    with ModelServer(answer=lambda body: "seven, I would say") as server:
+        assert main([*judge, "--url", server.url, "--cache", str(tmp_path / "cache")]) == 0
+    said = capsys.readouterr().out
+    assert "2 candidates have no score" in said
+    assert "2 replies of the judge have no verdict" in said

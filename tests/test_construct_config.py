@@ -64,3 +64,30 @@ def test_a_step_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(BadInput, match="generat: known are folder, generate, score, select, train"):
         read_config(tmp_path / "bad.yaml")
     assert main(["construct", "--config", str(tmp_path / "missing.yaml")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("generate:\n", "`generate` holds no settings"),
+        ("generate: {model: m}\nscore:\n", "`score` holds no settings"),
+        ("select:\n", "`select` holds no settings"),
+        ("select: [pairs]\n", "`select` holds no settings"),
+        ("select: {pairs: 3}\n", "`select.pairs` holds no settings"),
+        ("select: {pairs: }\ntrain: {pairs: }\n", "`train.pairs` holds no settings"),
+        ("score: {scorer: verifier, out: s.jsonl}\n", "`score` has `out`"),
+        ("select: {pairs: }\ntrain: {thumbs: {max_steps: 1}}\n", "`train.thumbs` is trained on a set"),
+    ],
+)
+def test_a_file_that_a_late_step_could_not_read_is_refused_before_the_first_one_runs(tmp_path, capsys, text, message):
+    (tmp_path / "bad.yaml").write_text(f"folder: {tmp_path / 'data'}\n{text}")
+    assert main(["construct", "--config", str(tmp_path / "bad.yaml")]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out
+
+
+def test_train_alone_reads_the_set_that_an_earlier_run_left_in_the_folder(tmp_path):
+    (tmp_path / "train.yaml").write_text("folder: f\ntrain: {pairs: {model_name_or_path: m}}\n")
+    [step] = plan(read_config(tmp_path / "train.yaml"))
+    assert step.argv[:2] == ["--dataset_name", "f/pairs.jsonl"]

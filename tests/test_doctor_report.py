@@ -217,6 +217,20 @@ def test_a_file_that_is_broken_off_leaves_what_was_there_before(tmp_path, name):
     assert (tmp_path / name).read_text() == "old"
 
 
+def test_what_a_killed_writer_has_left_goes_with_the_next_one(tmp_path):
+    living, dead = f".rows.jsonl.{os.getppid()}.tmp", ".rows.jsonl.999999999.tmp"
+    for name in (living, dead, ".other.jsonl.999999999.tmp", ".rows.jsonl.mine.tmp"):
+        (tmp_path / name).write_text("half of somebody's chat")
+    with whole_file(tmp_path / "rows.jsonl") as file:
+        file.write("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "rows.jsonl",
+        living,
+        ".other.jsonl.999999999.tmp",
+        ".rows.jsonl.mine.tmp",
+    }
+
+
 # The page
 
 HOSTILE = "</td></table><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} \x1b[31m\u202e"
@@ -322,10 +336,15 @@ def test_flags_that_would_do_nothing_or_harm_are_refused(write):
 
 def test_whatever_is_wrong_programs_get_json(write, capsys):
     path = write(BAD)
-    for flags in (["--redact"], ["--label_map", "good"], ["--model_name_or_path", "nowhere/at/all"]):
+    nowhere = "nowhere/at/all"
+    for named, flags in (
+        ("--redact", ["--redact"]),
+        ("--label_map", ["--label_map", "good"]),
+        (nowhere, ["--model_name_or_path", nowhere]),
+    ):
         status, said = run(capsys, path, "--json", *flags)
         assert (status, json.loads(said)["status"]) == (2, 2)
-        assert flags[0] in json.loads(said)["error"]
+        assert named in json.loads(said)["error"]
 
 
 def test_a_model_or_a_template_that_is_not_there_is_named(write, tmp_path):

@@ -230,6 +230,24 @@ def test_a_file_is_not_continued_by_another_model_or_another_way_to_draw(engines
             generate(prompts(), [job], out)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_answers_to_a_text_are_not_taken_for_answers_to_a_users_turn_of_the_same_id(engines, tmp_path, jobs):
+    out = tmp_path / "c.jsonl"
+    drawn = [Job(engines[0], sampling(seed=number)) for number in range(jobs)]
+    generate(prompts(), drawn, out)
+    before = out.read_bytes()
+    with pytest.raises(BadInput, match=r"other prompts under 5 of these ids, the first 'p0': .*--chat"):
+        generate(as_messages(prompts()), drawn, out)
+    assert out.read_bytes() == before
+
+
+def test_the_counts_are_those_of_the_prompts_asked_for_and_not_of_all_in_the_file(engines, tmp_path):
+    generate(prompts(5), [Job(engines[0], sampling())], tmp_path / "c.jsonl")
+    done = generate(prompts(2), [Job(engines[0], sampling())], tmp_path / "c.jsonl")
+    assert (done.prompts, done.candidates, sum(done.finish_reasons.values())) == (2, 6, 6)
+    assert len(list(read_jsonl(tmp_path / "c.jsonl"))) == 5
+
+
 def test_what_an_endpoint_does_not_answer_is_missing_and_a_rerun_asks_for_it_alone(tmp_path):
     out = tmp_path / "c.jsonl"
     with ModelServer() as server:

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -163,6 +166,48 @@ def test_a_value_that_nobody_knows_names_the_verb_with_all_the_flags(tmp_path):
     (tmp_path / "export.json").write_text(json.dumps([feedback(chat, "a", 5)]))
     with pytest.raises(BadInput, match=r"Values 5 .*--label_map 5=.*`bnf-align import openwebui` has more flags"):
         list(iter_rows(tmp_path / "export.json", options=Options()))
+
+
+def test_an_empty_cell_can_be_mapped_as_a_shell_hands_it_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("prompt,completion,label\na,b,1\na,c,0\na,d,\n")
+    assert main(["doctor", "rows.csv"]) == 2
+    assert "--label_map '1'=up|down|drop '0'=up|down|drop ''=up|down|drop" in capsys.readouterr().out
+    assert main(["doctor", "rows.csv", "--label_map", "1=up", "0=down", "=drop"]) == 1
+    assert "1 ups, 1 downs" in capsys.readouterr().out
+    assert main(["doctor", "rows.csv", "--map", "=label"]) == 2
+
+
+def test_words_beside_a_scale_that_is_placed_are_what_is_asked_about(tmp_path, capsys):
+    (tmp_path / "rows.csv").write_text("prompt,completion,label\na,b,5\na,c,1\na,d,4\na,e,N/A\n")
+    flags = ["--up_from", "4", "--down_to", "2", "--out", str(tmp_path / "out.jsonl")]
+    assert main(["import", "table", str(tmp_path / "rows.csv"), *flags]) == 2
+    message = capsys.readouterr().err
+    assert "N/A in 1 row (3) are no numbers, nor in --label_map" in message
+    assert "--label_map N/A=up|down|drop" in message
+    assert "place the scale" not in message
+    assert main(["import", "table", str(tmp_path / "rows.csv"), *flags, "--label_map", "N/A=drop"]) == 1
+
+
+def test_a_map_that_names_no_rating_stops_an_import_and_is_said_of_rows_that_may_lack_it(export, capsys):
+    assert main(["import", "openwebui", str(export), "--out", "other.jsonl", "--label_map", "thumbsDown=up"]) == 2
+    assert "--label_map thumbsDown=up: no rating has such a value" in capsys.readouterr().err
+    assert main(["doctor", str(export), "--label_map", "thumbsDown=up"]) < 2
+    assert "no value is what thumbsDown=up names" in capsys.readouterr().out
+
+
+def test_the_export_of_another_product_is_asked_about(export, capsys):
+    assert main(["import", "librechat", str(export), "--out", "other.jsonl"]) == 2
+    assert "Is this a LibreChat export? With auto for librechat" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_had_enough_is_no_traceback(export):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "bnf_align", "doctor", str(export), "--json"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_rows_of_an_export_can_be_gone_through_again(export):

@@ -69,6 +69,12 @@ def test_tables_keep_quotes_line_ends_and_long_cells(tmp_path, name, delimiter):
     assert read(tmp_path / name) == rows
 
 
+def test_a_table_with_two_columns_of_one_name_is_not_read(tmp_path):
+    (tmp_path / "rows.csv").write_text("prompt,prompt,,,label\na,b,,,1\n")
+    with pytest.raises(BadInput, match=r"rows\.csv: several columns are called prompt\. Rename all but one"):
+        list(records(tmp_path / "rows.csv"))
+
+
 def test_parquet_is_read_batch_by_batch_with_the_names_of_its_classes(tmp_path):
     import datasets
 

@@ -281,6 +281,7 @@ def test_librechat_leaves_out_missing_parents_circles_errors_and_images(tmp_path
         said("f", None, "x", by_user=True, rating="thumbsUp"),
         said("q", None, "Hi", by_user=True),
         said("g", "q", "Hello.", **up),
+        said("h", "q", "Hel", **up, unfinished=True),
     ]
     rows, report = imported("librechat", records, tmp_path)
     assert [single(row) for row in rows] == [([user("Hi")], [assistant("Hello.")], True)]
@@ -291,7 +292,20 @@ def test_librechat_leaves_out_missing_parents_circles_errors_and_images(tmp_path
         "an error message in its conversation": [4],
         "an image in its conversation: only text is read": [5],
         "what is rated is not an assistant's answer": [6],
+        "an answer that was stopped before its end: it would teach to stop there": [9],
     }
+
+
+def test_librechat_keeps_the_system_prompt_and_an_answer_that_was_stopped_as_history(tmp_path):
+    stopped = said("m2", "m1", "Hel", by_user=False, unfinished=True)
+    value = {
+        "conversationId": "c",
+        "options": {"promptPrefix": "Be brief."},
+        "messages": [SAID[0], stopped, *SAID[2:4]],
+    }
+    rows, _ = imported("librechat", value, tmp_path)
+    history = [user("Hi"), assistant("Hel"), user("Capital of France?")]
+    assert [row["prompt"] for row in rows] == [[{"role": "system", "content": "Be brief."}, *history]]
 
 
 def test_librechat_another_rating_is_never_guessed(tmp_path):

@@ -147,6 +147,30 @@ def test_langfuse_rating_of_a_trace_is_of_its_only_model_call_or_else_of_its_own
     }
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_langfuse_of_several_steps_side_by_side_none_takes_the_rating_of_their_trace(tmp_path, order):
+    steps = [
+        observation("o1", "t1", chat("Search for what?"), "tools", start_time="2026-05-29 13:46:01"),
+        observation("o2", "t1", chat("Why?"), "Because.", start_time="2026-05-29 13:46:05"),
+        observation("o3", "t2", chat("Who?"), "You."),
+        observation("o4", "t2", chat("A title for this chat"), "Who?"),
+    ][::order]
+    trace = {
+        "id": "t2",
+        "timestamp": "2026-05-29 13:46:01",
+        "name": "c",
+        "input": "Who, then?",
+        "output": "You, then.",
+    }
+    folder = traced(tmp_path, steps, [score(1, "t1", 1), score(2, "t2", 0)], [trace])
+    rows, report = imported("langfuse", folder)
+    assert [(row["prompt"], row["completion"], row["label"]) for row in rows] == [
+        ([user("Who, then?")], [assistant("You, then.")], False)
+    ]
+    why = "has several steps side by side, and which one was rated is not certain"
+    assert dropped(report) == {f"the rated observation or trace {why}": 1}
+
+
 def test_langfuse_legacy_traces_answer_for_what_has_no_observation(tmp_path):
     trace = {"id": "t1", "timestamp": TIME, "name": "chat", "input": "Why?", "output": "Because.", "tags": []}
     folder = traced(tmp_path, [observation("o9", "t9", "x", "y")], [score(1, "t1", 0)], [trace])
@@ -802,6 +826,25 @@ def test_labelstudio_task_ids_that_repeat_do_not_merge_two_answers(tmp_path):
         files.append(written(tmp_path / name, [task(1, {"prompt": "Hi", "reply": name}, rating)]))
     rows, _ = imported("labelstudio", *files)
     assert [(row["completion"][0]["content"], row["label"]) for row in rows] == [("one", True), ("two", False)]
+
+
+@pytest.mark.parametrize("lacking", ["prompt", "answer1", "answer2"])
+def test_labelstudio_one_task_without_its_texts_is_counted_and_stops_no_other(tmp_path, lacking):
+    part = {name: text for name, text in TWO.items() if name != lacking}
+    path = written(tmp_path, [task(1, part, compared("left")), task(2, TWO, compared("right"))])
+    rows, report = imported("labelstudio", path)
+    assert [row["chosen"] for row in rows] == [[assistant("What?")]]
+    assert report.dropped == {"a task whose data lack the prompt or an answer that others have": [0]}
+
+
+@pytest.mark.parametrize("lacking", ["prompt", "response"])
+def test_labelstudio_one_rated_task_without_its_texts_is_counted_and_stops_no_other(tmp_path, lacking):
+    whole = {"prompt": "Hi", "response": "Hello"}
+    part = {name: text for name, text in whole.items() if name != lacking}
+    good = annotation("choices", {"choices": ["good"]}, control="quality", target="response", by=1)
+    rows, report = imported("labelstudio", written(tmp_path, [task(1, whole, good), task(2, part, good)]))
+    assert [(row["completion"], row["label"]) for row in rows] == [([assistant("Hello")], True)]
+    assert report.dropped == {"a task whose data lack the prompt or an answer that others have": [1]}
 
 
 def test_labelstudio_one_of_several_controls_is_named(tmp_path):

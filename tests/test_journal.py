@@ -238,6 +238,16 @@ def test_a_card_of_a_job_without_rows_is_replaced(tmp_path):
         assert json.loads((tmp_path / "out.jsonl.card.json").read_text()) == {"model": "other"}
 
 
+def test_a_job_that_fails_before_its_first_row_leaves_no_card_and_one_that_fails_later_does(tmp_path):
+    with pytest.raises(BadInput), Journal(tmp_path / "out.jsonl", card=CARD):
+        raise BadInput("refused")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(BadInput), Journal(tmp_path / "out.jsonl", card=CARD) as journal:
+        journal.append([{"id": "a"}])
+        raise BadInput("refused")
+    assert {file.name for file in tmp_path.iterdir()} == {"out.jsonl.partial", "out.jsonl.card.json"}
+
+
 def test_rows_of_unknown_origin_are_not_added_to(tmp_path):
     (tmp_path / "out.jsonl").write_text('{"id": "published"}\n')
     with pytest.raises(BadInput, match=r"has 1 rows, but out.jsonl.card.json, .* is not there"):

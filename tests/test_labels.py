@@ -60,9 +60,27 @@ def test_any_other_value_stops_and_all_values_are_listed_with_counts(values, see
 
 def test_the_error_names_the_rows_and_guesses_no_meaning():
     with pytest.raises(
-        BadInput, match=r"Values 0.9 in 2 rows \(7, 9\).*--label_map 1=up\|down\|drop 0.9=up\|down\|drop"
+        BadInput, match=r"Values 0.9 in 2 rows \(7, 9\).*--label_map 0.9=up\|down\|drop 1=up\|down\|drop"
     ):
         read_labels([1, 0.9, 0.9], rows=[5, 7, 9])
+
+
+def test_a_map_of_values_that_do_not_occur_never_passes_for_obeyed():
+    values, table = ["user_score:1", "user_score:0"], {"user_score:1": "up", "user_score:0": "down"}
+    with pytest.raises(
+        BadInput, match=r"--label_map 1=down 0=up: no rating has such a value.*Seen: 1 x user_score:1, "
+    ):
+        read_labels(values, {"1": "down", "0": "up"}, table=table, strict=True)
+    _, note = read_labels(values, {"1": "down", "0": "up"}, table=table)
+    assert note.endswith("another meaning? --label_map; no value is what 1=down 0=up names")
+    labels, note = read_labels(values, {"user_score:1": "down", "0": "up"}, table=table, strict=True)
+    assert labels == [False, False]
+    assert note.endswith("(--label_map); no value is what 0=up names")
+
+
+def test_of_many_values_those_without_a_meaning_are_in_the_advice():
+    with pytest.raises(BadInput, match=r"--label_map N/A=up\|down\|drop 1=up\|down\|drop 2=up\|down\|drop \.\.\."):
+        read_labels([1, 2, 3, "N/A"], {"1": "down", "2": "down", "3": "up"})
 
 
 def test_a_map_gives_every_value_its_meaning():

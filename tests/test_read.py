@@ -102,6 +102,19 @@ def test_a_folder_of_files_is_read_by_split_name_or_whole(tmp_path):
         list(iter_rows(tmp_path, "validation"))
 
 
+def test_files_named_after_no_split_beside_others_that_are_do_not_stay_out_in_silence(tmp_path, caplog):
+    for name in ("train.jsonl", "more.jsonl"):
+        (tmp_path / name).write_text(jsonl(ROWS))
+    for _ in range(2):
+        assert list(iter_rows(tmp_path)) == ROWS
+    assert [message.split("split ")[1] for message in caplog.messages] == [
+        "'train'. Not read, as named after no split: more.jsonl"
+    ]
+    (tmp_path / "train.jsonl").rename(tmp_path / "test.jsonl")
+    with pytest.raises(BadInput, match=r"It has: test\. .*Not read, as named after no split: more\.jsonl"):
+        list(iter_rows(tmp_path))
+
+
 def test_a_single_file_never_answers_with_its_training_rows_for_another_split(tmp_path):
     (tmp_path / "rows.jsonl").write_text(jsonl(ROWS))
     with pytest.raises(BadInput, match=r"no split 'test': all its rows are train.*--eval_fraction"):

@@ -93,6 +93,8 @@ def test_near_identical_pairs_are_kept_or_dropped_and_counted_either_way():
     assert kept.near_identical == dropped.near_identical == 1
     assert dropped.dropped == {"best and worst are near-identical": ["near"]}
     assert kept.similarities == pytest.approx([0.95, 0.85])
+    assert "1 pairs are near-identical" in card_text(data_card(data, kept, {}))
+    assert "1 pairs were left out as near-identical" in card_text(data_card(data, dropped, {}))
 
 
 # ---------------------------------------------------------------------------------------------- pairing ratio
@@ -189,6 +191,7 @@ def test_balance_leaves_out_the_more_frequent_kind_at_random():
         ({"unpaired": True}, "needs one way"),
         ({"unpaired": True, "threshold": 1.0, "top": 0.1, "bottom": 0.1}, "needs one way"),
         ({"unpaired": True, "top": 0.1}, "needs one way"),
+        ({"unpaired": True, "threshold": 1.0, "top": 0.1}, "needs one way"),
         ({"unpaired": True, "top": 0.6, "bottom": 0.6}, "more than all"),
         ({"pairing_ratio": 1.5}, "--pairing-ratio 1.5"),
         ({"margin": -0.1}, "--margin"),
@@ -296,7 +299,7 @@ def test_the_data_card_counts_what_is_there():
         row("c", [9.0, 1.0], ["a long enough answer", "no"]),
     ]
     selected = select(data, Choice())
-    card = data_card(data, selected, {"command": "x"})
+    card = data_card(data, selected, {"command": "x", "scored": {"scorer": "verifier:exact"}, "test_rows": 1})
     assert (card["prompts"], card["candidates"], card["duplicates"]) == (3, 7, 1)
     assert (card["pairs"], card["ups"], card["downs"]) == (2, 0, 0)
     assert card["left_out"] == {"all candidates score alike": 1}
@@ -308,7 +311,9 @@ def test_the_data_card_counts_what_is_there():
     assert card["near_identical_pairs"] == 0
     assert card["command"] == "x"
     text = card_text(card)
+    assert "| scored by | verifier:exact |" in text
     assert "| pairs | 2 |" in text
+    assert "| of these rows in the test file | 1 |" in text
     assert "| left out: all candidates score alike | 1 |" in text
     assert "probability 1.00" in text
     assert "a model learns it first" in text

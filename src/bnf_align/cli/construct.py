@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 STEPS = ("generate", "score", "select", "train")
 EPILOG = """The file has `folder`, and per step the flags of its verb, without dashes; `select` and `train` hold a name
-for each set. A step that is finished is passed over, one that was killed goes on: run the same command again."""
+for each set. Run the same command again after a kill: what `generate` and `score` have done stays, `select` chooses
+anew, and `train` begins anew unless its settings have `resume_from_checkpoint: latest`."""
 
 
 class Step(NamedTuple):
@@ -51,7 +52,28 @@ def read_config(path: Path) -> dict[str, Any]:
     unknown = set(config) - {"folder", *STEPS} if isinstance(config, dict) else {"no steps"}
     if unknown:
         raise BadInput(f"--config {path}: {', '.join(sorted(unknown))}: known are folder, {', '.join(STEPS)}.")
+    _check(config, path)
     return dict(config)
+
+
+def _check(config: Mapping[str, Any], path: Path) -> None:
+    """Before the first step runs, what a later one could not read."""
+    from bnf_align.records import BadInput
+
+    def settings(name: str, found: Any) -> Mapping[str, Any]:
+        if not isinstance(found, Mapping) or not found:
+            raise BadInput(f"--config {path}: `{name}` holds no settings. Give it some, or leave it out.")
+        return found
+
+    flags_of = {step: settings(step, config[step]) for step in ("generate", "score") if step in config}
+    for step in (step for step in ("select", "train") if step in config):
+        sets = settings(step, config[step]).items()
+        # All settings of a selection have defaults; a model to train has none.
+        flags_of |= {f"{step}.{name}": settings(f"{step}.{name}", one) for name, one in sets if one or step == "train"}
+    if named := [name for name, found in flags_of.items() if "out" in found]:
+        raise BadInput(f"--config {path}: `{named[0]}` has `out`, but `folder` and the names of the sets say that.")
+    if other := [name for name in config.get("train", {}) if name not in config.get("select", {name: None})]:
+        raise BadInput(f"--config {path}: `train.{other[0]}` is trained on a set that `select` does not name.")
 
 
 def plan(config: Mapping[str, Any], folder: str | None = None) -> Iterator[Step]:
@@ -62,12 +84,11 @@ def plan(config: Mapping[str, Any], folder: str | None = None) -> Iterator[Step]
         yield Step("generate", [*flags(config["generate"]), "--out", candidates])
     if "score" in config:
         yield Step("score", [candidates, *flags(config["score"]), "--out", scored])
-    sets = {name: str(home / f"{name}.jsonl") for name in config.get("select", {})}
-    for name, out in sets.items():
-        yield Step("select", [scored, *flags(config["select"][name] or {}), "--out", out])
-    for name, settings in (config.get("train") or {}).items():
-        where = ["--dataset_name", sets.get(name, name), "--output_dir", str(home / f"model-{name}")]
-        yield Step("train", [*where, *flags(settings or {})])
+    for name, settings in config.get("select", {}).items():
+        yield Step("select", [scored, *flags(settings or {}), "--out", str(home / f"{name}.jsonl")])
+    for name, settings in config.get("train", {}).items():
+        where = ["--dataset_name", str(home / f"{name}.jsonl"), "--output_dir", str(home / f"model-{name}")]
+        yield Step("train", [*where, *flags(settings)])
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:

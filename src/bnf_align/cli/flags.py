@@ -124,6 +124,17 @@ def key_variable(arguments: argparse.Namespace) -> str:
     return str(arguments.api_key_env)
 
 
+def refuse_same_file(out: str, source: str) -> None:
+    """Stop where the rows would go into the file that they are made from.
+
+    Raises:
+        BadInput: If so. What `Journal` advises for a file that it knows nothing of is to delete it.
+    """
+    place = Path(out).expanduser()
+    if place.exists() and Path(source).expanduser().exists() and place.samefile(Path(source).expanduser()):
+        raise BadInput(f"--out {out} is the file that is read. Give another --out.")
+
+
 def text_of(path: str | None) -> str | None:
     """What a file given with a flag says, byte for byte: line ends stay as they are.
 

@@ -5,9 +5,23 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
+from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import RESUME, add_batch_flags, add_cluster_flags, add_flag, add_url_flags, count, engine
+from bnf_align.cli.flags import (
+    RESUME,
+    add_batch_flags,
+    add_cluster_flags,
+    add_flag,
+    add_url_flags,
+    count,
+    engine,
+    refuse_same_file,
+)
+
+if TYPE_CHECKING:
+    from bnf_align.engines import Sampling
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,33 +30,40 @@ def main(argv: Sequence[str]) -> int:
     from bnf_align.construct.generate import Job, generate
     from bnf_align.construct.prompts import as_messages, read_prompts
     from bnf_align.data.assignments import assignments
-    from bnf_align.engines import Sampling
+    from bnf_align.records import BadInput
 
-    column = assignments("map", arguments.map).get("prompt")
-    prompts = read_prompts(arguments.prompts, arguments.split, column, arguments.limit)
+    refuse_same_file(arguments.out, arguments.prompts)
+    columns = assignments("map", arguments.map)
+    if others := columns.keys() - {"prompt"}:
+        raise BadInput(f"--map {sorted(others)[0]}: only prompt=COLUMN is read; other columns keep their names.")
+    # Before models are loaded, which may take longer than to mend a number.
+    drawn = [_sampling(arguments, temperature) for temperature in arguments.temperature]
+    prompts = read_prompts(arguments.prompts, arguments.split, columns.get("prompt"), arguments.limit)
     if arguments.chat:
         prompts = as_messages(prompts)
     several = len(arguments.model) > 1  # they may not fit into memory side by side
     models = [engine(arguments, name, lazy=several) for name in arguments.model]
+    # One seed for all would draw the same numbers at every temperature, and like answers from them.
     jobs = [
-        Job(
-            model,
-            Sampling(
-                temperature=temperature,
-                top_p=arguments.top_p,
-                max_new_tokens=arguments.max_new_tokens,
-                n=arguments.n,
-                # One seed for all would draw the same numbers at every temperature, and like answers from them.
-                seed=arguments.seed + number,
-                stop=tuple(arguments.stop),
-            ),
-        )
-        for number, (model, temperature) in enumerate(product(models, arguments.temperature))
+        Job(model, replace(sampling, seed=arguments.seed + number))
+        for number, (model, sampling) in enumerate(product(models, drawn))
     ]
     about = {"command": shlex.join(["bnf-align", "generate", *argv])}
     done = generate(prompts, jobs, arguments.out, about=about)
     print("\n".join(done.lines()))
     return 1 if done.missing else 0
+
+
+def _sampling(arguments: argparse.Namespace, temperature: float) -> Sampling:
+    from bnf_align.engines import Sampling
+
+    return Sampling(
+        temperature=temperature,
+        top_p=arguments.top_p,
+        max_new_tokens=arguments.max_new_tokens,
+        n=arguments.n,
+        stop=tuple(arguments.stop),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

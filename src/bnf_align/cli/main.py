@@ -51,10 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         module = f"{verb}_" if iskeyword(verb) else verb  # `import` cannot be a module's name
-        return int(import_module(f"bnf_align.cli.{module}").main(rest))
+        status = int(import_module(f"bnf_align.cli.{module}").main(rest))
+        sys.stdout.flush()
+        return status
     except BadInput as error:
         print(f"bnf-align {verb}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if verb not in ("doctor", "import"):  # elsewhere the pipe may be a worker's
+            raise
+        # What reads the output has had enough, as `head` does: the rest goes nowhere, and raises no more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _value(argument: str) -> str:

@@ -17,6 +17,7 @@ from bnf_align.cli.flags import (
     cluster,
     count,
     key_variable,
+    refuse_same_file,
     text_of,
 )
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
     arguments.judge_template = text_of(arguments.judge_template)
     key_variable(arguments)
+    refuse_same_file(arguments.out, arguments.candidates)
     rows = read_candidates(arguments.candidates)
     about = {"command": shlex.join(["bnf-align", "score", *argv])}
     report = score(rows, _scorer(arguments), arguments.out, about=about)

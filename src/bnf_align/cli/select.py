@@ -26,9 +26,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _said(card: dict, out: str) -> str:
     lines = [f"{card['pairs']:,} pairs, {card['ups']:,} ups, {card['downs']:,} downs in {out}"]
-    lines += [f"  of them {card['test_rows']:,} in the test file beside it"] if card["test_rows"] else []
+    lines += [f"  {card['test_rows']:,} rows of these are in the test file beside it"] if card["test_rows"] else []
     lines += [f"  left out {count:,}: {reason}" for reason, count in card["left_out"].items()]
-    lines += [f"  {card['near_identical_pairs']:,} near-identical pairs"] if card["near_identical_pairs"] else []
+    if card["near_identical_pairs"] and card["choice"]["near_identical"] == "keep":
+        lines.append(f"  {card['near_identical_pairs']:,} near-identical pairs: --near-identical drop leaves them out")
     return "\n".join([*lines, f"The data card is in {out}.card.md."])
 
 

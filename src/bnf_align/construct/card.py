@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bnf_align.construct.select import NEAR_IDENTICAL, Selected, labels_and_lengths
+from bnf_align.construct.select import NEAR, NEAR_IDENTICAL, Selected, labels_and_lengths
 
 Row = dict[str, Any]
 
@@ -48,9 +48,11 @@ def data_card(scored: Sequence[Row], selected: Selected, about: Mapping[str, Any
 def card_text(card: Row) -> str:
     """The card as markdown."""
     lines = ["# Data card", "", "| | |", "|---|---|"]
+    lines += [f"| scored by | {card['scored'].get('scorer')} |"] if card.get("scored") else []
     lines += [
         f"| {name} | {card[name]:,} |" for name in ("prompts", "candidates", "duplicates", "pairs", "ups", "downs")
     ]
+    lines += [f"| of these rows in the test file | {card['test_rows']:,} |"] if card.get("test_rows") else []
     lines += [f"| left out: {reason} | {count:,} |" for reason, count in card["left_out"].items()]
     lines += ["", "## Scores of all candidates", "", "```", *_histogram(card["scores"]), "```", "", "## Lengths", ""]
     lines += [f"* {side}: {_shown(values)} characters" for side, values in card["characters"].items()]
@@ -60,10 +62,11 @@ def card_text(card: Row) -> str:
             f"* An up is longer than a down with probability {auc:.2f} (0.50: length says nothing)."
             + (" Length alone tells them well apart: a model learns it first." if abs(auc - 0.5) > 0.15 else "")
         )
+    fate = "were left out as" if NEAR in card["left_out"] else "are"
     lines += ["", "## How alike the two sides of a pair are", ""]
     lines.append(f"* similarity in words (1 is equal): {_shown(card['pair_similarity'])}")
     lines.append(
-        f"* {card['near_identical_pairs']:,} pairs are near-identical ({NEAR_IDENTICAL} or more). What both "
+        f"* {card['near_identical_pairs']:,} pairs {fate} near-identical ({NEAR_IDENTICAL} or more). What both "
         "sides share is pushed up and down at once (section 2.3 of the paper: this is what breaks DPO)."
     )
     return "\n".join(lines) + "\n"

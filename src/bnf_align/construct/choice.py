@@ -55,8 +55,9 @@ class Choice:
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise BadInput(f"--threshold {self.threshold}: no score is compared with that; choose a number.")
         self._only_its_own()
-        shares = self.top is not None and self.bottom is not None
-        if self.unpaired and (self.threshold is not None) == shares:
+        given = [value is not None for value in (self.threshold, self.top, self.bottom)]
+        shares = all(given[1:])
+        if self.unpaired and given not in ([True, False, False], [False, True, True]):
             raise BadInput("--unpaired needs one way to tell ups from downs: --threshold T, or --top and --bottom.")
         if self.unpaired and shares and (self.top or 0) + (self.bottom or 0) > 1:
             raise BadInput("--top and --bottom together are more than all candidates.")

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from bnf_align.engines import Engine, Generation, Request, Sampling
 from bnf_align.journal import Journal, read_jsonl
+from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +65,15 @@ def generate(
         about: What is worth knowing beside them, such as the command.
 
     Raises:
-        BadInput: If `out` was begun with other models, weights or sampling.
+        BadInput: If `out` was begun with other models, weights or sampling, or answers other prompts under these ids.
     """
     out = Path(out).expanduser()
     card = {"jobs": [_card(job) for job in jobs]}
     if len(jobs) == 1:
         missing = _answer(prompts, jobs[0], out, card, about)
-        return _counted(len(prompts), len(missing), [out])
+        return _counted(prompts, len(missing), [out])
     with Journal(out, card=card, about=about) as whole:
+        _same_prompts(whole, prompts)
         finished = set(whole.done)
     parts = [out.with_name(f"{out.name}.{number}.jsonl") for number in range(len(jobs))]
     missing = set()
@@ -79,12 +81,12 @@ def generate(
         for job, part in zip(jobs, parts, strict=True):
             missing |= _answer(prompts, job, part, _card(job), about, finished)
         if missing:
-            return _counted(len(prompts), len(missing), parts)
+            return _counted(prompts, len(missing), parts)
     _merge(prompts, parts, out, card, about)
     for file in parts:  # a kill may have come between the merging and this
         file.unlink(missing_ok=True)
         file.with_name(file.name + ".card.json").unlink(missing_ok=True)
-    return _counted(len(prompts), 0, [out])
+    return _counted(prompts, 0, [out])
 
 
 def _answer(
@@ -99,6 +101,7 @@ def _answer(
     by_id = {row["id"]: row for row in prompts}
     requests = [Request(row["id"], row["prompt"]) for row in prompts]
     with Journal(out, card=card, about=about) as journal:
+        _same_prompts(journal, prompts)
         finished = journal.done.union(elsewhere) & by_id.keys()
         bar = tqdm(total=len(requests), initial=len(finished), desc=f"Candidates of {job.engine.name}", unit="prompt")
         with bar:
@@ -112,6 +115,17 @@ def _answer(
         if not missing:
             journal.finish(by_id)
     return set(missing)
+
+
+def _same_prompts(journal: Journal, prompts: Sequence[Row]) -> None:
+    """Answers to other prompts under the same ids must not pass for answers to these."""
+    asked = {row["id"]: row["prompt"] for row in prompts}
+    other = [name for name, row in journal.read() if name in asked and row.get("prompt") != asked[name]]
+    if other:
+        raise BadInput(
+            f"{journal.path} has answers to other prompts under {len(other):,} of these ids, the first {other[0]!r}: "
+            "they were worded otherwise, or one of the two commands had --chat. Give another --out."
+        )
 
 
 def _row(prompt: Row, generation: Generation, job: Job) -> Row:
@@ -142,12 +156,13 @@ def _card(job: Job) -> Row:
     return {"model": job.engine.name, "weights": job.engine.weights, "sampling": asdict(job.sampling)}
 
 
-def _counted(prompts: int, missing: int, files: Sequence[Path]) -> Generated:
-    """What the files hold; where prompts are missing, that is in the partial ones."""
+def _counted(prompts: Sequence[Row], missing: int, files: Sequence[Path]) -> Generated:
+    """What the files hold for `prompts`; where some are missing, that is in the partial ones."""
+    ids = {row["id"] for row in prompts}
     partial = [file.with_name(file.name + ".partial") for file in files]
-    counts = Generated(partial[0] if missing else files[0], prompts, missing)
+    counts = Generated(partial[0] if missing else files[0], len(ids), missing)
     for pair in zip(files, partial, strict=True):
-        for row in (row for file in pair if file.exists() for row in read_jsonl(file)):
+        for row in (row for file in pair if file.exists() for row in read_jsonl(file) if row["id"] in ids):
             counts.candidates += len(row["candidates"])
             counts.duplicates += row["duplicates"]
             counts.finish_reasons.update(candidate["finish_reason"] for candidate in row["candidates"])

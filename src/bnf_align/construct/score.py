@@ -31,6 +31,8 @@ class ScoreReport:
     """Candidates that the scorer had no answer to."""
     cut: int
     """Candidates that, with their prompt, are longer than the scorer reads."""
+    unread: int = 0
+    """Replies of a judge without a verdict."""
 
     def lines(self) -> list[str]:
         """The counts in plain words."""
@@ -39,6 +41,8 @@ class ScoreReport:
             lines.append(f"  {self.unscored:,} candidates have no score: `bnf-align select` passes over them")
         if self.cut:
             lines.append(f"  {self.cut:,} candidates are, with their prompt, longer than --max-length, and were cut")
+        if self.unread:
+            lines.append(f"  {self.unread:,} replies of the judge have no verdict in their JSON: try another --model")
         if self.missing:
             lines.append(f"  {self.missing:,} rows have none yet: run the same command again")
         return lines
@@ -113,8 +117,9 @@ def _counted(journal: Journal, ids: Collection[str]) -> ScoreReport:
         counts["candidates"] += len(row["scores"])
         counts["unscored"] += row["scores"].count(None)
         counts["cut"] += row.get("candidates_cut", 0)
+        counts["unread"] += row.get("replies_unread", 0)
     missing = len(ids) - counts["rows"]
-    numbers = {name: counts[name] for name in ("rows", "candidates", "unscored", "cut")}
+    numbers = {name: counts[name] for name in ("rows", "candidates", "unscored", "cut", "unread")}
     return ScoreReport(path=journal.partial if missing else journal.path, missing=missing, **numbers)
 
 

@@ -22,6 +22,7 @@ Row = dict[str, Any]
 
 NEAR_IDENTICAL = 0.9
 """Similarity, 1 minus edit distance over length, both in words, from which two answers are near-identical."""
+NEAR = "best and worst are near-identical"
 
 
 @dataclass
@@ -90,7 +91,7 @@ def _pair(row: Row, choice: Choice, found: Selected) -> Row | str:
     if likeness >= NEAR_IDENTICAL:
         found.near_identical += 1
         if choice.near_identical == "drop":
-            return "best and worst are near-identical"
+            return NEAR
     found.similarities.append(likeness)
     sides = {"chosen": _answer(row, texts[0]), "rejected": _answer(row, texts[1])}
     return {"id": row["id"], "prompt": row["prompt"], **sides, "chosen_score": best[0], "rejected_score": worst[0]}

@@ -17,7 +17,12 @@ def assignments(flag: str, values: list[str] | Mapping[str, Any] | None) -> dict
     if values is None or isinstance(values, Mapping):
         return {str(name): str(value) for name, value in (values or {}).items()}
     pairs = [entry.strip().rpartition("=") for entry in values]
-    wrong = [entry for entry, (name, _, value) in zip(values, pairs, strict=True) if not name or not value]
+    may_be_empty = flag == "label_map"  # an empty cell is ''=drop, of which a shell leaves =drop
+    wrong = [
+        entry
+        for entry, (name, equals, value) in zip(values, pairs, strict=True)
+        if not equals or not value or not (name or may_be_empty)
+    ]
     if wrong:
         raise BadInput(f"--{flag} takes NAME=VALUE, got {wrong[0]!r}.")
     return {name: value for name, _, value in pairs}

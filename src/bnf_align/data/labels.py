@@ -32,6 +32,7 @@ def read_labels(
     *,
     rows: Sequence[int] | None = None,
     table: Mapping[str, str] | None = None,
+    strict: bool = False,
 ) -> tuple[list[bool | None], str | None]:
     """Labels as bools, and how they were read.
 
@@ -44,13 +45,15 @@ def read_labels(
         label_map: Value, as text -> "up", "down" or "drop", as `--label_map` gives it.
         rows: The rows' numbers, for messages; their positions if not given.
         table: What a known source's values mean, written as in `label_map`, which stands above it.
+        strict: Whether a map that names no value at all is an error. Held-out rows may lack them all.
 
     Returns:
         True for up, False for down, None for a row without a label or mapped to drop; and a sentence for the report,
         None where every label was a bool already.
 
     Raises:
-        BadInput: If a value has no certain meaning; the message lists every value seen with its count.
+        BadInput: If a value has no certain meaning, or a strict map names none; the message lists every value seen
+            with its count.
 
     Example:
         >>> read_labels([1, -1, None, 1])
@@ -66,10 +69,18 @@ def read_labels(
         at = [position for position, text in enumerate(texts) if text in unread]
         numbers = at if rows is None else [rows[position] for position in at]
         raise BadInput(_unread(counts, unread, numbers, bool(label_map) and not table))
+    idle = _idle(kinds, label_map or {})
+    obeyed = len(idle) < len(label_map or {})
+    if strict and idle and counts and not obeyed:
+        raise BadInput(
+            f"--label_map {' '.join(idle)}: no rating has such a value, so it would change nothing. Seen: "
+            f"{_listed(counts)}. Write the values as they are listed."
+        )
     settled = [value.value if isinstance(value, Settled) else None for value in values]
     labels = [sure if text is None else meaning[text] for sure, text in zip(settled, texts, strict=True)]
     plain = not label_map and all(text is None or isinstance(kinds[text], bool) for text in texts)
-    return labels, None if plain or not counts else _sentence(counts, meaning, bool(label_map))
+    unused = f"; no value is what {' '.join(idle)} names" if idle else ""
+    return labels, None if plain or not counts else _sentence(counts, meaning, obeyed) + unused
 
 
 def _on_its_scale(kinds: Mapping[str, Any], table: Mapping[str, str]) -> Mapping[str, str]:
@@ -78,6 +89,12 @@ def _on_its_scale(kinds: Mapping[str, Any], table: Mapping[str, str]) -> Mapping
     if numbers <= table.keys():
         return table
     return {text: to for text, to in table.items() if not _is_number(text)}
+
+
+def _idle(kinds: Mapping[str, Any], label_map: Mapping[str, str]) -> list[str]:
+    """The entries of the map that name no value: where the table knows all values, they would pass for obeyed."""
+    named = {*kinds, *map(str, kinds.values())}
+    return [f"{value}={to}" for value, to in label_map.items() if value not in named]
 
 
 def _is_mark(value: Any) -> bool:
@@ -134,7 +151,8 @@ def _mapped(kinds: Mapping[str, Any], label_map: Mapping[str, str]) -> dict[str,
 def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bool) -> str:
     why = "are not in --label_map" if mapped else "are not labels that can be read for certain"
     values = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
-    form = " ".join(f"{text}=up|down|drop" for text in list(counts)[:3]) + (" ..." if len(counts) > 3 else "")
+    first = sorted(counts, key=lambda text: text not in unread)  # those that nothing is known of
+    form = " ".join(f"{text}=up|down|drop" for text in first[:3]) + (" ..." if len(counts) > 3 else "")
     return (
         f"Values {values} in {rows_text(rows)} {why}. Seen: {_listed(counts)}. A label taken for its opposite trains "
         f"on the answers people disliked, so nothing is guessed: say what each value means with --label_map {form}"

@@ -6,8 +6,10 @@ on, or rewrite, rows whose columns differ or whose labels are 1 here and "true" 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from bnf_align.data.arrow import dataset_rows
 from bnf_align.data.importers import IMPORTERS, ImportedRows, Options, hold_own_rows, matching
 from bnf_align.data.importers.files import KINDS, kind_of, records_of
 from bnf_align.records import BadInput
+
+logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = {
     "train": "train",
@@ -114,9 +118,23 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
         _only_train(folder, split)
         return files
     chosen = [path for path in files if path.name.startswith(split) or names[path] == split]
+    others = tuple(path.name for path in files if names[path] is None and path not in chosen)
     if not chosen:
-        raise BadInput(_no_split(folder, split, sorted({name for name in names.values() if name})))
+        raise BadInput(_no_split(folder, split, sorted({name for name in names.values() if name})) + _of_none(others))
+    if others:
+        _warn_once(f"{folder}: {len(chosen):,} of its files are the split {split!r}.{_of_none(others)}")
     return chosen
+
+
+def _of_none(others: Sequence[str]) -> str:
+    listed = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
+    return f" Not read, as named after no split: {listed}" if others else ""
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Say it the first time only: a source is read several times."""
+    logger.warning(text)
 
 
 def _no_split(source: str | Path, split: str, splits: list[str]) -> str:

@@ -54,6 +54,7 @@ class Journal:
         if self.path.suffix == ".gz":
             raise BadInput(f"{path}: rows are appended one by one, which a .gz cannot take. Name a .jsonl with --out.")
         self.partial = self.path.with_name(f"{self.path.name}.partial")
+        self._card = self.path.with_name(f"{self.path.name}.card.json")
         self.key = key
         self.done: set[str] = set()
         """Ids of the rows that are on disk."""
@@ -72,7 +73,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure and not self.done:  # a card alone would speak of rows that nobody made
+            self._card.unlink(missing_ok=True)
         self.close()
 
     def rows(self) -> dict[str, Row]:
@@ -175,18 +178,17 @@ class Journal:
 
     def _check(self, card: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Compare `card` with that of the rows on disk; without rows there is nothing to mix up."""
-        file = self.path.with_name(f"{self.path.name}.card.json")
         now = json.loads(json.dumps(dict(card), default=str))
         if not self.done:
-            write_json(file, {**now, "about": about} if about else now)
+            write_json(self._card, {**now, "about": about} if about else now)
             return
         way_out = f"Give another --out, or delete {self.path.name}* to begin anew."
         try:
-            before = json.loads(file.read_text(encoding="utf-8"))
+            before = json.loads(self._card.read_text(encoding="utf-8"))
             before.pop("about", None)
         except (FileNotFoundError, ValueError) as error:
             raise BadInput(
-                f"{self.path} has {len(self.done):,} rows, but {file.name}, which says what made them, "
+                f"{self.path} has {len(self.done):,} rows, but {self._card.name}, which says what made them, "
                 f"{'is not there' if isinstance(error, FileNotFoundError) else 'cannot be read'}. {way_out}"
             ) from error
         if differences := list(_differences(before, now)):

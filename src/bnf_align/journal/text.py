@@ -25,7 +25,7 @@ def opened(path: Path) -> Iterator[TextIO]:
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as binary:
             if binary.read(2) in UTF16:
-                raise BadInput(f"{path} is UTF-16 text. Write it anew as UTF-8: iconv -f UTF-16 -t UTF-8 FILE")
+                raise BadInput(f"{path} is UTF-16 text. Write it anew as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW")
             binary.seek(0)
             # newline="": csv wants line ends as they are, and to JSON they are white space.
             yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
@@ -37,7 +37,7 @@ def opened(path: Path) -> Iterator[TextIO]:
         line = _first_line_not_in_utf_8(path)
         raise BadInput(
             f"{path}: not UTF-8 text near line {line} ({error.reason}). Write it anew as UTF-8, for example with "
-            "iconv -f WINDOWS-1252 -t UTF-8 FILE"
+            "iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
         ) from error
 
 

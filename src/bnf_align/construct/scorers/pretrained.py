@@ -56,6 +56,13 @@ def load_scorer_model(
         )
     except (OSError, ValueError) as error:
         raise BadInput(f"--model {name_or_path} cannot be loaded as a scorer: {error}") from error
+    except RuntimeError as error:  # transformers' word for it, after a report of the weights and their shapes
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise BadInput(
+            f"--model {name_or_path} has weights of other shapes than this scorer's, as the report above lists them: "
+            "a reward model has one label. Is it one?"
+        ) from error
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise BadInput(

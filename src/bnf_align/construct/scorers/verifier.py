@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from bnf_align.answers import solves
 from bnf_align.answers.second_opinion import equivalent
 from bnf_align.construct.scorers.scorer import Row, Scored, finite
-from bnf_align.records import BadInput, rows_text
+from bnf_align.records import BadInput
 
 Rule = Callable[[Row, str], Any]
 """(row, candidate) -> whether it is right, a number, or None where the rule has no opinion."""
@@ -58,17 +59,32 @@ class Verifier:
         """One row at a time.
 
         Raises:
-            BadInput: If rows lack the column with the right answer.
+            BadInput: If rows lack the column with the right answer, or a function of the user's fails on a candidate.
         """
-        lacking = [number for number, row in enumerate(rows) if self._named and row.get(self.column) is None]
+        # Ids, as on a cluster a row's number would be its place in a batch.
+        lacking = [row["id"] for row in rows if self._named and row.get(self.column) is None]
         if lacking:
             raise BadInput(
-                f"{rows_text(lacking)} have no `{self.column}` to compare candidates with. Name the column of the "
-                "right answer with --answer-column."
+                f"{len(lacking):,} {'row has' if len(lacking) == 1 else 'rows have'} no `{self.column}` to compare "
+                f"candidates with, the first with the id {lacking[0]!r}. Name the column of the right answer with "
+                "--answer-column."
             )
         for row in rows:
             if row["id"] not in done:
-                yield [Scored(row["id"], [_number(self._rule(row, one["text"])) for one in row["candidates"]])]
+                yield [Scored(row["id"], [self._score(row, number) for number in range(len(row["candidates"]))])]
+
+    def _score(self, row: Row, number: int) -> float | None:
+        try:
+            return _number(self._rule(row, row["candidates"][number]["text"]))
+        except Exception as error:
+            if self._named:
+                raise
+            last = traceback.extract_tb(error.__traceback__)[-1]  # their own line says more than our calls to it
+            raise BadInput(
+                f"--rule {self.rule_name} fails on candidate {number} of the row with the id {row['id']!r}: "
+                f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno}). It is called with the row "
+                "and the candidate's text, and gives a number, true or false, or None for no score."
+            ) from error
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
         """See `SharedScorer`. Any rows may go together; these are enough to be worth a message."""
@@ -94,4 +110,6 @@ def _imported(path: str) -> Rule:
         raise BadInput(f"--rule {path} cannot be imported: {error}.") from error
     finally:
         sys.path.pop(0)
+    if not callable(found):
+        raise BadInput(f"--rule {path} is {found!r}, not a function of (row, candidate).")
     return found

@@ -75,7 +75,7 @@ def write_fixed(
         columns: What the source calls its columns.
         left_out: Number -> reason, for every row that is not to be kept.
         path: Where the rows go.
-        redact: Whether to mask likely personal data in them.
+        redact: Whether to mask likely personal data, in both files.
     """
     name = path.name.lower()
     stem = path.name[: -len(next(ending for ending in ENDINGS if name.endswith(ending)))]
@@ -89,7 +89,8 @@ def write_fixed(
             reason = left_out.get(step.number)
             if reason is not None or step.row is None or side == OUT:
                 fixed.left_out += 1
-                _write(other_file, {"row": step.number, "reason": reason, "left_out": step.raw})
+                raw = redact_row(columns.named(step.raw))[0] if redact else step.raw
+                _write(other_file, {"row": step.number, "reason": reason, "left_out": raw})
                 continue
             row = {**with_label(step.row, side), **_others(step.raw, columns)}
             del row["row"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ def _table(path: Path, delimiter: str | None) -> Iterator[dict[str, Any]]:
             file.seek(0)
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
+            twice = [name for name, times in Counter(reader.fieldnames).items() if name and times > 1]
+            if twice:  # the reader would keep the last of them and say nothing
+                raise BadInput(f"{path}: several columns are called {', '.join(twice)}. Rename all but one.")
             for record in reader:
                 if None in record:
                     raise csv.Error(f"more fields than the header has ({len(reader.fieldnames or ())})")

@@ -43,10 +43,8 @@ class ImportedRows:
             for row in merged(self.importer, self._paths, self._options, self._report, self._ratings):
                 yield {**row, "label": Settled(row["label"])} if "label" in row else row
         except BadInput as error:
-            name = self.importer.name
-            raise BadInput(
-                f"{error} (Read as {self.importer.title}; `bnf-align import {name}` has more flags.)"
-            ) from None
+            more = f"`bnf-align import {self.importer.name}` has more flags, and a --map for it."
+            raise BadInput(f"{error} (Read as {self.importer.title}; {more})") from None
 
     def say(self, report: DataReport) -> None:
         """Add to a report what became of the export the last time that its rows were gone through."""

@@ -17,6 +17,7 @@ from bnf_align.data.importers.turns import assistant, messages, user
 from bnf_align.records import BadInput, DataReport
 
 SIDES = ("left", "right")
+LACKING = "a task whose data lack the prompt or an answer that others have"
 
 
 class LabelStudio(Importer):
@@ -60,16 +61,16 @@ class LabelStudio(Importer):
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb | Pair]:
         """Ratings as thumbs and choices between two answers as pairs, in the order of the tasks."""
-        control = _control(paths, options, report)
+        control, keys = _control(paths, options, report)
         fits = "a task with data and annotations"
         for row, task in records_like(paths, lambda task: {"data", "annotations"} <= task.keys(), fits, report, tasks):
             given = [verdict for verdict in _verdicts(task) if verdict.control == control]
             if not given:
                 report.drop("no annotation that was completed", row)
             elif given[0].kind == "pairwise":
-                yield from _compared(row, task, given, options, report)
+                yield from _compared(row, task, given, keys, options, report)
             else:
-                yield from _rated(row, task, given, options, report)
+                yield from _rated(row, task, given, keys, options, report)
 
 
 class _Verdict(NamedTuple):
@@ -95,49 +96,64 @@ def _verdicts(task: Record) -> Iterator[_Verdict]:
                 yield _Verdict(control, result["type"], targets, mapping(result.get("value")), annotation)
 
 
-def _control(paths: Sequence[Path], options: Options, report: DataReport) -> str:
-    controls = Counter(verdict.control for _, task in tasks(paths) for verdict in _verdicts(task))
+Keys = dict[str, None]
+"""The keys that the data of any task have: a name that is none of them is unknown, not missing."""
+
+
+def _control(paths: Sequence[Path], options: Options, report: DataReport) -> tuple[str, Keys]:
+    controls: Counter[str] = Counter()
+    keys: Keys = {}
+    for _, task in tasks(paths):
+        controls.update(verdict.control for verdict in _verdicts(task))
+        keys |= dict.fromkeys(mapping(task.get("data")))
     if not controls:
         raise BadInput(
             f"No annotation with a result of type {', '.join(READ)}. Read are the exports named JSON, a list of "
             "tasks with data and annotations, and JSON-MIN."
         )
-    return chosen_score(controls, options, report)
+    return chosen_score(controls, options, report), keys
 
 
-def _compared(row: int, task: Record, given: list[_Verdict], options: Options, report: DataReport) -> Iterator[Pair]:
+def _compared(
+    row: int, task: Record, given: list[_Verdict], keys: Keys, options: Options, report: DataReport
+) -> Iterator[Pair]:
     data = mapping(task["data"])
-    choices = [_choice(data, verdict, options) for verdict in given]
+    choices = [_choice(keys, verdict, options) for verdict in given]
+    prompt = _prompt(data, keys, options)
+    if prompt is None or any(side not in data for choice in choices if choice for side in choice):
+        report.drop(LACKING, row)
+        return
     pairs = settled(choices, options.raters)
     if not pairs:
         disagree = f"its raters disagree (--raters {options.raters})"
         report.drop(disagree if len(set(choices)) > 1 else "a comparison that prefers neither side", row)
     for better, worse in pairs:
-        prompt, extras = _prompt(data, options), filled(id=task.get("id"))
-        yield Pair(row, prompt, [assistant(data[better])], [assistant(data[worse])], extras)
+        yield Pair(row, prompt, [assistant(data[better])], [assistant(data[worse])], filled(id=task.get("id")))
 
 
-def _choice(data: Record, verdict: _Verdict, options: Options) -> Choice | None:
+def _choice(keys: Keys, verdict: _Verdict, options: Options) -> Choice | None:
     """The better and the worse key of the data; None of a verdict that prefers neither."""
     side = verdict.value.get("selected")
     if side not in SIDES:
         return None
-    left, right = _sides(data, verdict, options)
+    left, right = _sides(keys, verdict, options)
     return (left, right) if side == "left" else (right, left)
 
 
-def _sides(data: Record, verdict: _Verdict, options: Options) -> tuple[str, str]:
+def _sides(keys: Keys, verdict: _Verdict, options: Options) -> tuple[str, str]:
     named = [options.column_map.get(side) for side in SIDES]
     left, right = named if any(named) else [*verdict.targets, None, None][:2]
-    if left is None or right is None or left not in data or right not in data or left == right:
+    if left is None or right is None or left not in keys or right not in keys or left == right:
         raise BadInput(
             f"`{verdict.control}` compares {', '.join(verdict.targets) or 'two answers'}, and it is not certain which "
-            f"data these names show. The data are {', '.join(map(str, data))}: say --map left=KEY right=KEY"
+            f"data these names show. The data are {', '.join(map(str, keys))}: say --map left=KEY right=KEY"
         )
     return left, right
 
 
-def _rated(row: int, task: Record, given: list[_Verdict], options: Options, report: DataReport) -> Iterator[Thumb]:
+def _rated(
+    row: int, task: Record, given: list[_Verdict], keys: Keys, options: Options, report: DataReport
+) -> Iterator[Thumb]:
     data = mapping(task["data"])
     for verdict in given:
         value = verdict.value.get(verdict.kind)
@@ -146,12 +162,15 @@ def _rated(row: int, task: Record, given: list[_Verdict], options: Options, repo
         if value is None:
             report.drop("an annotation with no or several choices", row)
             continue
-        known = (*verdict.targets, *ANSWERS)
-        completion = assistant(data[field_named(data, "completion", known, options)])
+        prompt = _prompt(data, keys, options)
+        answer = _key(data, "completion", (*verdict.targets, *ANSWERS), keys, options)
+        if prompt is None or answer is None:
+            report.drop(LACKING, row)
+            continue
         note = verdict.annotation
         extras = filled(id=task.get("id"), created_at=note.get("created_at"), rater=_who(note.get("completed_by")))
         # All annotations of an answer stand in its task; task ids repeat from one project to the next.
-        yield Thumb(row, _prompt(data, options), [completion], value, answer=str(row), extras=extras)
+        yield Thumb(row, prompt, [assistant(data[answer])], value, answer=str(row), extras=extras)
 
 
 def _who(rater: Any) -> Any:
@@ -159,7 +178,18 @@ def _who(rater: Any) -> Any:
     return rater.get("id") if isinstance(rater, dict) else rater
 
 
-def _prompt(data: Record, options: Options) -> list[Message]:
-    """A text is one user turn; a dialogue is its messages."""
-    value = data[field_named(data, "prompt", PROMPTS, options)]
-    return messages(value) or ([user(value)] if isinstance(value, str) else [])
+def _prompt(data: Record, keys: Keys, options: Options) -> list[Message] | None:
+    """A text is one user turn; a dialogue is its messages; None where this task has none."""
+    key = _key(data, "prompt", PROMPTS, keys, options)
+    if key is None:
+        return None
+    return messages(data[key]) or ([user(data[key])] if isinstance(data[key], str) else [])
+
+
+def _key(data: Record, ours: str, known: Sequence[str], keys: Keys, options: Options) -> str | None:
+    """What the task's data call a part; None where this task has none, which must not stop all others."""
+    try:
+        return field_named(data, ours, known, options)
+    except BadInput:
+        field_named(keys, ours, known, options)  # raises where no task has it: then a name is wrong
+        return None

@@ -23,8 +23,9 @@ class LibreChat(Importer):
          "text": ..., or "content": [{"type": "text", "text": ... | {"value": ...}}, {"type": "think", ...}, ...],
          "feedback": {"rating": "thumbsUp" | "thumbsDown", "tag", "text"}}
 
-    The parent of the first is 00000000-0000-0000-0000-000000000000. Tool calls, thoughts and errors are not part of
-    an answer; a conversation with an image is left out.
+    The parent of the first is 00000000-0000-0000-0000-000000000000; the system prompt of a conversation is
+    `options.promptPrefix`, which messages of the database lack. Tool calls and thoughts are not part of an answer;
+    what is `unfinished`, and a conversation with an error or an image, is left out.
 
     Source: danny-avila/LibreChat, packages/data-provider/src/feedback.ts (the ratings),
     packages/data-schemas/src/schema/message.ts, client/src/hooks/Conversations/useExportConversation.ts.
@@ -44,9 +45,9 @@ class LibreChat(Importer):
         """A thumb per message with feedback."""
         conversations = [path for path in paths if _is_conversation(first_record(path))]
         for number, record in records_of(conversations):
-            nodes = _by_id(_messages(record))
+            nodes, system = _by_id(_messages(record)), mapping(record.get("options")).get("promptPrefix")
             for message in nodes.values():
-                yield from _thumb(number, message, nodes, report)
+                yield from _thumb(number, message, nodes, report, system)
         collections = [path for path in paths if path not in conversations]
         if collections:
             every = (message for _, message in records_of(collections))
@@ -76,13 +77,15 @@ def _rating(message: Node) -> Any:
     return mapping(message.get("feedback")).get("rating")
 
 
-def _thumb(number: int, message: Node, nodes: Nodes, report: DataReport) -> Iterator[Thumb]:
+def _thumb(number: int, message: Node, nodes: Nodes, report: DataReport, system: Any = None) -> Iterator[Thumb]:
     if _rating(message) is None:
         return
     conversation, parent = message.get("conversationId"), message.get("parentMessageId")
     try:
+        if message.get("unfinished") is True:
+            raise BrokenThread("an answer that was stopped before its end: it would teach to stop there")
         path = path_to(nodes, message.get("messageId"), "parentMessageId")
-        prompt, answer = prompt_and_answer(path, _message)
+        prompt, answer = prompt_and_answer(path, _message, system)
     except BrokenThread as error:
         report.drop(str(error), number)
         return

@@ -35,7 +35,7 @@ def merged(
     Raises:
         BadInput: If the files cannot be read, a rating has no certain meaning, or none is usable.
     """
-    ratings = ratings or read_ratings(importer, paths, options)
+    ratings = ratings or read_ratings(importer, paths, options, strict=True)
     if ratings.note:
         report.notes.append(f"rating: {ratings.note}")
     reading, writer = DataReport(report.source), _Writer(ratings, options, report)
@@ -47,7 +47,10 @@ def merged(
     report.rows = read + sum(len(rows) for rows in reading.dropped.values())
     if not report.pairs + report.ups + report.downs:
         reasons = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in report.dropped.items())
-        raise BadInput(f"{report.source}: 0 of {report.rows:,} ratings are usable. {reasons or 'There is none.'}")
+        none = (
+            f"There is none. Is this {importer.title}? With auto for {importer.name} import says what it looks like."
+        )
+        raise BadInput(f"{report.source}: 0 of {report.rows:,} ratings are usable. {reasons or none}")
 
 
 def _fold(reading: DataReport, report: DataReport) -> None:

@@ -97,10 +97,7 @@ def _chat(number: int, record: Mapping[str, Any], report: DataReport) -> Iterato
 
 def _thumb(number: int, body: Node, chat_id: Any, message_id: Any, value: Any, extras: Mapping[str, Any]) -> Thumb:
     path = path_to(_messages(body), message_id, "parentId")
-    prompt, answer = prompt_and_answer(path, _message)
-    system = mapping(body.get("params")).get("system")
-    if isinstance(system, str) and system.strip():
-        prompt = [{"role": "system", "content": system}, *prompt]
+    prompt, answer = prompt_and_answer(path, _message, mapping(body.get("params")).get("system"))
     question = path[-1].get("parentId")
     return Thumb(
         number,

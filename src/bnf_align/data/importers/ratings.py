@@ -56,8 +56,8 @@ class Ratings:
         return ups > downs
 
 
-def read_ratings(importer: Importer, paths: Sequence[Path], options: Options) -> Ratings:
-    """Read the source once for its ratings.
+def read_ratings(importer: Importer, paths: Sequence[Path], options: Options, *, strict: bool = False) -> Ratings:
+    """Read the source once for its ratings; `strict` is that of `read_labels`.
 
     Raises:
         BadInput: If a rating has no certain meaning; the message lists every value with its count.
@@ -76,9 +76,13 @@ def read_ratings(importer: Importer, paths: Sequence[Path], options: Options) ->
             questions.append(0 if item.question is None else _hash(item.question))
     by_number = by_threshold(same.values(), options)
     try:
-        labels, note = read_labels(values, by_number | dict(options.label_map), rows=rows, table=importer.VALUES)
+        given = by_number | dict(options.label_map)
+        labels, note = read_labels(values, given, rows=rows, table=importer.VALUES, strict=strict)
     except BadInput as error:
-        raise BadInput(f"{importer.name}: {error}{threshold_hint(same.values())}") from error
+        said, hint = str(error), threshold_hint(same.values())
+        if by_number:  # the scale is placed, so what is left are words, such as N/A
+            said, hint = said.replace("are not in --label_map", "are no numbers, nor in --label_map"), ""
+        raise BadInput(f"{importer.name}: {said}{hint}") from error
     if by_number and note:
         note = note.replace("(--label_map)", "(--up_from, --down_to)")
     meaning = {repr(value): label for value, label in zip(values, labels, strict=True)}

@@ -1,7 +1,8 @@
 """Ratings joined to the calls of a trace: what the model was given, what it produced, and what someone thought of it.
 
 A rating of a whole trace is a rating of its only model call, whose messages are all that the model saw; where a trace
-has several, of the trace's own input and output. Nothing else is certain, and what is not certain is counted.
+has several, of the trace's own input and output, or of its only step that stands under no other: of several such steps
+(a search, the answer, a title for the chat) nobody knows which one was rated. What is not certain is counted.
 """
 
 from __future__ import annotations
@@ -57,33 +58,36 @@ def rated(
     waiting: dict[str, list[Score]] = {}
     for score in scores:
         waiting.setdefault(score.target, []).append(score)
-    only = _only_calls(spans(), waiting)
+    calls = _only(spans(), waiting, lambda span: span.model_call)
+    roots = _only(spans(), waiting, lambda span: span.root and span.id != span.trace)
     seen: set[str] = set()
     for span in spans():
-        targets = _targets(span, only) & waiting.keys()
+        targets = _targets(span, calls, roots) & waiting.keys()
         seen |= targets
         if targets and (texts := exchange(span.given, span.produced, span.model_call)) is not None:
             met = [score for target in targets for score in waiting.pop(target)]
             yield from (_thumb(score, span, texts) for score in sorted(met, key=lambda score: score.row))
     for target, unmet in waiting.items():
         why = "holds no messages and no text" if target in seen else "is not in the files"
+        if target not in seen and roots.get(target) == SEVERAL:
+            why = "has several steps side by side, and which one was rated is not certain"
         for score in unmet:
             report.drop(f"the rated {what} {why}", score.row)
 
 
-def _only_calls(spans: Iterator[Span], waiting: Mapping[str, Any]) -> dict[str, str]:
-    """Trace -> its only model call, or `SEVERAL`, for the traces that are rated as a whole."""
+def _only(spans: Iterator[Span], waiting: Mapping[str, Any], fits: Callable[[Span], bool]) -> dict[str, str]:
+    """Trace -> its only span that fits, or `SEVERAL`, for the traces that are rated as a whole."""
     only: dict[str, str] = {}
     for span in spans:
-        if span.model_call and span.trace in waiting:
+        if span.trace in waiting and fits(span):
             only[span.trace] = SEVERAL if span.trace in only else span.id
     return only
 
 
-def _targets(span: Span, only: Mapping[str, str]) -> set[str]:
+def _targets(span: Span, calls: Mapping[str, str], roots: Mapping[str, str]) -> set[str]:
     """Of what a rating of this span is the rating."""
-    alone = only.get(span.trace, SEVERAL)
-    whole = span.id == alone if alone != SEVERAL else span.root
+    alone = calls.get(span.trace, SEVERAL)
+    whole = span.id in (span.trace, roots.get(span.trace)) if alone == SEVERAL else span.id == alone
     own = {span.id} if alone == SEVERAL or span.id != span.trace else set()
     return own | ({span.trace} if whole else set())
 

@@ -65,8 +65,15 @@ def path_to(nodes: Nodes, leaf: Any, parent_key: str) -> list[Node]:
     return path[::-1]
 
 
-def prompt_and_answer(nodes: list[Node], message: Callable[[Node], Message]) -> tuple[list[Message], list[Message]]:
+def prompt_and_answer(
+    nodes: list[Node], message: Callable[[Node], Message], system: Any = None
+) -> tuple[list[Message], list[Message]]:
     """The nodes of a path as prompt and answer, the last one.
+
+    Args:
+        nodes: From the root on.
+        message: What a node says.
+        system: The system prompt of the conversation, where the product keeps it beside the messages.
 
     Raises:
         BrokenThread: If the answer is not the assistant's, or `message` cannot read a node.
@@ -74,7 +81,8 @@ def prompt_and_answer(nodes: list[Node], message: Callable[[Node], Message]) -> 
     messages = [message(node) for node in nodes]
     if not messages or messages[-1]["role"] != "assistant":
         raise BrokenThread("what is rated is not an assistant's answer")
-    return messages[:-1], messages[-1:]
+    first = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+    return first + messages[:-1], messages[-1:]
 
 
 def without_reasoning(text: str) -> str:
