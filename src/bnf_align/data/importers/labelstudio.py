@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from bnf_align.data.importers.choices import Choice, settled
 from bnf_align.data.importers.files import Record
 from bnf_align.data.importers.importer import Importer, Message, Options, Pair, Thumb
 from bnf_align.data.importers.json_min import READ, is_json_min, tasks
+from bnf_align.data.importers.labelstudio_verdicts import Verdict, answered, verdicts
 from bnf_align.data.importers.scores import chosen_score
-from bnf_align.data.importers.shape import ANSWERS, PROMPTS, dicts, field_named, filled, mapping, records_like
+from bnf_align.data.importers.shape import ANSWERS, PROMPTS, field_named, filled, mapping, records_like
 from bnf_align.data.importers.turns import assistant, messages, user
 from bnf_align.records import BadInput, DataReport
 
@@ -57,43 +58,20 @@ class LabelStudio(Importer):
 
     def matches(self, record: Any, path: Path) -> bool:
         """A task has data, and annotations with results; an annotation of JSON-MIN the columns it adds."""
-        return is_json_min(record) or (isinstance(record.get("data"), dict) and bool(_annotations(record)))
+        return is_json_min(record) or (isinstance(record.get("data"), dict) and bool(answered(record)))
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb | Pair]:
         """Ratings as thumbs and choices between two answers as pairs, in the order of the tasks."""
         control, keys = _control(paths, options, report)
         fits = "a task with data and annotations"
         for row, task in records_like(paths, lambda task: {"data", "annotations"} <= task.keys(), fits, report, tasks):
-            given = [verdict for verdict in _verdicts(task) if verdict.control == control]
+            given = [verdict for verdict in verdicts(task) if verdict.control == control]
             if not given:
                 report.drop("no annotation that was completed", row)
             elif given[0].kind == "pairwise":
                 yield from _compared(row, task, given, keys, options, report)
             else:
                 yield from _rated(row, task, given, keys, options, report)
-
-
-class _Verdict(NamedTuple):
-    control: str
-    kind: str
-    targets: list[str]
-    value: Record
-    annotation: Record
-
-
-def _annotations(task: Record) -> list[Record]:
-    return [annotation for annotation in dicts(task.get("annotations")) if isinstance(annotation.get("result"), list)]
-
-
-def _verdicts(task: Record) -> Iterator[_Verdict]:
-    for annotation in _annotations(task):
-        if annotation.get("was_cancelled") is True:
-            continue
-        for result in dicts(annotation["result"]):
-            if result.get("type") in tuple(READ):
-                targets = [name.strip() for name in str(result.get("to_name") or "").split(",")]
-                control = str(result.get("from_name") or result["type"])
-                yield _Verdict(control, result["type"], targets, mapping(result.get("value")), annotation)
 
 
 Keys = dict[str, None]
@@ -104,7 +82,7 @@ def _control(paths: Sequence[Path], options: Options, report: DataReport) -> tup
     controls: Counter[str] = Counter()
     keys: Keys = {}
     for _, task in tasks(paths):
-        controls.update(verdict.control for verdict in _verdicts(task))
+        controls.update(verdict.control for verdict in verdicts(task))
         keys |= dict.fromkeys(mapping(task.get("data")))
     if not controls:
         raise BadInput(
@@ -115,7 +93,7 @@ def _control(paths: Sequence[Path], options: Options, report: DataReport) -> tup
 
 
 def _compared(
-    row: int, task: Record, given: list[_Verdict], keys: Keys, options: Options, report: DataReport
+    row: int, task: Record, given: list[Verdict], keys: Keys, options: Options, report: DataReport
 ) -> Iterator[Pair]:
     data = mapping(task["data"])
     choices = [_choice(keys, verdict, options) for verdict in given]
@@ -131,7 +109,7 @@ def _compared(
         yield Pair(row, prompt, [assistant(data[better])], [assistant(data[worse])], filled(id=task.get("id")))
 
 
-def _choice(keys: Keys, verdict: _Verdict, options: Options) -> Choice | None:
+def _choice(keys: Keys, verdict: Verdict, options: Options) -> Choice | None:
     """The better and the worse key of the data; None of a verdict that prefers neither."""
     side = verdict.value.get("selected")
     if side not in SIDES:
@@ -140,7 +118,7 @@ def _choice(keys: Keys, verdict: _Verdict, options: Options) -> Choice | None:
     return (left, right) if side == "left" else (right, left)
 
 
-def _sides(keys: Keys, verdict: _Verdict, options: Options) -> tuple[str, str]:
+def _sides(keys: Keys, verdict: Verdict, options: Options) -> tuple[str, str]:
     named = [options.column_map.get(side) for side in SIDES]
     left, right = named if any(named) else [*verdict.targets, None, None][:2]
     if left is None or right is None or left not in keys or right not in keys or left == right:
@@ -152,7 +130,7 @@ def _sides(keys: Keys, verdict: _Verdict, options: Options) -> tuple[str, str]:
 
 
 def _rated(
-    row: int, task: Record, given: list[_Verdict], keys: Keys, options: Options, report: DataReport
+    row: int, task: Record, given: list[Verdict], keys: Keys, options: Options, report: DataReport
 ) -> Iterator[Thumb]:
     data = mapping(task["data"])
     for verdict in given:
