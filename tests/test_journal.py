@@ -242,8 +242,9 @@ def test_a_job_that_fails_before_its_first_row_leaves_no_card_and_one_that_fails
     with pytest.raises(BadInput), Journal(tmp_path / "out.jsonl", card=CARD):
         raise BadInput("refused")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(BadInput), Journal(tmp_path / "out.jsonl", card=CARD) as journal:
+    with Journal(tmp_path / "out.jsonl", card=CARD) as journal:
         journal.append([{"id": "a"}])
+    with pytest.raises(BadInput), Journal(tmp_path / "out.jsonl", card=CARD):
         raise BadInput("refused")
     assert {file.name for file in tmp_path.iterdir()} == {"out.jsonl.partial", "out.jsonl.card.json"}
 

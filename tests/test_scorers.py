@@ -620,7 +620,7 @@ def test_the_named_rules_of_the_verifier():
     assert scores_of(Verifier(), [row, {**row, "id": "q"}], done={"p"}) == {"q": [1, 0, 0, 1]}
     half = {"id": "p", "prompt": "?", "gold": r"\frac{1}{2}", "candidates": [{"text": "0.5"}, {"text": "1/3"}]}
     assert scores_of(Verifier("math_verify", "gold"), [half]) == {"p": [1, 0]}
-    with pytest.raises(BadInput, match="1 row has no `solution` .* the first with the id 'p'"):
+    with pytest.raises(BadInput, match=r"1 row has no `solution` .* the first with the id 'p'"):
         scores_of(Verifier(column="solution"), [row])
 
 
@@ -642,11 +642,9 @@ def test_a_rule_that_fails_says_on_which_row_and_in_which_line(tmp_path, monkeyp
         "def score(row, text):\n    return int(text)\ndef word(row, text):\n    return text\nnumber = 3\n"
     )
     rows = [{"id": "p", "candidates": [{"text": "1"}]}, {"id": "q", "candidates": [{"text": "2"}, {"text": "two"}]}]
-    with pytest.raises(
-        BadInput, match="candidate 1 of the row with the id 'q': ValueError: .*failing_rule.py, line 2"
-    ):
+    with pytest.raises(BadInput, match=r"candidate 1 of the row with the id 'q': .*failing_rule\.py, line 2"):
         scores_of(Verifier("failing_rule:score"), rows)
-    with pytest.raises(BadInput, match="candidate 1 of the row with the id 'q': ValueError: could not convert"):
+    with pytest.raises(BadInput, match=r"could not convert string to float: 'two'\. It is called"):
         scores_of(Verifier("failing_rule:word"), rows)
     with pytest.raises(BadInput, match="failing_rule:number is 3, not a function"):
         Verifier("failing_rule:number")

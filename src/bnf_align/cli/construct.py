@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 STEPS = ("generate", "score", "select", "train")
 EPILOG = """The file has `folder`, and per step the flags of its verb, without dashes; `select` and `train` hold a name
-for each set. Run the same command again after a kill: what `generate` and `score` have done stays, `select` chooses
-anew, and `train` begins anew unless its settings have `resume_from_checkpoint: latest`."""
+for each set. Run the same command again after a kill: what `generate` and `score` have done stays, `select` and
+`train` begin anew; `resume_from_checkpoint: latest` among its settings lets a training that was killed go on."""
 
 
 class Step(NamedTuple):

@@ -79,10 +79,11 @@ class Verifier:
         except Exception as error:
             if self._named:
                 raise
-            last = traceback.extract_tb(error.__traceback__)[-1]  # their own line says more than our calls to it
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = "" if last.filename == __file__ else f" ({last.filename}, line {last.lineno})"  # theirs, not ours
             raise BadInput(
                 f"--rule {self.rule_name} fails on candidate {number} of the row with the id {row['id']!r}: "
-                f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno}). It is called with the row "
+                f"{type(error).__name__}: {error}{place}. It is called with the row "
                 "and the candidate's text, and gives a number, true or false, or None for no score."
             ) from error
 
