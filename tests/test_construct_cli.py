@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from bnf_align.cli.main import main
 from bnf_align.data.rows import preference_rows
 from bnf_align.journal import read_jsonl
-from construct_runs import COUNT, in_process, reward, write, write_jobs
+from construct_runs import COUNT, generate, in_process, lines_of, reward, write, write_jobs
 from model_server import ModelServer
 from tiny_models import chatml_tokenizer
 from tiny_nets import SIZES
@@ -45,6 +49,27 @@ def test_a_batch_that_was_torn_apart_is_redone_and_its_finished_rows_stay(folder
     assert broken.read_bytes() == b"".join(expected)
 
 
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(folder, tmp_path):
+    out = tmp_path / "candidates.jsonl"
+    argv = generate(folder, out, "--model", "a-model", "--concurrency", "1")
+    with ModelServer(delay=0.05) as server:
+        argv += ["--url", server.url]
+        command = [sys.executable, "-m", "bnf_align", *argv]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            while server.served.total() < 3:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert said.endswith("bnf-align generate: stopped. The same command goes on where it was.\n")
+        assert "Traceback" not in said
+        finished = lines_of(tmp_path / "candidates.jsonl.partial")
+        assert main(argv) == 0
+    assert set(finished) <= set(lines_of(out))
+    assert len(lines_of(out)) == COUNT
+
+
 # --------------------------------------------------------------------------------------------- the whole way
 
 
@@ -75,6 +100,10 @@ def test_prompts_become_a_set_that_train_reads(folder, tmp_path, capsys):
     assert main(["doctor", str(thumbs)]) in (0, 1)
     assert main(["select", str(scored), "--out", str(thumbs), "--top", "0.3"]) == 2
     assert "--top is for --unpaired" in capsys.readouterr().err
+    assert main(["select", str(scored), "--out", str(out), "--test-fraction", "0.5"]) == 0
+    kept, held_out = (len(list(read_jsonl(path))) for path in (out, out.with_name("set.test.jsonl")))
+    said = f"{kept + held_out} pairs, 0 ups, 0 downs: {kept} rows in {out}, {held_out} in the test file beside it"
+    assert said in capsys.readouterr().out
 
 
 def test_candidates_made_anew_do_not_keep_the_old_scores(folder, tmp_path, capsys):

@@ -63,7 +63,11 @@ def test_prompts_that_cannot_be_filed_are_refused_and_repeated_ones_are_said(tmp
     rows = [{"prompt": "x", "n": 1}, {"prompt": "y", "n": float("nan")}, {"prompt": "x", "n": 2}]
     found = read_prompts(write(tmp_path / "d.jsonl", rows))
     assert [(row["prompt"], row.get("n")) for row in found] == [("x", 1), ("y", None)]
-    assert "1 rows repeat a prompt" in caplog.text
+    lost = "1 of them have other columns, which ids of their own would keep"
+    assert f"a prompt is repeated in 1 row (2) and the first of each stays; {lost}." in caplog.text
+    caplog.clear()
+    read_prompts(write(tmp_path / "d.jsonl", [{"prompt": "x"}, {"prompt": "x"}]))
+    assert caplog.text.strip().endswith("a prompt is repeated in 1 row (1) and the first of each stays.")
 
 
 def test_scores_of_an_earlier_set_do_not_travel_along_to_new_candidates(tmp_path):

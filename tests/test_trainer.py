@@ -315,6 +315,24 @@ def test_a_resumed_run_ends_bitwise_where_the_uninterrupted_one_does(tmp_path, l
     assert bitwise_equal(final_weights(whole), final_weights(resumed))
 
 
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_finished_run_that_is_resumed_stays_as_it_was(tmp_path, steps):
+    """Four steps are an epoch; a run of three ends within it."""
+    options = {"batch_size": 4, "max_steps": steps, "save_strategy": "steps", "save_steps": 1}
+    finished = make_trainer(tmp_path, singles(14), **options)
+    finished.train()
+    before = json.loads((tmp_path / "run" / "run.json").read_text())
+    resumed = make_trainer(tmp_path, singles(14), **options)
+    resumed.train(resume_from_checkpoint="latest")
+    after = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert resumed.state.global_step == steps
+    assert bitwise_equal(final_weights(finished), final_weights(resumed))
+    assert after["verdict"] == before["verdict"]
+    assert set(after["metrics"]) == set(before["metrics"])
+    moved = {name for name, value in before["metrics"].items() if after["metrics"][name] != value}
+    assert not [name for name in moved if not name.startswith(("train_", "total_flos"))], moved
+
+
 def test_the_latest_checkpoint_is_the_last_whole_one(tmp_path, caplog):
     from bnf_align.training.checkpoints import latest_checkpoint
 

@@ -30,12 +30,17 @@ VERBS = {
     "env": "versions, devices, what is missing and the pip line for it",
 }
 
+GO_ON = dict.fromkeys(("generate", "score", "eval", "analyze", "reference"), " The same command goes on where it was.")
+GO_ON["train"] = " --resume_from_checkpoint latest goes on from the last checkpoint, where --save_strategy left one."
+GO_ON["construct"] = " The same command passes over what is there; a training begins anew."
+"""What was done is not lost: verb -> how to go on after Ctrl-C."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bnf-align VERB ...`.
 
     Returns:
-        The exit status: 0 done, 1 for the doctor's warnings, 2 for input that the user has to mend.
+        The exit status: 0 done, 1 for the doctor's warnings, 2 for input that the user has to mend, 130 for Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -57,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"bnf-align {verb}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"\nbnf-align {verb}: stopped.{GO_ON.get(verb, '')}", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         if verb not in ("doctor", "import"):  # elsewhere the pipe may be a worker's
             raise

@@ -25,8 +25,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _said(card: dict, out: str) -> str:
-    lines = [f"{card['pairs']:,} pairs, {card['ups']:,} ups, {card['downs']:,} downs in {out}"]
-    lines += [f"  {card['test_rows']:,} rows of these are in the test file beside it"] if card["test_rows"] else []
+    rows, test = card["pairs"] + card["ups"] + card["downs"], card["test_rows"]
+    where = f": {rows - test:,} rows in {out}, {test:,} in the test file beside it" if test else f" in {out}"
+    lines = [f"{card['pairs']:,} pairs, {card['ups']:,} ups, {card['downs']:,} downs{where}"]
     lines += [f"  left out {count:,}: {reason}" for reason, count in card["left_out"].items()]
     if card["near_identical_pairs"] and card["choice"]["near_identical"] == "keep":
         lines.append(f"  {card['near_identical_pairs']:,} near-identical pairs: --near-identical drop leaves them out")

@@ -49,14 +49,17 @@ def read_prompts(source: str, split: str = "train", column: str | None = None, l
     if empty:
         raise BadInput(f"{source}: {rows_text(empty)} have no `{name}`, so there is nothing to answer. Take them out.")
     found: dict[str, Row] = {}
+    repeated, differ = [], 0
     for number, row in enumerate(rows):
         prompt, own = _asked(row[name], f"{source}, row {number}"), row.get("id")
         entry = {"id": _digest(prompt) if own is None else str(own), "prompt": prompt, **_others(row, name)}
         if entry["id"] in found and own is not None:
             raise BadInput(f"{source}: two rows have the id {entry['id']!r}; candidates are filed by id.")
-        found.setdefault(entry["id"], entry)
-    if len(found) < len(rows):
-        logger.warning(f"{source}: {len(rows) - len(found):,} rows repeat a prompt; the first of each stays.")
+        repeated += [number] * (entry["id"] in found)
+        differ += found.setdefault(entry["id"], entry) != entry
+    if repeated:
+        lost = f"; {differ:,} of them have other columns, which ids of their own would keep" if differ else ""
+        logger.warning(f"{source}: a prompt is repeated in {rows_text(repeated)} and the first of each stays{lost}.")
     return list(found.values())
 
 

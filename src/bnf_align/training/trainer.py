@@ -256,6 +256,11 @@ class PreferenceTrainer(Trainer):
         for batch in step.micro_batches:
             super()._track_num_input_tokens(batch)
 
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        # Resumed at its end within an epoch, as --max_steps leaves it, Trainer would take one more step.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*arguments, **named)
+
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
     ) -> TrainOutput:
