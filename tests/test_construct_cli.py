@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,9 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(folder, tmp_path):
     with ModelServer(delay=0.05) as server:
         argv += ["--url", server.url]
         command = [sys.executable, "-m", "bnf_align", *argv]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        # What a shell starts in the background ignores the signal, and so do its children.
+        heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeding) as process:
             while server.served.total() < 3:
                 assert process.poll() is None
                 time.sleep(0.01)
