@@ -1,5 +1,6 @@
 """What every test needs before anything is imported: no network, no telemetry, one thread."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,19 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes rows to a file of JSON Lines."""
+
+    def to_file(rows, name="rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return to_file

@@ -14,23 +14,8 @@ from bnf_align.data.doctor import examine
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.records import BadInput
+from rows import assistant, pair, single, user
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, plain_tokenizer
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def single(n=0, label=True, **columns):
-    return {"prompt": f"p{n}", "completion": f"a{n}", "label": label, **columns}
-
-
-def pair(n=0, **columns):
-    return {"prompt": f"p{n}", "chosen": f"a{n}", "rejected": f"b{n}", **columns}
 
 
 @pytest.fixture

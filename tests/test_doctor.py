@@ -17,40 +17,15 @@ from bnf_align.data.rows import preference_rows, remark_on_balance
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport
 from exports_chat import feedback, tree
+from rows import assistant, pair, single, user
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, plain_tokenizer
 
 GOOD = [{"prompt": "p", "completion": "a", "label": True}, {"prompt": "p", "completion": "b", "label": False}]
 NOISE = random.Random(0)
 
 
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def single(n=0, label=True, **columns):
-    return {"prompt": f"p{n}", "completion": f"a{n}", "label": label, **columns}
-
-
-def pair(n=0, **columns):
-    return {"prompt": f"p{n}", "chosen": f"a{n}", "rejected": f"b{n}", **columns}
-
-
 def chat(question, answer, label=True, before=()):
     return {"prompt": [*before, user(question)], "completion": [assistant(answer)], "label": label}
-
-
-@pytest.fixture
-def write(tmp_path):
-    def to_file(rows, name="rows.jsonl"):
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
-
-    return to_file
 
 
 def found(result) -> dict[str, list[int]]:

@@ -16,25 +16,8 @@ from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.whole_file import whole_file
 from bnf_align.records import BadInput
+from rows import pair, single
 from tiny_models import plain_tokenizer
-
-
-def single(n=0, label=True, **columns):
-    return {"prompt": f"p{n}", "completion": f"a{n}", "label": label, **columns}
-
-
-def pair(n=0, **columns):
-    return {"prompt": f"p{n}", "chosen": f"a{n}", "rejected": f"b{n}", **columns}
-
-
-@pytest.fixture
-def write(tmp_path):
-    def to_file(rows, name="rows.jsonl"):
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
-
-    return to_file
 
 
 def read(path) -> list[dict]:

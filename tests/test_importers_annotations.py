@@ -10,17 +10,10 @@ from bnf_align.data.importers import Options, detect, import_rows, matching
 from bnf_align.data.importers.rankings import NO_RANKS
 from bnf_align.records import BadInput
 from exports_traces import annotation, argilla_of_the_api, json_min, lines, ranked, record, task
+from rows import assistant, user
 
 TWO = {"prompt": "Hi", "response1": "Hello", "response2": "What?"}
 THREE = TWO | {"response3": "Hey"}
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
 
 
 def imported(name, folder, records, **options):

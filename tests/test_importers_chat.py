@@ -8,14 +8,7 @@ import pytest
 from bnf_align.data.importers import Options, import_rows
 from bnf_align.records import BadInput
 from exports_chat import feedback, said, step, tree
-
-
-def user(text: str) -> dict:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict:
-    return {"role": "assistant", "content": text}
+from rows import assistant, user
 
 
 def imported(source: str, value, folder, **options):

@@ -33,15 +33,8 @@ from exports_traces import (
     score,
     task,
 )
+from rows import assistant, user
 from test_importers import JSON, QUICK, changed, folder, places
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
 
 
 def imported(name, *paths, **options):

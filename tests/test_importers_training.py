@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from bnf_align.data.importers import IMPORTERS, Options, detect, import_rows
 from bnf_align.records import BadInput
 from exports_training import completion, lines
+from rows import assistant, user
 from test_importers import JSON, QUICK, changed, folder, places
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
 
 
 def system(text):

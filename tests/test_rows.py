@@ -9,14 +9,7 @@ from trl import extract_prompt
 from bnf_align.data.check import _with_prompt_extracted
 from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_prompt
 from bnf_align.records import BadInput
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
+from rows import assistant, user
 
 
 def pair(prompt="p", chosen="a", rejected="b"):

@@ -10,14 +10,11 @@ from bnf_align.data.rows import preference_rows
 from bnf_align.data.template import merge_system
 from bnf_align.data.tokenize import FEATURES, end_token_id, show_tokens, tokenize_rows
 from bnf_align.records import BadInput, DataReport
+from rows import user
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, llama3_tokenizer, plain_tokenizer
 from tiny_nets import tiny_llama
 
 ALL_TOKENIZERS = [chatml_tokenizer, gemma_tokenizer, llama3_tokenizer]
-
-
-def user(text):
-    return {"role": "user", "content": text}
 
 
 def assistant(text, **more):

@@ -120,8 +120,8 @@ class PairRM:
             raise BadInput(f"--rank-by {rank_by}: choose {' or '.join(RANKINGS)}.")
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.name, self.limits, self.rank_by = f"pairrm:{name}", limits or Limits(), rank_by
-        self._prefix_ids = {prefix: tokenizer.convert_tokens_to_ids(prefix) for prefix in PREFIXES}
-        if unknown := [prefix for prefix in PREFIXES if self._encoded(prefix, "x", 8)[1] != self._prefix_ids[prefix]]:
+        known = {prefix: tokenizer.convert_tokens_to_ids(prefix) for prefix in PREFIXES}
+        if unknown := [prefix for prefix in PREFIXES if self._encoded(prefix, "x", 8)[1] != known[prefix]]:
             raise BadInput(f"The tokenizer of {name} does not know {', '.join(unknown)}: it is not PairRM's.")
 
     @classmethod
