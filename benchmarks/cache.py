@@ -19,7 +19,7 @@ import torch
 from protocol import Estimate, bootstrap, one_thread, write_claim
 
 from bnf_align.data.responses import Responses
-from bnf_align.training.cache import ReferenceCache, row_key
+from bnf_align.reference.cache import ReferenceCache, row_key
 
 ROWS, ROUNDS = 10_000, 30
 ROWS_PER_SHARD = (30, 1_000, ROWS)

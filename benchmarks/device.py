@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from protocol import Estimate, bootstrap, cpu_seconds, gpu_seconds, median_ratio, paired_seconds
 
-from bnf_align.training.card import peak_memory
+from bnf_align.training.record import peak_memory
 
 MATMULS = 10
 """In one timed call, because a single one is so short that its launch would count."""

@@ -24,6 +24,7 @@ from protocol import Estimate, bootstrap, median_ratio
 from steps import byte_tokenizer, train
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import Step, StepDataset
 from bnf_align.data.pairing import mismatched, units
 from bnf_align.data.responses import MicroBatch, Responses
@@ -31,9 +32,8 @@ from bnf_align.data.tokenize import FEATURES
 from bnf_align.head import HeadCall, ask, attach
 from bnf_align.losses import LOSSES as SPECS
 from bnf_align.losses import bnf_weights
-from bnf_align.training.config import PreferenceConfig
-from bnf_align.training.model import add_adapter, evaluation_mode
-from bnf_align.training.reference import add_ref_logps
+from bnf_align.models.model import add_adapter, evaluation_mode
+from bnf_align.reference.compute import add_ref_logps
 from bnf_align.training.trainer import PreferenceTrainer
 
 

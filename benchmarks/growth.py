@@ -26,7 +26,7 @@ from head import Problem, appendix_b, fresh, prepare, problem, through_call, trl
 from protocol import RESULTS, Estimate, paired_seconds, peak_memory
 from steps import EQUAL_COMPLETION, EQUAL_PROMPT, Bench, equal_rows, small_llama
 
-from bnf_align.training.config import PreferenceConfig
+from bnf_align.config import PreferenceConfig
 
 SIZES = {
     "tokens": (256, 512, 1024, 2048, 4096),

@@ -23,8 +23,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import Gemma2Config, LlamaConfig, LlamaForCausalLM, MistralConfig, PreTrainedTokenizerFast
 
 from bnf_align import PreferenceConfig, PreferenceTrainer
-from bnf_align.training.plan import Hardware, make_plan
-from bnf_align.training.workload import assumed
+from bnf_align.plan.plan import Hardware, make_plan
+from bnf_align.plan.workload import assumed
 
 SHAPES: dict[str, dict[str, Any]] = {
     "58M": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "vocab_size": 32000},

@@ -26,7 +26,7 @@ from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows, split_by_prompt
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.logps import completion_logps
-from bnf_align.training.card import versions
+from bnf_align.training.record import versions
 
 DATA = {
     "gsm8k": "preference/gsm8k_model_solutions.unpaired.jsonl.gz",

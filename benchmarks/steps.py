@@ -29,9 +29,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Trainer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from bnf_align.training.config import PreferenceConfig
+from bnf_align.config import PreferenceConfig
+from bnf_align.reference.compute import add_ref_logps
 from bnf_align.training.prepare import checked_rows, tokenized
-from bnf_align.training.reference import add_ref_logps
 from bnf_align.training.trainer import PreferenceTrainer
 
 SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 1024, "num_attention_heads": 4}

@@ -14,10 +14,13 @@ FLOORS = [
     {"cli"},
     {"lab"},
     {"compare", "report"},
-    {"construct", "training", "evaluation", "analysis", "feedback"},
-    {"engines"},  # they write a prompt as training does
+    {"construct", "evaluation", "analysis", "feedback"},
+    {"training"},
+    {"plan"},
+    {"reference", "engines"},
+    {"models"},
     {"data", "logps", "answers", "judge"},
-    {"head", "journal", "endpoint", "fingerprint", "cluster"},
+    {"config", "head", "journal", "endpoint", "fingerprint", "cluster"},
     {"losses", "records"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from bnf_align.training.cache import ReferenceCache, collect_garbage, namespaces, row_key
+from bnf_align.reference.cache import ReferenceCache, collect_garbage, namespaces, row_key
 
 A, B, C = (bytes([n]) * 16 for n in (1, 2, 3))
 

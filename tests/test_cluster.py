@@ -27,7 +27,7 @@ from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.reward_model import RewardModel
 from bnf_align.engines import LocalEngine, Request, Sampling
 from bnf_align.records import BadInput
-from bnf_align.training.cache import read_shards
+from bnf_align.reference.cache import read_shards
 from runs import pairs, singles
 from tiny_models import llama3_tokenizer
 from tiny_nets import SIZES, tiny_llama

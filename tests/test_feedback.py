@@ -29,7 +29,7 @@ from bnf_align.feedback.store import Store, choice, thumb
 from bnf_align.feedback.talk import Place, StaleError, Talk
 from bnf_align.feedback.visits import Visits
 from bnf_align.records import BadInput
-from bnf_align.training.cache import namespaces, read_shards
+from bnf_align.reference.cache import namespaces, read_shards
 from model_server import ModelServer
 from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama

@@ -28,9 +28,9 @@ from bnf_align.data.micro_batches import OVERHEAD, Item, items_of, plan_step
 from bnf_align.data.responses import Responses, packed
 from bnf_align.head import HeadCall, ask, attach, inputs_of
 from bnf_align.logps import completion_logps, token_entropy
+from bnf_align.plan.plan import Hardware, make_plan
+from bnf_align.plan.workload import assumed, of_steps
 from bnf_align.training.packing import check_packing
-from bnf_align.training.plan import Hardware, make_plan
-from bnf_align.training.workload import assumed, of_steps
 from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
 from tiny_nets import SIZES, tiny_gemma2, tiny_llama, tiny_mistral
 

@@ -13,10 +13,10 @@ from transformers import LlamaConfig
 
 from bnf_align import PreferenceConfig
 from bnf_align.cli.main import main
-from bnf_align.training.activations import meta_model, trace
-from bnf_align.training.memory import Setup, optimizer_bytes, peak_memory, trained_bytes
-from bnf_align.training.plan import Hardware, make_plan
-from bnf_align.training.workload import assumed, measured
+from bnf_align.plan.activations import meta_model, trace
+from bnf_align.plan.memory import Setup, optimizer_bytes, peak_memory, trained_bytes
+from bnf_align.plan.plan import Hardware, make_plan
+from bnf_align.plan.workload import assumed, measured
 from runs import make_trainer, pairs, singles
 from tiny_models import plain_tokenizer
 from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral

@@ -190,8 +190,8 @@ def test_the_reference_of_a_continued_adapter_is_its_own_starting_weights(tmp_pa
 
 @pytest.mark.parametrize("seconds", [0.0, 3600.0], ids=["every micro-batch is written at once", "only what is left"])
 def test_a_pass_that_was_broken_off_goes_on_where_it_stopped(tmp_path, monkeypatch, seconds):
+    from bnf_align.reference.cache import namespaces
     from bnf_align.training import reference
-    from bnf_align.training.cache import namespaces
 
     monkeypatch.setattr(reference, "SECONDS_PER_SHARD", seconds)
     forward, calls = reference._ReferencePass._forward, []

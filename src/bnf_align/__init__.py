@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bnf_align.config import BNFConfig, PreferenceConfig
     from bnf_align.losses import (
         LOSSES,
         CompletionLogps,
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
         slic_hf,
     )
     from bnf_align.records import BadInput
-    from bnf_align.training.config import BNFConfig, PreferenceConfig
     from bnf_align.training.trainer import BNFTrainer, PreferenceTrainer
 
 _HOMES = {
     "BadInput": "records",
-    "BNFConfig": "training.config",
+    "BNFConfig": "config",
     "BNFTrainer": "training.trainer",
-    "PreferenceConfig": "training.config",
+    "PreferenceConfig": "config",
     "PreferenceTrainer": "training.trainer",
 }
 

@@ -173,7 +173,7 @@ def _answers(arguments: argparse.Namespace, file: str, tokenizer: Any) -> Answer
 
 def _tokenizer(path: str, arguments: argparse.Namespace) -> Any:
     """The tokenizer at `path`; of an adapter saved without one, its base's."""
-    from bnf_align.training.model import configured_tokenizer
+    from bnf_align.models.model import configured_tokenizer
 
     adapter = Path(path) / "adapter_config.json"
     if adapter.exists() and not (Path(path) / "tokenizer_config.json").exists():
@@ -182,7 +182,7 @@ def _tokenizer(path: str, arguments: argparse.Namespace) -> Any:
 
 
 def _loader(path: str, dtype: str) -> Callable[[], Any]:
-    from bnf_align.engines.pretrained import load_pretrained
+    from bnf_align.models.load import load_pretrained
 
     return lambda: load_pretrained(path, None, dtype, None, False)[0]
 

@@ -159,9 +159,9 @@ def _delete(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
-    from bnf_align.training.cache import default_root
-    from bnf_align.training.forget import forget
-    from bnf_align.training.model import configured_tokenizer
+    from bnf_align.models.model import configured_tokenizer
+    from bnf_align.reference.cache import default_root
+    from bnf_align.reference.forget import forget
 
     root = arguments.ref_cache_dir or default_root()
     kept = [row for row in rows if row.get("user") != arguments.delete_user]

@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase | None:
     if not arguments.model_name_or_path:
         return None
-    from bnf_align.training.model import configured_tokenizer
+    from bnf_align.models.model import configured_tokenizer
 
     return configured_tokenizer(arguments.model_name_or_path, arguments.chat_template_path, arguments.eos_token)
 

@@ -33,7 +33,7 @@ def environment() -> dict[str, Any]:
     """What a bug report needs, and what an answer to it would ask for."""
     import torch
 
-    from bnf_align.training.card import versions
+    from bnf_align.training.record import versions
 
     cuda = torch.cuda.is_available()
     return {

@@ -125,8 +125,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 
     from bnf_align.data.read import iter_rows
     from bnf_align.evaluation.held_out import measure
+    from bnf_align.models.model import configured_tokenizer, load_model
     from bnf_align.records import BadInput
-    from bnf_align.training.model import configured_tokenizer, load_model
 
     if not arguments.data or arguments.url:
         raise BadInput("held_out measures your own rows in process: give --data FILE, and no --url.")

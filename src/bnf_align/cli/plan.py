@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bnf_align.training.workload import Workload
+    from bnf_align.plan.workload import Workload
 
 DESCRIPTION = """\
 Peak memory per device, hours, disk and cache size of a run before it starts, from the model's config alone: estimates,
@@ -42,7 +42,7 @@ def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     from trl import get_peft_config
 
     from bnf_align.cli import arguments
-    from bnf_align.training.plan import Hardware, make_plan
+    from bnf_align.plan.plan import Hardware, make_plan
 
     transformers_logging.set_verbosity_warning()
     # A plan writes nothing, and with --rows it reads nothing either.
@@ -89,8 +89,8 @@ def _model(model: Any, data: Any) -> tuple[Any, Any]:
 
 def _workload(own: argparse.Namespace, data: Any, config: Any, model: Any, devices: int) -> Workload:
     from bnf_align.cli.arguments import load_rows
-    from bnf_align.training.model import configured_tokenizer
-    from bnf_align.training.workload import assumed, of_rows
+    from bnf_align.models.model import configured_tokenizer
+    from bnf_align.plan.workload import assumed, of_rows
 
     if own.rows:
         return assumed(own.rows, own.mean_length, config, devices)

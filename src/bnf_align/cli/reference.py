@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from bnf_align.cli.flags import add_cluster_flags, add_flag, cluster
 from bnf_align.records import BadInput
-from bnf_align.training.cache import NamespaceInfo, collect_garbage, default_root, namespaces
+from bnf_align.reference.cache import NamespaceInfo, collect_garbage, default_root, namespaces
 
 if TYPE_CHECKING:
-    from bnf_align.training.cluster import ReferenceWorkers
+    from bnf_align.reference.cluster import ReferenceWorkers
 
 EPILOG = """\
 build takes the flags of `bnf-align train` and stops before step 1, for example to fill the cache on one machine for
@@ -81,7 +81,7 @@ def _workers(options: argparse.Namespace, parsed: tuple) -> ReferenceWorkers | N
     _, config, _ = parsed
     if config.world_size > 1:
         raise BadInput("--engine ray starts its own workers: run `bnf-align reference build` once, with no launcher.")
-    from bnf_align.training.cluster import ReferenceWorkers
+    from bnf_align.reference.cluster import ReferenceWorkers
 
     return ReferenceWorkers(found, partial(_reference, parsed, SHARDED if options.sharded else {}))
 
@@ -89,7 +89,7 @@ def _workers(options: argparse.Namespace, parsed: tuple) -> ReferenceWorkers | N
 def _reference(parsed: tuple, environment: Mapping[str, str]) -> Any:
     """The reference as a worker loads it: the model that the flags name, up to its first step."""
     from bnf_align.cli.arguments import model_kwargs
-    from bnf_align.training.model import load_model
+    from bnf_align.models.model import load_model
     from bnf_align.training.prepare import reference_model
 
     os.environ |= environment

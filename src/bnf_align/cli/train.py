@@ -96,8 +96,8 @@ def _evaluation(data: DataArguments) -> Callable[[PreferenceTrainer], EvalCallba
 def load(parsed: tuple) -> tuple:
     """The model, the settings, the training and the evaluation rows that the arguments name."""
     from bnf_align.cli.arguments import is_adapter, load_rows, model_kwargs
+    from bnf_align.models.model import load_model
     from bnf_align.records import BadInput
-    from bnf_align.training.model import load_model
 
     data, config, model = parsed
     main_process = config.process_index == 0

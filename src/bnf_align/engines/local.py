@@ -13,10 +13,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bnf_align.engines.decoding import Draft, decode
-from bnf_align.engines.pretrained import load_pretrained
 from bnf_align.engines.request import Generation, Request, Sampling, refuse_repeated_ids, stream_seed
 from bnf_align.engines.tokens import JOINT, Ending, end_tokens, prompt_ids
 from bnf_align.fingerprint import weights_hash
+from bnf_align.models.load import load_pretrained
 from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outc
 from bnf_align.lab.table import conclude, table
 from bnf_align.lab.world import MATH, SORT, draw_prompts
 from bnf_align.records import PreferenceRow, write_json
-from bnf_align.training.card import versions
+from bnf_align.training.record import versions
 
 __all__ = ["Settings", "quickstart", "table"]
 

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
-from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bnf_align.data.assignments import assignments
+from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset
-from bnf_align.data.pairing import for_pairs, for_ups, mismatched, units
+from bnf_align.data.pairing import mismatched, units
+from bnf_align.data.prepare import Rows, checked_rows, held_out, say, tokenized
 from bnf_align.data.responses import Responses
-from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_prompt
-from bnf_align.data.tokenize import show_tokens, tokenize_rows
+from bnf_align.data.tokenize import show_tokens
 from bnf_align.head import attach
-from bnf_align.records import BadInput, DataReport, PreferenceRow
-from bnf_align.training.config import PreferenceConfig
-from bnf_align.training.model import configured_tokenizer, disable_dropout, prepare_quantised, refuse_unsupported
+from bnf_align.models.model import configured_tokenizer, disable_dropout, prepare_quantised, refuse_unsupported
+from bnf_align.records import DataReport
+from bnf_align.reference.compute import ReferenceReport, add_ref_logps
 from bnf_align.training.packing import check_packing
-from bnf_align.training.reference import ReferenceReport, add_ref_logps
 from bnf_align.training.sharding import loads_on_main_process_alone
 
 if TYPE_CHECKING:
-    from bnf_align.training.cluster import ReferenceWorkers
+    from bnf_align.reference.cluster import ReferenceWorkers
 
 logger = logging.getLogger(__name__)
-
-Rows = Iterable[Mapping[str, Any]]
 
 
 @dataclass
@@ -111,14 +107,14 @@ def prepare(
     parts: dict[str, datasets.Dataset] = {}
     checked = {name: checked_rows(name, rows, config) for name, rows in sources.items()}
     if config.eval_fraction and "train" in checked:
-        checked |= _held_out(checked, config.eval_fraction)
+        checked |= held_out(checked, config.eval_fraction)
     for name, (rows, report) in checked.items():
         parts[name] = tokenized(rows, report, tokenizer, config)
         prepared.reports[name] = report
         if config.loss.mismatched:
             parts[f"{name} mismatched"] = mismatched(parts[name], config.max_length)
     if config.show_tokens and "train" in parts:
-        _say(show_tokens(parts["train"], tokenizer, config.show_tokens))
+        say(show_tokens(parts["train"], tokenizer, config.show_tokens))
     if config.loss.reference and parts:
         parts, prepared.reference = _with_reference(parts, model, tokenizer, config, workers)
     for name in checked:
@@ -135,48 +131,6 @@ def prepare(
             world=config.world_size,
         )
     return prepared
-
-
-def checked_rows(name: str, rows: Rows, config: PreferenceConfig) -> tuple[list[PreferenceRow], DataReport]:
-    """Check the rows called `name` under the column, label and role names that `config` gives."""
-    return preference_rows(
-        rows,
-        source=f"{name} rows",
-        column_map=assignments("map", config.map),
-        label_map=assignments("label_map", config.label_map),
-        role_map=assignments("role_map", config.role_map),
-        conflicting_labels=config.conflicting_labels,
-    )
-
-
-Checked = dict[str, tuple[list[PreferenceRow], DataReport]]
-
-
-def _held_out(checked: Checked, fraction: float) -> Checked:
-    """Training rows without those of the held-out prompts, and these as evaluation rows."""
-    if "eval" in checked:
-        raise BadInput("--eval_fraction holds training rows out, but evaluation rows are given too: leave one away.")
-    rows, report = checked["train"]
-    kept, held = split_by_prompt(rows, fraction)
-    report.notes.append(f"{len(held):,} rows are held out for evaluation, with all rows of their prompts")
-    return {"train": (kept, report), "eval": (held, DataReport("eval rows", rows=len(held)))}
-
-
-def tokenized(
-    rows: list[PreferenceRow], report: DataReport, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig
-) -> datasets.Dataset:
-    """Tokenise and truncate checked rows, keep what the loss can use, and say what was not."""
-    responses = tokenize_rows(
-        rows, tokenizer, report, max_length=config.max_length, merge_system_prompt=config.merge_system_prompt
-    )
-    if config.loss.pairwise:
-        responses = for_pairs(responses, report)
-    elif config.loss.preferred_only:
-        responses = for_ups(responses, report)
-    else:
-        remark_on_balance(report)
-    _say("\n".join(report.lines()))
-    return responses
 
 
 def _with_reference(
@@ -199,13 +153,7 @@ def _with_reference(
         about={"model": model.config._name_or_path},
         workers=workers,
     )
-    _say(f"reference: {report.computed_tokens:,} tokens computed, {report.cached_tokens:,} from the cache")
+    say(f"reference: {report.computed_tokens:,} tokens computed, {report.cached_tokens:,} from the cache")
     if not model.config._name_or_path:
-        _say(f"reference: the weights that were passed, which have no name; in the cache it is {report.namespace}")
+        say(f"reference: the weights that were passed, which have no name; in the cache it is {report.namespace}")
     return dict(zip(parts, filled, strict=True)), report
-
-
-def _say(text: str) -> None:
-    """Once, on the main process, visible without any logging set-up: these lines stand before step 1."""
-    if PartialState().is_main_process:
-        logger.warning(text)

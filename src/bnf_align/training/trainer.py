@@ -19,18 +19,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from bnf_align.config import LEARNING_RATE, LORA_LEARNING_RATE, BNFConfig, PreferenceConfig
 from bnf_align.data.batching import Step, StepDataset, StepLoader, StepSampler
 from bnf_align.data.responses import MicroBatch
 from bnf_align.head import HeadCall, ask
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
+from bnf_align.models.model import add_adapter, evaluation_mode, load_model
 from bnf_align.records import BadInput
-from bnf_align.training.card import RunRecord
 from bnf_align.training.checkpoints import latest_checkpoint
-from bnf_align.training.config import LEARNING_RATE, LORA_LEARNING_RATE, BNFConfig, PreferenceConfig
 from bnf_align.training.health import Tally
-from bnf_align.training.model import add_adapter, evaluation_mode, load_model
 from bnf_align.training.prepare import Rows, named_sources, starting_point
 from bnf_align.training.progress import LineCallback
+from bnf_align.training.record import RunRecord
 from bnf_align.training.sharding import check_sharding
 
 EVALUATION_STEP = 1024

@@ -15,8 +15,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from bnf_align.config import PreferenceConfig
 from bnf_align.records import BadInput
-from bnf_align.training.config import PreferenceConfig
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from bnf_align.head.tiles import CPU_TILE_BYTES, DEVICE_TILE_BYTES
-from bnf_align.training.activations import Activations, trace
+from bnf_align.plan.activations import Activations, trace
 
 MARGIN = 0.9
 """Share of a device's memory that a plan may fill: the rest is for its context and for what the allocator cannot use

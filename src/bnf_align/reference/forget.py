@@ -14,7 +14,7 @@ from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import DataReport
-from bnf_align.training.cache import remove_entries, row_key
+from bnf_align.reference.cache import remove_entries, row_key
 
 Rows = Sequence[Mapping[str, Any]]
 Tokens = dict[bytes, tuple[np.ndarray, np.ndarray]]

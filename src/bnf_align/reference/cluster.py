@@ -17,10 +17,10 @@ import torch
 
 from bnf_align.cluster import Cluster
 from bnf_align.data.responses import Responses
+from bnf_align.models.model import evaluation_mode
 from bnf_align.records import BadInput
-from bnf_align.training.cache import namespace_name
-from bnf_align.training.model import evaluation_mode
-from bnf_align.training.reference import Forward, as_trained, namespace_of
+from bnf_align.reference.cache import namespace_name
+from bnf_align.reference.compute import Forward, as_trained, namespace_of
 
 Values = list[np.ndarray]
 Rows = dict[str, list[Any]]

@@ -11,10 +11,10 @@ import torch
 from peft import PeftConfig, PeftModel
 from transformers import PretrainedConfig
 
+from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset
-from bnf_align.training.activations import meta_model
-from bnf_align.training.config import PreferenceConfig
-from bnf_align.training.memory import (
+from bnf_align.plan.activations import meta_model
+from bnf_align.plan.memory import (
     MARGIN,
     Setup,
     backbone_linears,
@@ -23,7 +23,7 @@ from bnf_align.training.memory import (
     trained_bytes,
     weight_bytes,
 )
-from bnf_align.training.workload import Workload, of_steps
+from bnf_align.plan.workload import Workload, of_steps
 
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bnf_align.plan.plan import plan_of_run
 from bnf_align.records import DataReport, write_json
 from bnf_align.training.health import verdict
-from bnf_align.training.plan import plan_of_run
 
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset, StepSampler
 from bnf_align.data.micro_batches import Item, items_of, plan_step
 from bnf_align.data.pairing import mismatched, units
+from bnf_align.data.prepare import Rows, checked_rows, tokenized
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import split_by_prompt
 from bnf_align.records import DataReport, PreferenceRow
-from bnf_align.training.config import PreferenceConfig
-from bnf_align.training.prepare import Rows, checked_rows, tokenized
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text under the tokenizers of current models: a rule of thumb."""

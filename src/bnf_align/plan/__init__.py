@@ -1,0 +1,1 @@
+"""Memory, hours and disk of a run before it starts."""
