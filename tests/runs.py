@@ -69,8 +69,10 @@ def make_trainer(
 
 
 def perturb(trainer, scale: float = 0.05):
-    """Move the policy away from the reference that the trainer has already computed."""
+    """Move the policy away from the reference that the trainer has already computed, which step 0 would not let by."""
     from tiny_nets import perturbed
+
+    trainer._step_0 = False
 
     perturbed(trainer.model, scale)
     return trainer

@@ -190,22 +190,22 @@ def test_the_reference_of_a_continued_adapter_is_its_own_starting_weights(tmp_pa
 
 @pytest.mark.parametrize("seconds", [0.0, 3600.0], ids=["every micro-batch is written at once", "only what is left"])
 def test_a_pass_that_was_broken_off_goes_on_where_it_stopped(tmp_path, monkeypatch, seconds):
+    from bnf_align.reference import compute
     from bnf_align.reference.cache import namespaces
-    from bnf_align.training import reference
 
-    monkeypatch.setattr(reference, "SECONDS_PER_SHARD", seconds)
-    forward, calls = reference._ReferencePass._forward, []
+    monkeypatch.setattr(compute, "SECONDS_PER_SHARD", seconds)
+    forward, calls = compute.Forward.__call__, []
 
-    def killed(self, rows):
+    def killed(self, model, responses, rows):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(rows)
-        return forward(self, rows)
+        return forward(self, model, responses, rows)
 
-    monkeypatch.setattr(reference._ReferencePass, "_forward", killed)
+    monkeypatch.setattr(compute.Forward, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
         make_trainer(tmp_path, singles(12), max_tokens_per_micro_batch=80)
-    monkeypatch.setattr(reference._ReferencePass, "_forward", forward)
+    monkeypatch.setattr(compute.Forward, "__call__", forward)
     kept = namespaces(tmp_path / "cache")[0].tokens
     resumed = make_trainer(tmp_path, singles(12), max_tokens_per_micro_batch=80)
     computed = tokens(resumed)[0]
@@ -226,10 +226,10 @@ def test_a_reference_that_only_the_main_process_could_compute_is_asked_for_befor
 
 
 def test_a_failed_pass_leaves_the_model_in_training_mode(tmp_path, monkeypatch):
-    from bnf_align.training import reference
+    from bnf_align.reference import compute
 
     model = tiny_llama(258).train()
-    monkeypatch.setattr(reference._ReferencePass, "_forward", lambda self, rows: 1 / 0)
+    monkeypatch.setattr(compute.Forward, "__call__", lambda self, model, responses, rows: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_trainer(tmp_path, singles(4), model=model)
     assert model.training

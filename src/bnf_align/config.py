@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from bnf_align.losses import LOSSES, LossSpec
 from bnf_align.records import BadInput
@@ -20,6 +23,122 @@ LORA_LEARNING_RATE = 1e-5
 def _option(default: Any, text: str, **kwargs: Any) -> Any:
     """A field with the help text that `train --help-all` prints."""
     return field(default=default, metadata={"help": text}, **kwargs)
+
+
+def _json_object(name: str, value: Any) -> dict[str, Any] | None:
+    """A dict, from itself or from the JSON text that a flag brings."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise BadInput(f"--{name} {value!r} is not JSON ({error}). Write --{name} '{{\"beta\": 0.1}}'.") from None
+    if value is not None and not isinstance(value, dict):
+        raise BadInput(f"--{name} {value!r} is not a JSON object. Write --{name} '{{\"beta\": 0.1}}'.")
+    return value
+
+
+def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Callable[[Any], bool]:
+    """Whether a value is a finite number from `low` (itself excluded with `open_low`) to `high`."""
+
+    def allowed(value: Any) -> bool:
+        return (
+            isinstance(value, int | float)
+            and math.isfinite(value)
+            and low <= value <= high
+            and value != (low if open_low else None)
+        )
+
+    return allowed
+
+
+NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "learning_rate": (_number(0), "a finite number from 0 up is needed"),
+    "weight_decay": (_number(0), "a finite number from 0 up is needed"),
+    "max_grad_norm": (_number(0), "a finite number from 0 up is needed; 0 switches clipping off"),
+    "num_train_epochs": (_number(0, open_low=True), "a finite number above 0 is needed"),
+    "warmup_steps": (_number(0), "a share below 1 or a number of steps is needed"),
+    "max_length": (_number(2), "at least 2 tokens are needed, one of the prompt and one of the answer"),
+    "max_tokens_per_micro_batch": (_number(1), "at least 1 token is needed"),
+    "batch_size": (_number(1), "at least 1 is needed"),
+    "per_device_train_batch_size": (_number(1), "at least 1 is needed"),
+    "gradient_accumulation_steps": (_number(1), "at least 1 is needed"),
+    "eval_fraction": (_number(0, 0.999999), "a share from 0 up to, not including, 1 is needed"),
+    "logging_steps": (_number(0, open_low=True), "a share below 1 or a number of steps is needed"),
+    "save_steps": (_number(0, open_low=True), "a share below 1 or a number of steps is needed"),
+    "eval_steps": (_number(0, open_low=True), "a share below 1 or a number of steps is needed"),
+    "show_tokens": (_number(0), "a number of responses is needed"),
+    "seed": (_number(0, 2**32 - 1), "a whole number from 0 to 4,294,967,295 is needed"),
+    "data_seed": (_number(0, 2**32 - 1), "a whole number from 0 to 4,294,967,295 is needed"),
+}
+"""Setting -> whether a value makes sense, and what to say where it does not."""
+
+
+def _is(*values: Any) -> Callable[[Any], bool]:
+    return lambda value: value in values
+
+
+_OFF = _is(None, False, 0, 0.0, "", "no")
+_UPDATES_IN_BACKWARD = (
+    "it updates weights during every backward pass, so a step of several micro-batches is not one step"
+)
+_OWN_EVALUATION = "evaluation here keeps sums of losses and log-probabilities, no predictions"
+
+REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "fp16": (_OFF, "gradients of small weights underflow in float16; use bf16 or float32"),
+    "fp16_full_eval": (_OFF, "log-probabilities need at least bfloat16"),
+    "bf16_full_eval": (_OFF, "evaluation runs in the dtype of training, or the reference would not fit; use --bf16"),
+    "deepspeed": (_OFF, "use DDP, or FSDP2 through `accelerate launch`"),
+    "parallelism_config": (_OFF, "context, sequence and tensor parallelism are not tested"),
+    "auto_find_batch_size": (
+        _OFF,
+        "it changes the step; lower --max_tokens_per_micro_batch instead, which changes no result",
+    ),
+    "per_device_eval_batch_size": (_is(8), "evaluation cuts by --max_tokens_per_micro_batch, which changes no result"),
+    "label_smoothing_factor": (_OFF, "it smooths the labels of a cross-entropy, and no preference loss here has any"),
+    "neftune_noise_alpha": (_OFF, "noise would separate the policy from the reference"),
+    "train_sampling_strategy": (_is("random"), "steps are drawn at random and sorted by length inside"),
+    "length_column_name": (_is("length"), "lengths are counted from the tokens"),
+    "average_tokens_across_devices": (_is(True), "a step's loss is always the mean over its responses on all devices"),
+    "use_liger_kernel": (_OFF, "it replaces the forward pass after the reference was computed with another one"),
+    "liger_kernel_config": (_OFF, "it replaces the forward pass after the reference was computed with another one"),
+    "torch_compile": (_OFF, "the fused head cannot be traced, and reference and policy would use other kernels"),
+    "torch_compile_backend": (_OFF, "the fused head cannot be traced"),
+    "torch_compile_mode": (_OFF, "the fused head cannot be traced"),
+    "optim": (
+        lambda value: not ("layerwise" in str(value) or "lomo" in str(value).lower()),
+        _UPDATES_IN_BACKWARD + ". Choose adamw_torch_fused, or galore_adamw or apollo_adamw without _layerwise",
+    ),
+    "accelerator_config": (
+        lambda value: _only_sync_each_batch(value),
+        "only gradient_accumulation_kwargs.sync_each_batch and use_configured_state are read. Steps come from "
+        "--batch_size and micro-batches from --max_tokens_per_micro_batch; num_steps would bring accumulation back",
+    ),
+    "fsdp": (_OFF, "shard through `accelerate launch --config_file recipes/accelerate/fsdp2.yaml`"),
+    "remove_unused_columns": (_is(False), "the columns are known"),
+    "label_names": (_OFF, _OWN_EVALUATION),
+    "prediction_loss_only": (_OFF, _OWN_EVALUATION),
+    "include_for_metrics": (lambda value: not value, _OWN_EVALUATION),
+    "batch_eval_metrics": (_OFF, _OWN_EVALUATION),
+    "eval_do_concat_batches": (_is(True), _OWN_EVALUATION),
+    "eval_use_gather_object": (_OFF, _OWN_EVALUATION),
+    "eval_accumulation_steps": (_OFF, _OWN_EVALUATION),
+    "do_predict": (_OFF, "there is nothing to predict; `bnf-align generate` answers prompts"),
+    "hub_token": (_OFF, "it would be saved with every checkpoint; set the environment variable HF_TOKEN instead"),
+}
+"""Setting of `TrainingArguments` -> whether a value is supported, and why others are not. All others are honoured."""
+
+
+def _only_sync_each_batch(value: Any) -> bool:
+    """Whether an accelerator_config (a dict, JSON, a JSON file or an object) sets nothing that is not read here."""
+    if isinstance(value, str):
+        value = json.loads(Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value)
+    given = asdict(value) if isinstance(value, AcceleratorConfig) else dict(value or {})
+    accumulation = given.get("gradient_accumulation_kwargs") or {}
+    known = asdict(AcceleratorConfig())
+    read = ("gradient_accumulation_kwargs", "use_configured_state")
+    return accumulation.get("num_steps") in (None, 1) and all(
+        name in read or setting == known.get(name, setting) for name, setting in given.items()
+    )
 
 
 @dataclass
@@ -57,6 +176,9 @@ class PreferenceConfig(TrainingArguments):
         None, "Folder of the reference cache, shared between runs. Default: ~/.cache/bnf-align/reference."
     )
     disable_dropout: bool = _option(True, "Switch dropout off, so that the policy starts out equal to the reference.")
+    check_step_0: bool = _option(
+        True, "Before the first optimizer step, stop if the policy is not the reference (mean log-ratio, BNF weight)."
+    )
     log_eq4_value: bool = _option(False, "Evaluation also logs bnf/eq4_loss, the value of the paper's Eq. 4.")
 
     map: list[str] | None = _option(None, "Columns under other names: prompt=question chosen=good rejected=bad.")
@@ -91,8 +213,7 @@ class PreferenceConfig(TrainingArguments):
     ddp_find_unused_parameters: bool | None = _option(False, "Not needed: every parameter takes part in every step.")
 
     def __post_init__(self) -> None:
-        if isinstance(self.loss_kwargs, str):
-            self.loss_kwargs = json.loads(self.loss_kwargs)
+        self.loss_kwargs = _json_object("loss_kwargs", self.loss_kwargs)
         if self.loss_type not in LOSSES:
             raise BadInput(f"loss_type {self.loss_type!r} is not known. Choose one of {', '.join(LOSSES)}.")
         if self.head not in ("fused", "logits"):
@@ -103,7 +224,14 @@ class PreferenceConfig(TrainingArguments):
             raise BadInput(str(error)) from None
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        self._refuse_unsupported()
+        for name, (allowed, what) in NUMBERS.items():
+            value = getattr(self, name)
+            if value is not None and not allowed(value):
+                raise BadInput(f"--{name} {value}: {what}.")
+        for name, (supported, reason) in REFUSED.items():
+            if not supported(value := getattr(self, name)):
+                shown = name if name == "hub_token" else f"{name} {value}"
+                raise BadInput(f"{shown} is not supported: {reason}.")
         super().__post_init__()
 
     @property
@@ -114,29 +242,7 @@ class PreferenceConfig(TrainingArguments):
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """Every hyper-parameter of the objective: its signature's default, or what `loss_kwargs` says."""
-        given = self.loss_kwargs if isinstance(self.loss_kwargs, Mapping) else {}
-        return {**self.loss.hyperparameters, **given}
-
-    def _refuse_unsupported(self) -> None:
-        refused = {
-            "fp16": (self.fp16, "gradients of small weights underflow in float16; use bf16 or float32"),
-            "fp16_full_eval": (self.fp16_full_eval, "log-probabilities need at least bfloat16"),
-            "deepspeed": (self.deepspeed, "use DDP, or FSDP2 through `accelerate launch`"),
-            "auto_find_batch_size": (
-                self.auto_find_batch_size,
-                "it changes the step; lower --max_tokens_per_micro_batch instead, which changes no result",
-            ),
-            "label_smoothing_factor": (self.label_smoothing_factor, "no preference loss defines it"),
-            "parallelism_config": (self.parallelism_config, "context, sequence and tensor parallelism are not tested"),
-            "neftune_noise_alpha": (self.neftune_noise_alpha, "noise would separate the policy from the reference"),
-            "train_sampling_strategy": (
-                self.train_sampling_strategy != "random",
-                "steps are drawn at random and sorted by length inside",
-            ),
-        }
-        for name, (is_set, reason) in refused.items():
-            if is_set:
-                raise BadInput(f"{name} is not supported: {reason}.")
+        return {**self.loss.hyperparameters, **(self.loss_kwargs or {})}  # type: ignore[dict-item]
 
     def fold_batch_size(self) -> None:
         """Make the optimizer step one batch: what TRL's keys multiply to, or `batch_size`; accumulation becomes 1.

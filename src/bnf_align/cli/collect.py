@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     _flag(parser, "--chat_template_path", help="with --delete_user: as in training")
     _flag(parser, "--eos_token", help="with --delete_user: as in training")
     _flag(parser, "--merge_system_prompt", action="store_true", help="with --delete_user: as in training")
+    _flag(
+        parser, "--max_length", type=int, default=4096, help="with --delete_user: as in training (default %(default)s)"
+    )
     return parser
 
 
@@ -168,5 +171,12 @@ def _forget(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
     entries = 0
     for model in arguments.model_name_or_path:
         tokenizer = configured_tokenizer(model, arguments.chat_template_path, arguments.eos_token)
-        entries += forget(root, rows, kept, tokenizer, arguments.merge_system_prompt)[0]
+        entries += forget(
+            root,
+            rows,
+            kept,
+            tokenizer,
+            max_length=arguments.max_length,
+            merge_system_prompt=arguments.merge_system_prompt,
+        )
     return f"Removed {entries:,} entries from the reference cache in {root}."

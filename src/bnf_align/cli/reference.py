@@ -6,21 +6,16 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from bnf_align.cli.flags import add_cluster_flags, add_flag, cluster
-from bnf_align.records import BadInput
+from bnf_align.cli.flags import add_flag
 from bnf_align.reference.cache import NamespaceInfo, collect_garbage, default_root, namespaces
-
-if TYPE_CHECKING:
-    from bnf_align.reference.cluster import ReferenceWorkers
 
 EPILOG = """\
 build takes the flags of `bnf-align train` and stops before step 1, for example to fill the cache on one machine for
-many; with --sharded, for runs that FSDP2 will shard; with --engine ray (and --ray-address, --workers) on a cluster. A
-namespace stands for one reference: its weights, config, dtype and attention."""
+many; with --sharded, for runs that FSDP2 will shard. Under torchrun or accelerate launch the processes share the work.
+A namespace stands for one reference: its weights, config, dtype, attention, kind of device and versions."""
 
 
 # FSDP2 rounds other things than autocast does, so its reference is another one.
@@ -53,48 +48,17 @@ def _build(argv: Sequence[str]) -> int:
     from bnf_align.cli import arguments, train
     from bnf_align.training.prepare import named_sources, starting_point
 
-    options, flags = _build_parser().parse_known_args(argv)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_flag(parser, "--sharded", action="store_true")
+    options, flags = parser.parse_known_args(argv)
     if options.sharded:
         os.environ |= SHARDED
-    parsed = arguments.parse(flags)
-    workers = _workers(options, parsed)
-    model, config, rows, eval_rows = train.load(parsed)
-    _, _, prepared = starting_point(model, None, named_sources(rows, eval_rows), config, workers)
+    model, config, rows, eval_rows = train.load(arguments.parse(flags))
+    _, _, prepared = starting_point(model, None, named_sources(rows, eval_rows), config)
     if config.process_index == 0:
         report = prepared.reference
         print(f"namespace {report.namespace}" if report else f"{config.loss_type} needs no reference.")
     return 0
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    """What `build` has besides the flags of `train`."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_flag(parser, "--sharded", action="store_true")
-    add_cluster_flags(parser)
-    return parser
-
-
-def _workers(options: argparse.Namespace, parsed: tuple) -> ReferenceWorkers | None:
-    found = cluster(options)
-    if found is None:
-        return None
-    _, config, _ = parsed
-    if config.world_size > 1:
-        raise BadInput("--engine ray starts its own workers: run `bnf-align reference build` once, with no launcher.")
-    from bnf_align.reference.cluster import ReferenceWorkers
-
-    return ReferenceWorkers(found, partial(_reference, parsed, SHARDED if options.sharded else {}))
-
-
-def _reference(parsed: tuple, environment: Mapping[str, str]) -> Any:
-    """The reference as a worker loads it: the model that the flags name, up to its first step."""
-    from bnf_align.cli.arguments import model_kwargs
-    from bnf_align.models.model import load_model
-    from bnf_align.training.prepare import reference_model
-
-    os.environ |= environment
-    data, config, model = parsed
-    return reference_model(load_model(model.model_name_or_path, **model_kwargs(model, data)), config)
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -104,7 +68,8 @@ def _ls(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{arguments.ref_cache_dir}: {len(found)} namespaces")
     for info in found:
-        model = info.manifest["about"].get("model") or "a model given in Python"
+        about = info.manifest.get("about") or {}
+        model = about.get("model") or ("a model given in Python" if info.manifest else "its manifest.json is missing")
         used = time.strftime("%Y-%m-%d", time.localtime(info.used))
         counts = f"{info.rows:,} rows, {info.tokens:,} tokens, {_mib(info.size)}"
         print(f"  {info.folder.name}  {counts}, used {used}: {model}")

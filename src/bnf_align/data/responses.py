@@ -30,6 +30,7 @@ class Responses:
         self.masks, _ = ragged_column(dataset, "completion_mask")
         self.labels = np.asarray(dataset["label"], dtype=bool)
         self.ends = np.asarray(dataset["end"], dtype=np.int64)
+        self.rows = np.asarray(dataset["row"], dtype=np.int64)
         self.lengths = np.diff(self.starts)
         self.ref_logps: np.ndarray | None = None
         if "ref_logps" in dataset.column_names:
@@ -74,6 +75,7 @@ class Responses:
             "completion_mask": torch.zeros(shape, dtype=torch.bool),
             "label": torch.zeros(shape[0], dtype=torch.bool),
             "end": torch.full(shape[:1], -1),
+            "row": torch.full(shape[:1], -1),
         }
         if not rows:
             batch["attention_mask"][:] = 1
@@ -86,6 +88,7 @@ class Responses:
             batch["completion_mask"][i, :length] = torch.from_numpy(self.mask(row).copy())
             batch["label"][i] = bool(self.labels[row])
             batch["end"][i] = int(self.ends[row])
+            batch["row"][i] = int(self.rows[row])
             if self.ref_logps is not None:
                 scored = batch["completion_mask"][i]
                 batch["ref_logps"][i][scored] = torch.tensor(self.reference(row), dtype=torch.float32)

@@ -4,8 +4,8 @@
     ROOT/<namespace>/<digest>.arrow    a shard: column `key` (16 bytes), column `ref_logps` (list of float32)
 
 A key is the hash of a response's token ids and scored mask, so it outlives shuffling, other learning rates and a
-growing data set, and cannot outlive a change of tokens. A shard is named by the hash of its bytes and appears under
-its name only when whole: a kill loses at most what was not yet written, and damage is noticed.
+growing data set, and cannot outlive a change of tokens. A shard is named by the hash of its bytes and gets its name
+only when it is whole: a kill loses at most what was not yet written, and damage is noticed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SCHEMA = pa.schema([("key", pa.binary(16)), ("ref_logps", pa.list_(pa.float32()))])
+
+Values = dict[bytes, np.ndarray]
+"""Key of a response -> (scored tokens,) float32 reference log-probabilities, nats."""
 
 
 def default_root() -> Path:
@@ -49,11 +53,6 @@ def row_key(input_ids: np.ndarray, mask: np.ndarray) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def namespace_name(namespace: Mapping[str, Any]) -> str:
-    """The folder of a namespace."""
-    return digest(json.dumps(dict(namespace), sort_keys=True).encode())
-
-
 class ReferenceCache:
     """One namespace of the cache.
 
@@ -64,13 +63,13 @@ class ReferenceCache:
     """
 
     def __init__(self, root: str | Path, namespace: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-        self.name = namespace_name(namespace)
+        self.name = digest(json.dumps(dict(namespace), sort_keys=True).encode())
         self.folder = Path(root).expanduser() / self.name
         self.manifest = {**namespace, "about": dict(about or {})}
 
-    def read(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
-        """The stored values of those `keys` that are there: (scored tokens,) float32 each."""
-        wanted, found = set(keys), {}
+    def read(self, keys: Iterable[bytes]) -> Values:
+        """The stored values of those `keys` that are there; what is damaged or not finite is not, and that is said."""
+        wanted, found, infinite = set(keys), {}, 0
         for path, table in read_shards(self.folder):
             if table is None:
                 logger.warning(f"{path} is damaged and ignored; its rows are computed again.")
@@ -79,17 +78,28 @@ class ReferenceCache:
             flat, offsets = values.values.to_numpy(), values.offsets.to_numpy()
             for row, key in enumerate(table.column("key").to_pylist()):
                 if key in wanted:
-                    found[key] = flat[offsets[row] : offsets[row + 1]]
+                    stored = flat[offsets[row] : offsets[row + 1]]
+                    if np.isfinite(stored).all():
+                        found[key] = stored
+                    else:
+                        infinite += 1
+        if infinite:
+            logger.warning(f"{self.folder}: {infinite:,} stored rows are NaN or infinite and computed again.")
         if found:
-            os.utime(self.folder / MANIFEST)  # the time of the last use, for `gc`
+            with suppress(OSError):  # a cache that may only be read
+                os.utime(self.folder / MANIFEST)  # the time of the last use, for `gc`
         return found
 
-    def write(self, values: Mapping[bytes, np.ndarray]) -> None:
-        """Add one shard with `values`."""
+    def write(self, values: Values) -> None:
+        """Add one shard with `values`.
+
+        Raises:
+            OSError: If the folder cannot be written; nothing is left half-written.
+        """
         if not values:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / MANIFEST).exists():
+        if not _manifest(self.folder):
             write_json(self.folder / MANIFEST, self.manifest)
         lists = [np.asarray(value, dtype=np.float32) for value in values.values()]
         offsets = np.cumsum([0, *map(len, lists)], dtype=np.int32)
@@ -104,25 +114,43 @@ def _write_shard(folder: Path, table: pa.Table) -> None:
         writer.write_table(table)
     data = sink.getvalue().to_pybytes()
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    temporary.write_bytes(data)
-    os.replace(temporary, folder / f"{digest(data)}.arrow")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, folder / f"{digest(data)}.arrow")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_shards(folder: Path) -> Iterator[tuple[Path, pa.Table | None]]:
-    """Every shard of a namespace, oldest name first; None where its bytes are not what its name says."""
+    """Every shard of a namespace, in the order of names; None where its bytes are not what its name says."""
     for path in sorted(folder.glob("*.arrow")):
         data = path.read_bytes()
         yield path, pa.ipc.open_file(data).read_all() if digest(data) == path.stem else None
 
 
-def remove_entries(root: str | Path, keys: Iterable[bytes]) -> tuple[int, int]:
-    """Take entries out of every namespace under `root`; returns how many, and from how many namespaces.
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What `manifest.json` says of a namespace; nothing where it is missing or damaged: the shards hold without it."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _folders(root: str | Path) -> list[Path]:
+    """Every namespace under `root`, with or without a manifest."""
+    return sorted(
+        {path.parent for name in (MANIFEST, "*.arrow") for path in Path(root).expanduser().glob(f"*/{name}")}
+    )
+
+
+def remove_entries(root: str | Path, keys: Iterable[bytes]) -> int:
+    """Take entries out of every namespace under `root`; returns how many.
 
     A shard is written anew without them before the old one goes: a kill in between leaves both, and what is not done.
     """
-    doomed = pa.array(list(keys), pa.binary(16))
-    removed = {path.parent: 0 for path in Path(root).expanduser().glob(f"*/{MANIFEST}")}
-    for folder in removed:
+    doomed, removed = pa.array(list(keys), pa.binary(16)), 0
+    for folder in _folders(root):
         for path, table in list(read_shards(folder)):
             if table is None:
                 continue
@@ -132,8 +160,8 @@ def remove_entries(root: str | Path, keys: Iterable[bytes]) -> tuple[int, int]:
             if kept.num_rows:
                 _write_shard(folder, kept)
             path.unlink()
-            removed[folder] += table.num_rows - kept.num_rows
-    return sum(removed.values()), sum(map(bool, removed.values()))
+            removed += table.num_rows - kept.num_rows
+    return removed
 
 
 @dataclass(frozen=True)
@@ -153,22 +181,22 @@ class NamespaceInfo:
 
 def namespaces(root: str | Path) -> list[NamespaceInfo]:
     """Every namespace under `root`, the last used first; reads and checks every shard."""
-    folders = [path.parent for path in Path(root).expanduser().glob(f"*/{MANIFEST}")]
-    return sorted((_inspect(folder) for folder in folders), key=lambda info: -info.used)
-
-
-def _inspect(folder: Path) -> NamespaceInfo:
-    tables = dict(read_shards(folder))
-    whole = [table for table in tables.values() if table is not None]
-    return NamespaceInfo(
-        folder=folder,
-        manifest=json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
-        rows=sum(table.num_rows for table in whole),
-        tokens=sum(len(table.column("ref_logps").combine_chunks().values) for table in whole),
-        size=sum(path.stat().st_size for path in tables),
-        used=(folder / MANIFEST).stat().st_mtime,
-        damaged=[path for path, table in tables.items() if table is None],
-    )
+    found = []
+    for folder in _folders(root):
+        tables = dict(read_shards(folder))
+        whole = [table for table in tables.values() if table is not None]
+        found.append(
+            NamespaceInfo(
+                folder=folder,
+                manifest=_manifest(folder),
+                rows=sum(table.num_rows for table in whole),
+                tokens=sum(len(table.column("ref_logps").combine_chunks().values) for table in whole),
+                size=sum(path.stat().st_size for path in tables),
+                used=(folder / MANIFEST if (folder / MANIFEST).exists() else folder).stat().st_mtime,
+                damaged=[path for path, table in tables.items() if table is None],
+            )
+        )
+    return sorted(found, key=lambda info: -info.used)
 
 
 def collect_garbage(root: str | Path, older_than_days: float, dry_run: bool = False) -> tuple[list[Path], int]:

@@ -5,46 +5,90 @@ The reference is the model as it stands before training. It is a column of the d
 
 from __future__ import annotations
 
-import copy
-import json
 import logging
-import re
+import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bnf_align.data.micro_batches import items_of, plan_step
 from bnf_align.data.responses import Responses, packed
-from bnf_align.fingerprint import weights_hash
 from bnf_align.head import HeadCall, ask
 from bnf_align.models.model import evaluation_mode
-from bnf_align.records import BadInput
-from bnf_align.reference.cache import ReferenceCache, default_root, digest, row_key
-from bnf_align.training.sharding import asked_for, loads_on_main_process_alone
-
-if TYPE_CHECKING:
-    from bnf_align.reference.cluster import ReferenceWorkers
+from bnf_align.records import BadInput, rows_text
+from bnf_align.reference.cache import ReferenceCache, Values, default_root, row_key
+from bnf_align.reference.namespace import namespace_of
 
 logger = logging.getLogger(__name__)
-
-HEAD_VERSION = 1
-"""Raise it whenever `head` would give other values for the same model and tokens."""
 
 SECONDS_PER_SHARD = 30.0
 """How much work a kill may cost."""
 
-# Names, versions and settings that say nothing about the values of a forward pass in evaluation mode.
-IGNORED_CONFIG = re.compile(r"_name_or_path|transformers_version|dtype|use_cache|dropout|pdrop|(bos|eos|pad)_token_id")
+EXCHANGED_ROWS = 4096
+"""Rows that each process hands to the others at a time: bounds the memory of the exchange."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """How a forward pass runs, in training as in the reference pass.
+
+    Args:
+        device: Where.
+        head: The head's implementation; it is attached to the model already.
+        autocast: The dtype of autocast, or None. The weight of BNF has its kink where policy and reference are equal,
+            so rounding on one side alone would bias it downwards.
+        packing: Responses stand one after another in one row.
+        sharded: Training shards with FSDP2, which hands weights in the dtype of `autocast` to the layers.
+        whole: The weights are here; else FSDP loads them on the main process alone.
+        max_tokens: Tokens of a micro-batch, padding included.
+        pad_token_id: Any valid token id.
+    """
+
+    device: torch.device
+    head: str = "fused"
+    autocast: torch.dtype | None = None
+    packing: bool = False
+    sharded: bool = False
+    whole: bool = True
+    max_tokens: int = 8192
+    pad_token_id: int = 0
+
+    def namespace(self, model: Any) -> dict[str, Any]:
+        """The cache's namespace of `model` as the reference under this forward pass."""
+        return namespace_of(
+            model,
+            autocast=self.autocast,
+            head=self.head,
+            packing=self.packing,
+            device=self.device.type,
+            sharded=self.sharded,
+        )
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, responses: Responses, rows: Sequence[int]) -> list[np.ndarray]:
+        """Of each row one float32 log-probability per scored token; `model` is in evaluation mode."""
+        batch = responses.collate(rows, self.pad_token_id)
+        batch = packed(batch) if self.packing else batch
+        device = next(model.parameters()).device
+        call = HeadCall({k: v.to(device) for k, v in batch.items() if k != "ref_logps"})
+        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            ask(model, {k: v.to(device) for k, v in batch.items() if k != "ref_logps"}, call)
+        values = call.completions.logps[call.mask].float().cpu().numpy()
+        return np.split(values, np.cumsum(call.completions.length.cpu().numpy())[:-1])
 
 
 @dataclass(frozen=True)
@@ -60,109 +104,155 @@ class ReferenceReport:
         return asdict(self)
 
 
-def namespace_of(
-    model: PreTrainedModel, autocast: torch.dtype | None, head: str, packing: bool = False
-) -> dict[str, Any]:
-    """Everything besides the tokens that reference values depend on."""
-    config = {key: value for key, value in model.config.to_dict().items() if not IGNORED_CONFIG.search(key)}
-    return {
-        "head": f"{head}-{HEAD_VERSION}",
-        "weights": weights_hash(model),
-        "config": digest(json.dumps(config, sort_keys=True, default=str).encode()),
-        "dtype": str(next(model.parameters()).dtype),
-        # FSDP2 hands the forward pass weights of this dtype, autocast leaves them and rounds what is multiplied.
-        "autocast": f"{autocast} weights" if autocast is not None and asked_for() else str(autocast),
-        # Packed rows may take another kernel than padded ones, and policy and reference must round alike.
-        "attention": str(getattr(model.config, "_attn_implementation", None)) + (" packed" if packing else ""),
-    }
-
-
 def add_ref_logps(
     parts: Sequence[datasets.Dataset],
     model: PreTrainedModel,
+    forward: Forward,
     *,
-    device: torch.device,
-    cache_dir: str | None,
-    max_tokens: int,
-    pad_token_id: int,
-    autocast: torch.dtype | None = None,
-    head: str = "fused",
-    packing: bool = False,
+    cache_dir: str | None = None,
     about: dict[str, Any] | None = None,
-    workers: ReferenceWorkers | None = None,
 ) -> tuple[list[datasets.Dataset], ReferenceReport]:
     """Add the column `ref_logps` (float32, one per scored token) to tokenised responses.
 
-    Values come from the cache where it has them; the rest is computed with `model` in evaluation mode, each process
-    its share, and written to the cache as it goes, so a killed pass goes on where it stopped.
+    Values come from the cache where it has them. What is missing is shared out between the processes, computed with
+    `model` in evaluation mode, written to the cache as it goes, so that a killed pass goes on where it stopped, and
+    exchanged through the process group, so that nodes need no common disk.
 
     Args:
-        parts: Tokenised data sets (training, evaluation, KTO's mismatched rows), all filled in one pass.
-        model: The reference: the policy before training, with `head` attached.
-        device: Where to compute; the model is moved there only if something is to be computed.
+        parts: Tokenised data sets (training, evaluation, KTO's KL rows), all filled in one pass.
+        model: The reference: the policy before training, with its head attached.
+        forward: How training will run it. The model is moved to its device only if something is to be computed.
         cache_dir: The cache's root; None for the default.
-        max_tokens: Tokens in one forward pass, padding included.
-        pad_token_id: Any valid token id.
-        autocast: The dtype that training will autocast to. Policy and reference must agree: the weight of BNF has its
-            kink where they are equal, so rounding on one side alone biases it downwards.
-        head: The head's implementation, which policy and reference must share too.
-        packing: Responses stand one after another in one row, as they will in training.
         about: For people who look at the cache.
-        workers: Who computes what is missing, where it is not to be this process; they have the model too.
 
     Raises:
-        BadInput: If something is to be computed and the weights are on the main process alone.
+        BadInput: If something is to be computed and the weights are on the main process alone, or values are not
+            finite.
     """
+    state = PartialState()
     # The main process speaks for all: under FSDP the others may hold no weights yet.
-    namespace = [namespace_of(model, autocast, head, packing)] if PartialState().is_main_process else [{}]
-    cache = ReferenceCache(cache_dir or default_root(), broadcast_object_list(namespace)[0], about)
+    namespace = broadcast_object_list([forward.namespace(model) if state.is_main_process else {}])[0]
+    cache = ReferenceCache(cache_dir or default_root(), namespace, about)
     responses = Responses(datasets.concatenate_datasets(list(parts)))
-    keys = [_key(responses, row) for row in range(len(responses))]
+    keys = [row_key(responses.tokens(row), responses.mask(row)) for row in range(len(responses))]
     first_rows = {key: row for row, key in reversed(list(enumerate(keys)))}
 
     values = cache.read(first_rows)
-    missing = [row for key, row in first_rows.items() if key not in values]
-    state = PartialState()
-    state.wait_for_everyone()  # every process has looked before any of them writes
+    # Nodes may have disks of their own: what one of them lacks is missing.
+    lacking = {key for part in gather_object([set(first_rows) - set(values)]) for key in part}
+    missing = [row for key, row in first_rows.items() if key in lacking]
     if missing:
-        policy = model if workers else as_trained(model, device, autocast, len(missing))
-        forward = Forward(head, pad_token_id, autocast, packing)
-        reference_pass = _ReferencePass(policy, responses, keys, cache, max_tokens, forward, workers)
-        reference_pass.compute(missing, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    if missing:
-        # On nodes without a common disk the others' shares are not here: a second look computes them too.
-        values = cache.read(first_rows)
-        reference_pass.compute([row for key, row in first_rows.items() if key not in values], 0, 1)
-        values = cache.read(first_rows)
+        computed = _compute(missing, keys, model, responses, forward, cache)
+        values |= _exchanged(computed)
+        nodes = state.num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+        if nodes > 1 and state.is_local_main_process:  # this node's disk gets what other nodes computed
+            _write(cache, {key: values[key] for key in lacking - set(cache.read(lacking))})
 
-    computed = sum(int(responses.mask(row).sum()) for row in missing)
-    report = ReferenceReport(computed, int(responses.masks.sum()) - computed, cache.name)
+    tokens = sum(int(responses.mask(row).sum()) for row in missing)
+    report = ReferenceReport(tokens, int(responses.masks.sum()) - tokens, cache.name)
     rows = iter(keys)
     return [_with_column(part, [values[next(rows)] for _ in range(len(part))]) for part in parts], report
 
 
-def as_trained(
-    model: PreTrainedModel, device: torch.device, autocast: torch.dtype | None, missing: int
-) -> PreTrainedModel:
-    """`model` on `device`, with its weights rounded where training will round them."""
-    if loads_on_main_process_alone():
+def _compute(
+    missing: list[int],
+    keys: list[bytes],
+    model: PreTrainedModel,
+    responses: Responses,
+    forward: Forward,
+    cache: ReferenceCache,
+) -> Values:
+    """This process's share of the `missing` rows, computed and written to the cache."""
+    if not forward.whole:
         raise BadInput(
-            f"{missing:,} responses have no reference yet, and fsdp_cpu_ram_efficient_loading leaves the weights to "
-            "the main process alone. Fill the cache first, with the same flags: bnf-align reference build --sharded"
+            f"{len(missing):,} responses have no reference yet, and fsdp_cpu_ram_efficient_loading leaves the weights "
+            "to the main process alone. Fill the cache first, with the same flags: bnf-align reference build --sharded"
         )
     if getattr(model, "hf_device_map", None) is None:  # else its parts are on their devices already
-        model.to(device)  # type: ignore[arg-type]
-    if autocast is None or not asked_for():
-        return model
-    rounded = copy.deepcopy(model)
-    for parameter in rounded.parameters():  # FSDP2 leaves buffers as they are
-        parameter.data = parameter.data.to(autocast)
-    return rounded
+        model.to(forward.device)  # type: ignore[arg-type]
+    state = PartialState()
+    # The costliest micro-batch comes first, so that a budget too large for the memory fails at once, not at the end.
+    items = items_of([(row,) for row in missing], responses.lengths, forward.packing)
+    plan = plan_step(items, forward.max_tokens, state.num_processes, forward.packing)[state.process_index]
+    micro_batches = [[item.rows[0] for item in cut] for cut in plan if cut]
+    total = sum(map(len, micro_batches))
+    computed: Values = {}
+    pending: Values = {}
+    written = time.monotonic()
+    bar = tqdm(
+        total=total, desc="Reference log-probabilities", unit="row", disable=not state.is_main_process or not total
+    )
+    rounded = _rounded_weights(model, forward.autocast) if forward.sharded and forward.autocast else nullcontext()
+    try:
+        with bar, evaluation_mode(model), rounded:
+            for rows in micro_batches:
+                logps = forward(model, responses, rows)
+                if wrong := [row for row, values in zip(rows, logps, strict=True) if not np.isfinite(values).all()]:
+                    raise BadInput(
+                        f"The model gives log-probabilities that are NaN or infinite for {rows_text(wrong)} of the "
+                        "tokenised responses, so there is no reference to train against; nothing of it is cached. "
+                        f"The dtype is {next(model.parameters()).dtype}: try --dtype float32, or check the weights."
+                    )
+                pending |= {keys[row]: values for row, values in zip(rows, logps, strict=True)}
+                bar.update(len(rows))
+                if time.monotonic() - written > SECONDS_PER_SHARD:
+                    _write(cache, pending)
+                    computed |= pending
+                    pending, written = {}, time.monotonic()
+    finally:
+        _write(cache, pending)
+    return computed | pending
 
 
-def _key(responses: Responses, row: int) -> bytes:
-    return row_key(responses.tokens(row), responses.mask(row))
+def _write(cache: ReferenceCache, values: Values) -> None:
+    """Keep `values` in the cache; where it cannot be written, say so: this run has them all the same."""
+    try:
+        cache.write(values)
+    except OSError as error:
+        logger.warning(
+            f"The reference cache {cache.folder} cannot be written ({error.strerror or error}): {len(values):,} rows "
+            "are used in this run and not kept. Name a folder that can be written with --ref_cache_dir."
+        )
+
+
+def _exchanged(own: Values) -> Values:
+    """The values of all processes together."""
+    if PartialState().num_processes == 1:
+        return own
+    items, values = list(own.items()), dict(own)
+    rounds = max(gather_object([-(-len(items) // EXCHANGED_ROWS)]))
+    for start in range(0, rounds * EXCHANGED_ROWS, EXCHANGED_ROWS):
+        for part in gather_object([items[start : start + EXCHANGED_ROWS]]):
+            values.update(part)
+    return values
+
+
+@contextmanager
+def _rounded_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Weights in `dtype` while they are used, layer by layer, as FSDP2 gathers them; buffers stay as they are.
+
+    A rounded copy of the whole model would take half its memory again.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    inside = {module for layer in layers for module in layer.modules()}
+    rest = [module for module in model.modules() if module not in inside]  # embedding, last norm, head
+    handles = []
+    for unit, modules in [(model, rest), *((layer, list(layer.modules())) for layer in layers)]:
+        whole = [(module, name, weight) for module in modules for name, weight in module._parameters.items()]
+
+        def swap(_: Any, *__: Any, whole: list[Any] = whole, rounded: bool = False) -> None:
+            for module, name, weight in whole:
+                if weight is not None and weight.is_floating_point():
+                    round_off = nn.Parameter(weight.to(dtype), requires_grad=False) if rounded else weight
+                    module.register_parameter(name, round_off)
+
+        handles.append(unit.register_forward_pre_hook(partial(swap, rounded=True)))
+        handles.append(unit.register_forward_hook(swap, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _with_column(dataset: datasets.Dataset, values: list[np.ndarray]) -> datasets.Dataset:
@@ -170,75 +260,3 @@ def _with_column(dataset: datasets.Dataset, values: list[np.ndarray]) -> dataset
     flat = np.concatenate(values) if values else np.zeros(0, dtype=np.float32)
     column = pa.LargeListArray.from_arrays(offsets, pa.array(flat, pa.float32()))
     return datasets.Dataset(dataset.with_format("arrow")[:].append_column("ref_logps", column))
-
-
-@dataclass(frozen=True)
-class Forward:
-    """A forward pass over responses; the same values wherever it is computed."""
-
-    head: str
-    pad_token_id: int
-    autocast: torch.dtype | None
-    packing: bool
-
-    @torch.no_grad()
-    def __call__(self, model: PreTrainedModel, responses: Responses, rows: Sequence[int]) -> list[np.ndarray]:
-        """Of each row one float32 per scored token. `model` has its head attached and is in evaluation mode."""
-        device = next(model.parameters()).device
-        batch = responses.collate(rows, self.pad_token_id)
-        batch = packed(batch) if self.packing else batch
-        batch = {k: v.to(device) for k, v in batch.items() if k != "ref_logps"}
-        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            call = HeadCall(batch)
-            ask(model, batch, call)
-        values = call.completions.logps[call.mask].float().cpu().numpy()
-        return np.split(values, np.cumsum(call.completions.length.cpu().numpy())[:-1])
-
-
-Filed = dict[bytes, np.ndarray]
-
-
-@dataclass(frozen=True)
-class _ReferencePass:
-    """What the forward passes over a set of responses have in common."""
-
-    model: PreTrainedModel
-    responses: Responses
-    keys: list[bytes]
-    cache: ReferenceCache
-    max_tokens: int
-    forward: Forward
-    workers: ReferenceWorkers | None = None
-
-    def compute(self, rows: list[int], rank: int, world: int) -> None:
-        """Compute and store this process's share of `rows`."""
-        # The costliest cut comes first, so that a budget too large for the memory fails at once, not at the end.
-        items = items_of([(row,) for row in rows], self.responses.lengths, self.forward.packing)
-        plan = plan_step(items, self.max_tokens, world, self.forward.packing)[rank]
-        cuts = [[item.rows[0] for item in cut] for cut in plan if cut]
-        total = sum(map(len, cuts))
-        pending: Filed = {}
-        written = time.monotonic()
-        bar = tqdm(total=total, desc="Reference log-probabilities", unit="row", disable=rank > 0 or not total)
-        try:
-            with bar, evaluation_mode(self.model):
-                for values in self._values(cuts):
-                    pending |= values
-                    bar.update(len(values))
-                    if time.monotonic() - written > SECONDS_PER_SHARD:
-                        self.cache.write(pending)
-                        pending, written = {}, time.monotonic()
-        finally:
-            self.cache.write(pending)
-
-    def _values(self, cuts: Sequence[list[int]]) -> Iterator[Filed]:
-        if self.workers is None:
-            return map(self._forward, cuts)
-        answers = self.workers.values(self.responses, cuts, self.forward, self.cache.name)
-        return (self._filed(rows, values) for rows, values in answers)
-
-    def _forward(self, rows: list[int]) -> Filed:
-        return self._filed(rows, self.forward(self.model, self.responses, rows))
-
-    def _filed(self, rows: Sequence[int], values: Iterable[np.ndarray]) -> Filed:
-        return {self.keys[row]: logps for row, logps in zip(rows, values, strict=True)}

@@ -1,28 +1,140 @@
-"""Which checkpoint a killed run goes on from."""
+"""Checkpoints that a run can go on from: whole, and of this very run."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from transformers.trainer import TRAINER_STATE_NAME
+from safetensors import SafetensorError, safe_open
+
+from bnf_align.data.batching import StepDataset
+from bnf_align.records import BadInput, write_json
+from bnf_align.reference.cache import digest
+
+if TYPE_CHECKING:
+    from bnf_align.training.trainer import PreferenceTrainer
 
 logger = logging.getLogger(__name__)
 
+CARD = "bnf_align.json"
+STATE = "trainer_state.json"
+"""Written last by transformers.Trainer."""
+
+
+def examples_digest(steps: StepDataset) -> str:
+    """A hash of all tokens, masks and labels that a run trains on, in their order."""
+    responses = steps.responses
+    parts = (responses.ids, responses.starts, responses.masks, responses.labels)
+    return digest("".join(digest(part.tobytes()) for part in parts).encode())
+
+
+def card(trainer: PreferenceTrainer) -> dict[str, Any]:
+    """What the steps of a run follow from: a checkpoint of other settings is one of another run."""
+    reference = trainer.prepared.reference
+    seed = trainer.args.seed if trainer.args.data_seed is None else trainer.args.data_seed
+    return {
+        "examples": examples_digest(trainer.train_dataset) if trainer.train_dataset is not None else None,
+        "number of examples": len(trainer.train_dataset) if trainer.train_dataset is not None else 0,
+        "reference": reference.namespace if reference else None,
+        "loss_type": trainer.args.loss_type,
+        "loss_kwargs": trainer.loss_kwargs,
+        "batch_size": trainer.args.batch_size,
+        "seed of the order": seed,
+        "dataloader_drop_last": trainer.args.dataloader_drop_last,
+    }
+
+
+def write_card(folder: Path, trainer: PreferenceTrainer) -> None:
+    """Leave in a checkpoint what it is a checkpoint of."""
+    write_json(folder / CARD, card(trainer))
+
+
+def refuse_another_run(folder: Path, now: Mapping[str, Any]) -> None:
+    """Stop where `folder` is the checkpoint of other data, another starting model or other settings.
+
+    Raises:
+        BadInput: Naming each difference.
+    """
+    if not (folder / CARD).exists():
+        logger.warning(f"{folder} has no {CARD}, so it is not known to be of this run: it is taken at its word.")
+        return
+    before = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(dict(now), default=str))
+    differing = [name for name in now if before.get(name) != now[name]]
+    if differing:
+        shown = "; ".join(f"{name}: {before.get(name)} there, {now[name]} here" for name in differing)
+        raise BadInput(
+            f"{folder} is a checkpoint of another run ({shown}). To go on with it, give the model, data and settings "
+            "that it was begun with. To train its model on other data, give it as --model_name_or_path with another "
+            "--output_dir; its weights are then the reference."
+        )
+
+
+def damage(folder: Path) -> str | None:
+    """What keeps a run from going on from the checkpoint in `folder`, for a message; None if it is whole."""
+    try:
+        json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{STATE} is missing or cut short"
+    weights = [path for path in folder.rglob("*") if path.name.endswith((".safetensors", ".distcp"))]
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError):
+            return f"{index.name} is cut short"
+        if lacking := sorted(named - {path.name for path in weights}):
+            return f"{lacking[0]} is missing"
+    if not weights:
+        return "it has no weights"
+    for path in weights:
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, framework="pt"):
+                    pass
+            except (SafetensorError, OSError):
+                return f"{path.name} is cut short"
+    for path in folder.iterdir():
+        if path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
+            return f"{path.name} is cut short"
+    return None
+
 
 def latest_checkpoint(folder: str | Path) -> str | None:
-    """The last whole checkpoint of a run; None, said once, where there is none yet.
-
-    Trainer writes its state last, so a checkpoint without a readable one was cut short by a kill and is passed over.
-    """
+    """The last whole checkpoint of a run; None, said once, where there is none."""
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
-        try:
-            json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        if (what := damage(path)) is None:
             return str(path)
-        except (FileNotFoundError, json.JSONDecodeError):
-            logger.warning(f"{path} was cut short by a kill and is passed over.")
-    logger.warning(f"{folder} has no whole checkpoint yet: starting from the beginning.")
+        logger.warning(f"{path} is damaged and passed over: {what}.")
+    logger.warning(f"{folder} has no whole checkpoint: starting from the beginning.")
     return None
+
+
+def checkpoint_to_resume(given: str | bool | None, trainer: PreferenceTrainer) -> str | None:
+    """The folder that `--resume_from_checkpoint` means.
+
+    Raises:
+        BadInput: If it is not there, damaged, or a checkpoint of another run.
+    """
+    output = str(trainer.args.output_dir)
+    if given in (True, "latest"):
+        given = latest_checkpoint(output)
+    if not given:
+        return None
+    folder = Path(str(given))
+    if not folder.is_dir():
+        raise BadInput(f"--resume_from_checkpoint {given}: there is no such folder. Take latest, or leave it out.")
+    if what := damage(folder):
+        raise BadInput(
+            f"--resume_from_checkpoint {given} is damaged: {what}. --resume_from_checkpoint latest takes the last "
+            f"whole checkpoint in {output}."
+        )
+    refuse_another_run(folder, card(trainer))
+    if not any((folder / name).exists() for name in ("optimizer.pt", "optimizer.bin", "optimizer_0")):
+        logger.warning(f"{folder} has no optimizer state (--save_only_model): the optimizer begins anew.")
+    return str(folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +12,10 @@ from torch import Tensor
 from bnf_align.losses import CompletionLogps, LossSpec, bnf_weights
 
 SATURATED = 0.1
-"""Below this weight a token has all but left the training."""
+"""Below this BNF weight a token hardly trains any more."""
 
 
-class Tally:
+class Metrics:
     """Means over everything that was added since the last reading, over all ranks.
 
     TRL's names: `logps/*` (sums over a completion, nats), `rewards/*` (beta times the log-ratio; beta is 1 for losses
@@ -98,24 +100,30 @@ def _sides(label: Tensor, present: Tensor) -> list[tuple[str, Tensor]]:
     return [("chosen", label & present), ("rejected", ~label & present)]
 
 
-def verdict(metrics: dict[str, float]) -> str:
+def verdict(metrics: Mapping[str, Any]) -> str:
     """A run in plain words, from the metrics of its last evaluation, or of its last log line.
 
     Says what moved and by how much, and names what users ask about: preferred answers that fall with the others, and
-    tokens that have left the training. The thresholds are rules of thumb, not tests.
+    tokens that hardly train any more. `healthy` is said only where every quantity it speaks of is there and finite.
+    The thresholds are rules of thumb, not tests.
     """
-    up, down = metrics.get("bnf/shift/chosen"), metrics.get("bnf/shift/rejected")
-    saturated = metrics.get("bnf/saturated", 0.0)
+    names = ("bnf/shift/chosen", "bnf/shift/rejected", "bnf/saturated", "loss")
+    found = {name: metrics[name] for name in names if name in metrics}
+    if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
+        return f"Not healthy: {', '.join(wrong)} is NaN or infinite, so nothing can be said of the model."
+    up, down, saturated = (found.get(name) for name in names[:3])
     if up is None and down is None:
         return "No reference was used, so there is no shift to judge."
-    moved = [f"{name} {shift:+.4f}" for name, shift in (("ups", up), ("downs", down)) if shift is not None]
+    moved = [f"{name} {shift:+.4f}" for name, shift in (("chosen", up), ("rejected", down)) if shift is not None]
     text = f"Log-probability per token against the reference: {', '.join(moved)}. "
     if up is not None and up < -0.01:
-        text += "Ups have fallen too: answers you like became less likely. A smaller learning rate keeps them up. "
-    elif up is not None and down is not None and up - down < 0.001:
-        text += "Ups and downs have hardly parted: train longer, or with a larger learning rate. "
-    elif up is not None and down is not None:
-        text += "Ups and downs have parted and ups are not lost: healthy. "
-    if saturated > 0.2:
-        text += f"{saturated:.0%} of tokens have all but left the training (weight below {SATURATED}). "
+        text += "Chosen answers became less likely too. A smaller learning rate keeps them up. "
+    elif up is None or down is None:
+        text += "There is only one side, so nothing can be said of their distance. "
+    elif up - down < 0.001:
+        text += "Chosen and rejected hardly differ yet: train longer, or with a larger learning rate. "
+    elif saturated is not None:
+        text += "Chosen and rejected have moved apart, and chosen answers did not fall: healthy. "
+    if saturated is not None and saturated > 0.2:
+        text += f"{saturated:.0%} of tokens hardly train any more (BNF weight below {SATURATED}). "
     return text.strip()

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people and programs: `run.json` and the model card."""
+"""What a run leaves behind for people and programs: `run.json` and the model card, written after the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bnf_align.training.health import verdict
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer
 
-PACKAGES = ("bnf-align", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "bitsandbytes")
+PACKAGES = ("bnf-align", "torch", "transformers", "accelerate", "datasets", "peft", "bitsandbytes")
 
 
 def versions() -> dict[str, str]:
@@ -42,7 +42,7 @@ def peak_memory() -> int:
 
 
 class RunRecord:
-    """Measures one call of `train` and writes `OUTPUT_DIR/run.json` and the model card `OUTPUT_DIR/README.md`."""
+    """Measures one call of `train` and writes `run.json` and the model card `README.md` beside the weights."""
 
     def __init__(self, trainer: PreferenceTrainer) -> None:
         self.trainer, self.started, self.seconds, self.tokens = trainer, 0.0, 0.0, 0
@@ -59,17 +59,20 @@ class RunRecord:
         self.seconds = time.monotonic() - self.started
         seen = torch.tensor(self.trainer.tokens_seen, device=self.trainer.args.device)
         self.tokens = int(self.trainer.accelerator.reduce(seen))
-        self.write()
 
     def metrics(self) -> dict[str, float]:
         """The last value of everything that was logged."""
         return {name: value for line in self.trainer.state.log_history for name, value in line.items()}
 
     def verdict(self) -> str:
-        """The run in plain words, from its evaluation where there was one."""
-        metrics = self.metrics()
-        evaluation = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
-        return verdict(evaluation or metrics)
+        """The run in plain words, from its evaluation where there was one, of each evaluation set."""
+        metrics, sets = self.metrics(), self.trainer.eval_dataset
+        prefixes = {f"{name}: ": f"eval_{name}_" for name in sets} if isinstance(sets, dict) else {"": "eval_"}
+        found = {
+            title: {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+            for title, prefix in prefixes.items()
+        }
+        return " ".join(title + verdict(part) for title, part in found.items() if part) or verdict(metrics)
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of `run.json`."""
@@ -94,12 +97,12 @@ class RunRecord:
         }
 
     def write(self) -> None:
-        """Write both files, on the main process."""
+        """Write both files into the output folder, on the main process."""
         if not self.trainer.is_world_process_zero():
             return
         record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
-        write_json(folder / "run.json", record)
         (folder / "README.md").write_text(model_card(record, self.trainer.prepared.reports), encoding="utf-8")
+        write_json(folder / "run.json", record)
 
 
 def model_card(record: dict[str, Any], reports: dict[str, DataReport]) -> str:
@@ -108,7 +111,8 @@ def model_card(record: dict[str, Any], reports: dict[str, DataReport]) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in record["loss_kwargs"].items())
     used = [f"{name} {number}" for name, number in record["versions"].items()]
     data = "\n".join(line for report in reports.values() for line in report.lines())
-    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in _reported(record["metrics"]))
+    numbers = [(name, value) for name, value in sorted(record["metrics"].items()) if isinstance(value, int | float)]
+    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in numbers)
     return f"""---
 library_name: transformers
 base_model: {record["model"]}
@@ -120,7 +124,7 @@ tags: [bnf-align, {record["loss_type"]}]
 Trained by bnf-align from `{record["model"]}`, the reference of the loss.
 
 * Objective: `{record["loss_type"]}` ({settings or "no hyper-parameters"}), learning rate \
-{record["arguments"]["learning_rate"]}, {record["arguments"]["batch_size"]} units per step, seed {record["seed"]}
+{record["arguments"]["learning_rate"]}, {record["arguments"]["batch_size"]} examples per step, seed {record["seed"]}
 * Reference cache: {f"`{reference['namespace']}`" if reference else "not needed"}
 * Versions: {", ".join(used)}
 
@@ -138,7 +142,3 @@ Trained by bnf-align from `{record["model"]}`, the reference of the loss.
 |---|---|
 {metrics}
 """
-
-
-def _reported(metrics: dict[str, Any]) -> list[tuple[str, float]]:
-    return [(name, value) for name, value in sorted(metrics.items()) if isinstance(value, (int, float))]

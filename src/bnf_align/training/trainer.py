@@ -10,34 +10,49 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from bnf_align.config import LEARNING_RATE, LORA_LEARNING_RATE, BNFConfig, PreferenceConfig
 from bnf_align.data.batching import Step, StepDataset, StepLoader, StepSampler
+from bnf_align.data.prepare import Rows
 from bnf_align.data.responses import MicroBatch
 from bnf_align.head import HeadCall, ask
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
 from bnf_align.models.model import add_adapter, evaluation_mode, load_model
-from bnf_align.records import BadInput
-from bnf_align.training.checkpoints import latest_checkpoint
-from bnf_align.training.health import Tally
-from bnf_align.training.prepare import Rows, named_sources, starting_point
+from bnf_align.records import BadInput, rows_text
+from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
+from bnf_align.training.checkpoints import checkpoint_to_resume, write_card
+from bnf_align.training.health import Metrics
+from bnf_align.training.prepare import named_sources, starting_point
 from bnf_align.training.progress import LineCallback
 from bnf_align.training.record import RunRecord
 from bnf_align.training.sharding import check_sharding
+from bnf_align.upstream import OpenTrainer
 
 EVALUATION_STEP = 1024
-"""Units that evaluation cuts at a time; changes no result."""
+"""Examples that evaluation cuts at a time; changes no result."""
+
+NOT_TAKEN = {
+    "compute_metrics": "evaluation keeps sums of losses and log-probabilities, no predictions; see --eval_task",
+    "preprocess_logits_for_metrics": "evaluation keeps sums of losses and log-probabilities, no predictions",
+    "compute_loss_func": "the loss is a row of losses.LOSSES, chosen by loss_type",
+    "data_collator": "steps are padded by their own lengths",
+    "model_init": "the reference is the model that is passed",
+}
+"""Arguments of `transformers.Trainer` that would be ignored, and why."""
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(OpenTrainer):
     """Trains a causal language model on preferences with any objective of `losses.LOSSES`.
 
     Args:
@@ -48,7 +63,10 @@ class PreferenceTrainer(Trainer):
         eval_dataset: The same; or a dict of such, by name.
         processing_class: The tokenizer; the model's own if None.
         peft_config: Train a fresh adapter of this kind; the reference is then the model under it.
-        kwargs: `callbacks`, `optimizers`, `optimizer_cls_and_kwargs` of `transformers.Trainer`.
+        callbacks: As in `transformers.Trainer`.
+        optimizers: As in `transformers.Trainer`.
+        optimizer_cls_and_kwargs: As in `transformers.Trainer`.
+        others: What `transformers.Trainer` takes besides; refused by name.
 
     Raises:
         BadInput: For rows or settings that cannot be trained on; the message says what mends it.
@@ -68,8 +86,16 @@ class PreferenceTrainer(Trainer):
         eval_dataset: Rows | dict[str, Rows] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
-        **kwargs: Any,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
+        **others: Any,
     ) -> None:
+        for name, value in others.items():
+            if name not in NOT_TAKEN:
+                raise TypeError(f"{type(self).__name__} takes no argument {name!r}.")
+            if value is not None:
+                raise BadInput(f"{name} is not supported: {NOT_TAKEN[name]}.")
         args = copy.copy(args) if args is not None else self.config_class(output_dir="outputs")
         policy: Any = load_model(model) if isinstance(model, str) else model
         args.fold_batch_size()
@@ -83,24 +109,30 @@ class PreferenceTrainer(Trainer):
         set_seed(args.seed)  # a fresh adapter starts from random numbers
         if peft_config is not None:
             policy = add_adapter(policy, peft_config, args)
-        steps = dict(self.prepared.steps)
-        training = steps.pop("train", None)
-        evaluation = {name.removeprefix("eval_"): dataset for name, dataset in steps.items()}
+        steps = self.prepared.steps
         super().__init__(
             model=policy,
             args=args,
-            train_dataset=training,
-            eval_dataset=evaluation.get("eval", evaluation or None),
+            train_dataset=steps.get("train"),
+            eval_dataset={name: steps[f"eval_{name}"] for name in eval_dataset}
+            if isinstance(eval_dataset, dict)
+            else steps.get("eval"),
             processing_class=tokenizer,
-            **kwargs,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
         check_sharding(self)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(LineCallback)
-        self.tally = Tally(self.spec, self.beta, self.args.device)
+        self.add_callback(_CheckpointCard(self))
+        self.metrics = Metrics(self.spec, self.beta, self.args.device)
         self.model_name: str = policy.config._name_or_path or "a model given in Python"
         self.tokens_seen = 0  # by this rank, without padding
         self.record = RunRecord(self)
+        self._step_0 = self.spec.reference and args.check_step_0  # still to be checked
+        self._scored: list[tuple[Tensor, Tensor]] = []
+        """Of each micro-batch of this step: the rows' numbers in the source, and their log-probabilities."""
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -119,7 +151,10 @@ class PreferenceTrainer(Trainer):
             sampler,
             num_workers=self.args.dataloader_num_workers,
             persistent_workers=self.args.dataloader_persistent_workers,
-            pin_memory=False,  # micro-batches go to the device one at a time
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            in_order=self.args.dataloader_in_order,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )
 
     def training_step(self, model: nn.Module, step: Step, num_items_in_batch: Any = None) -> Tensor:  # type: ignore[override]
@@ -127,25 +162,41 @@ class PreferenceTrainer(Trainer):
         model.train()
         if callable(start := getattr(self.optimizer, "train", None)):  # schedule-free optimizers
             start()
+        check = self._step_0 and self.state.global_step == 0
+        tolerance = self._tolerance()
+        step_0 = torch.zeros(4, device=self.args.device)
+        self._scored = []
         kl = self._reference_point(model, [step])
         world, total = self.args.world_size, torch.zeros((), device=self.args.device)
-        always_sync = self.accelerator.gradient_state.plugin_kwargs.get("sync_each_batch", False)
         for i, batch in enumerate(step.micro_batches):
-            last = i == len(step.micro_batches) - 1
             self.tokens_seen += int(batch["attention_mask"].sum())
-            with nullcontext() if last or always_sync else self.accelerator.no_sync(model):
+            last = i == len(step.micro_batches) - 1
+            with nullcontext() if last or self.syncs_each_micro_batch() else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, batch, kl=kl, size=step.size)
+                    loss, completions = self._loss(model, batch, kl, step.size)
                 self.accelerator.backward(loss * world)  # ranks average their gradients, the step's mean is a sum
             total += loss.detach()
-        return self.accelerator.reduce(total)  # on every rank, because Trainer does not always average over them
+            if check:
+                step_0 += compare(completions, tolerance)
+        if check:
+            self._check_step_0(model, step, step_0, tolerance)
+        if self.args.torch_empty_cache_steps and self.state.global_step % self.args.torch_empty_cache_steps == 0:
+            clear_device_cache()
+        self._total = self.accelerator.reduce(total)
+        return self._total  # on every rank, because Trainer does not always average over them
 
     def compute_loss(  # type: ignore[override]
         self, model: nn.Module, batch: MicroBatch, kl: Tensor | None = None, size: int = 1, **_: Any
     ) -> Tensor:
-        """The sum of the losses of one micro-batch over `size`; its metrics are added to the tally."""
-        batch = self._prepare_inputs(batch)
+        """The sum of the losses of one micro-batch over `size`; its metrics are added."""
+        return self._loss(model, batch, kl, size)[0]
+
+    def _loss(
+        self, model: nn.Module, batch: MicroBatch, kl: Tensor | None, size: int
+    ) -> tuple[Tensor, CompletionLogps]:
         wants_eq4 = self.args.log_eq4_value and self.spec.reference and not model.training
+        rows = batch["row"]
+        batch = self.on_device(batch)
         call = HeadCall(
             batch,
             lambda completions: self._losses(completions, batch, kl)[0].sum() / size,
@@ -156,8 +207,9 @@ class PreferenceTrainer(Trainer):
         self._add_metrics(call.completions, batch, kl)
         if wants_eq4:
             values = eq4_value(call.completions, batch["label"], call.entropy)
-            self.tally.add("bnf/eq4_loss", values, call.completions.length > 0)
-        return loss
+            self.metrics.add("bnf/eq4_loss", values, call.completions.length > 0)
+        self._scored.append((rows, call.completions.logp))
+        return loss, call.completions
 
     def _losses(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored.
@@ -176,11 +228,11 @@ class PreferenceTrainer(Trainer):
     @torch.no_grad()
     def _add_metrics(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> None:
         losses, present = self._losses(completions, batch, kl)
-        self.tally.add("loss", losses, present)
+        self.metrics.add("loss", losses, present)
         if self.spec.pairwise and self.spec.reference:
             chosen, rejected = completions.halves()
-            self.tally.add("rewards/accuracies", (chosen.logratio > rejected.logratio).float(), present)
-        self.tally.add_completions(completions, batch["label"], batch["end"])
+            self.metrics.add("rewards/accuracies", (chosen.logratio > rejected.logratio).float(), present)
+        self.metrics.add_completions(completions, batch["label"], batch["end"])
 
     @torch.no_grad()
     def _reference_point(self, model: nn.Module, steps: Iterable[Step]) -> Tensor | None:
@@ -197,7 +249,7 @@ class PreferenceTrainer(Trainer):
                 sums += torch.stack([kto_kl(call.completions).sum(), (call.completions.length > 0).sum()])
         total, count = self.accelerator.reduce(sums)
         kl = (total / count).clamp(min=0)
-        self.tally.add("kl", kl)
+        self.metrics.add("kl", kl)
         return kl
 
     # ---------------------------------------------------------------------------------------------- evaluation
@@ -216,35 +268,113 @@ class PreferenceTrainer(Trainer):
         self, dataloader: StepLoader, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
     ) -> EvalLoopOutput:
         """Mean loss and metrics over all units, each counted once, whatever the micro-batches and ranks."""
-        model = self._evaluation_model()
-        training_tally, self.tally = self.tally, Tally(self.spec, self.beta, self.args.device)
+        model = self.evaluation_model()
+        if model is None:
+            raise BadInput("FSDP shards the model when training starts: evaluate with --eval_on_start true.")
+        if callable(stop := getattr(self.optimizer, "eval", None)):  # schedule-free optimizers
+            stop()
+        training_metrics, self.metrics = self.metrics, Metrics(self.spec, self.beta, self.args.device)
         with evaluation_mode(model):
             kl = self._reference_point(model, dataloader)
             for step in dataloader:
+                self._scored = []
                 for batch in step.micro_batches:
                     with self.compute_loss_context_manager():
                         self.compute_loss(model, batch, kl=kl)
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        means = self.tally.read(self.accelerator.reduce)
-        self.tally = training_tally
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
-        return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))  # type: ignore[arg-type]
+        means = self.metrics.read(self.accelerator.reduce)
+        self.metrics = training_metrics
+        found = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        return EvalLoopOutput(None, None, found, num_samples=len(dataloader.dataset))  # type: ignore[arg-type]
 
-    def _evaluation_model(self) -> nn.Module:
+    # ------------------------------------------------------------------------------------- what must not go on
+
+    def _tolerance(self) -> float:
+        rounded = [parameter.dtype for parameter in self.accelerator.unwrap_model(self.model).parameters()]
+        rounded = [dtype for dtype in rounded if dtype.is_floating_point] + [torch.float32]
+        if self.args.bf16 or getattr(self.model, "is_quantized", False):
+            rounded.append(torch.bfloat16)
+        return max(map(tolerance_of, rounded))
+
+    @torch.no_grad()
+    def _check_step_0(self, model: nn.Module, step: Step, sums: Tensor, tolerance: float) -> None:
+        """Stop, on every rank, where the policy is not the reference before anything has moved.
+
+        Raises:
+            BadInput: With what was measured and the likely cause.
+        """
+        self._step_0 = False
+
+        def in_evaluation_mode() -> Tensor:
+            batch = self.on_device(step.micro_batches[0])
+            call = HeadCall(batch)
+            with evaluation_mode(model), self.compute_loss_context_manager():
+                ask(model, batch, call)
+            return compare(call.completions, tolerance)
+
+        if not self.args.disable_dropout:  # then training mode differs, as was asked for
+            sums = in_evaluation_mode()
+        found = [StepZero(*part) for part in self.accelerator.gather(sums[None]).tolist()]
+        if all(part.holds(tolerance) for part in found):
+            return
+        again = [StepZero(*part) for part in self.accelerator.gather(in_evaluation_mode()[None]).tolist()]
+        random = self.args.disable_dropout and all(part.holds(tolerance) for part in again)
+        raise BadInput(not_the_reference(found, tolerance, self.prepared.reference, random))
+
+    def check_gradient(self, norm: Any) -> None:
+        """Stop, on every rank, before a step that would spoil the weights.
+
+        Raises:
+            BadInput: If the loss or the gradient is NaN or infinite.
+        """
+        norm = torch.as_tensor(norm.full_tensor() if hasattr(norm, "full_tensor") else norm, device=self._total.device)
+        if bool(torch.isfinite(self._total) & torch.isfinite(norm)):  # the one place where a step waits for the device
+            return
+        what = "gradient" if torch.isfinite(self._total) else "loss"
+        scored = [(rows, logps.cpu()) for rows, logps in self._scored]
+        broken = _numbers(gather_object([row for rows, logps in scored for row in rows[~logps.isfinite()].tolist()]))
+        of_step = _numbers(gather_object([row for rows, _ in scored for row in rows.tolist()]))
+        where = f"Not finite in {rows_text(broken)}" if broken else f"The step has {rows_text(of_step)}"
+        raise BadInput(
+            f"Step {self.state.global_step + 1}: the {what} is NaN or infinite, and the step is not taken. {where} of "
+            f"the training data. The learning rate is {self._get_learning_rate():.2g}: a smaller one, or a longer "
+            f"--warmup_steps, keeps weights finite. {self._last_checkpoint()}"
+        )
+
+    def _last_checkpoint(self) -> str:
+        whole = sorted(Path(str(self.args.output_dir)).glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+        return f"The last checkpoint is {whole[-1]}." if whole else "No checkpoint was saved (--save_strategy steps)."
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save weights, tokenizer and settings; into the output folder also `run.json` and the card, last.
+
+        Raises:
+            BadInput: If weights are NaN or infinite; nothing is written then.
+        """
         assert self.model is not None
-        if self.is_fsdp_enabled and not self.accelerator._models:
-            raise BadInput("Under FSDP the model is sharded when training starts: evaluate with --eval_on_start true.")
-        model = self._wrap_model(self.model, training=False)
-        if not self.accelerator._models and model is self.model:  # evaluation before training: autocast and device
-            model = self.accelerator.prepare_model(model, evaluation_mode=True)
-        return model
+        finite = torch.stack([p.detach().isfinite().all() for p in self.model.parameters() if p.requires_grad]).all()
+        finite = finite.full_tensor() if hasattr(finite, "full_tensor") else finite
+        if not bool(self.accelerator.reduce(finite.to(self.args.device, torch.float32)) >= self.args.world_size):
+            raise BadInput(
+                f"Weights are NaN or infinite after step {self.state.global_step}, and are not saved. A smaller "
+                f"--learning_rate keeps them finite. {self._last_checkpoint()}"
+            )
+        super().save_model(output_dir, _internal_call=True)
+        if output_dir is None or Path(output_dir) == Path(str(self.args.output_dir)):
+            self.record.write()
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Trainer's own card, written before it pushes, would replace ours."""
+        self.record.write()
 
     # ------------------------------------------------------------------------------------------- what it says
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log line, with the metrics since the last one; the closing line has what no line had yet."""
         if "loss" in logs or "train_runtime" in logs:  # Trainer has the loss itself
-            means = self.tally.read(self.accelerator.reduce)
+            means = self.metrics.read(self.accelerator.reduce)
             logs |= {name: value for name, value in means.items() if name != "loss"}
         super().log(logs, start_time)
 
@@ -252,30 +382,40 @@ class PreferenceTrainer(Trainer):
         """Floating-point operations of a step on this rank, for `total_flos`."""
         return float(sum(super(PreferenceTrainer, self).floating_point_ops(batch) for batch in step.micro_batches))
 
-    def _track_num_input_tokens(self, step: Step) -> None:
-        for batch in step.micro_batches:
-            super()._track_num_input_tokens(batch)
-
-    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
-        # Resumed at its end within an epoch, as --max_steps leaves it, Trainer would take one more step.
-        if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(*arguments, **named)
-
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
     ) -> TrainOutput:
-        """Train, and leave `run.json` and a model card in the output folder.
+        """Train; `save_model` then writes the weights, and after them `run.json` and a model card.
 
         Args:
             resume_from_checkpoint: A checkpoint folder; True or "latest" for the last whole one of the output folder.
             kwargs: For `transformers.Trainer.train`.
+
+        Raises:
+            BadInput: If the checkpoint is damaged or of another run, the policy is not the reference before the first
+                step, or a loss or gradient is not finite.
         """
-        if resume_from_checkpoint in (True, "latest"):
-            resume_from_checkpoint = latest_checkpoint(str(self.args.output_dir))
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, self)
         self.record.start()
-        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.record.finish()
         return output
+
+
+def _numbers(rows: Iterable[int]) -> list[int]:
+    """Row numbers, each once, without the -1 of padding rows."""
+    return sorted({row for row in rows if row >= 0})
+
+
+class _CheckpointCard(TrainerCallback):
+    """Says in each checkpoint what it is one of."""
+
+    def __init__(self, trainer: PreferenceTrainer) -> None:
+        self.trainer = trainer
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            write_card(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.trainer)
 
 
 class BNFTrainer(PreferenceTrainer):

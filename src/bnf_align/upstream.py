@@ -1,0 +1,57 @@
+"""Private interfaces of other libraries that nothing public replaces: all of them, here, each with its reason.
+
+`tests/test_upstream.py` says which of them a new version has changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import Trainer
+
+
+class OpenTrainer(Trainer):
+    """`transformers.Trainer` with the few private methods that a step of several micro-batches needs."""
+
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        # Resumed at its end within an epoch, as --max_steps leaves it, Trainer would take one more step.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*arguments, **named)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        # The last place before the optimizer step, and the only one that knows the norm: `on_pre_optimizer_step` does
+        # not, and computing it twice reads all gradients twice.
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.check_gradient(norm)
+        return norm
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        # Trainer hands over what the loader yields: a step, not a batch.
+        for batch in inputs.micro_batches:
+            super()._track_num_input_tokens(batch)
+
+    def check_gradient(self, norm: Any) -> None:
+        """Called before each optimizer step with the norm of the gradient."""
+
+    def on_device(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """`batch` on the device of this process: `_prepare_inputs` without a public name."""
+        return self._prepare_inputs(batch)
+
+    def syncs_each_micro_batch(self) -> bool:
+        """Whether the ranks' gradients meet after every micro-batch, as `sync_each_batch` asks."""
+        # Under FSDP2 `no_sync` would keep the whole unsharded gradient on every device between micro-batches.
+        return bool(
+            self.is_fsdp_enabled or self.accelerator.gradient_state.plugin_kwargs.get("sync_each_batch", False)
+        )
+
+    def evaluation_model(self) -> nn.Module | None:
+        """The model as evaluation runs it, wrapped and autocast; None where FSDP has not sharded it yet."""
+        # Trainer's own way is the first lines of `evaluation_loop`, which we replace: the stock loop repeats rows.
+        if self.is_fsdp_enabled and not self.accelerator._models:
+            return None
+        assert self.model is not None
+        model: nn.Module = self._wrap_model(self.model, training=False)
+        if not self.accelerator._models and model is self.model:  # before training: autocast and device
+            model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        return model
