@@ -123,3 +123,30 @@ def test_a_key_changes_with_any_token_and_with_what_is_scored():
 def test_a_key_does_not_depend_on_the_integer_type():
     ids, mask = np.arange(10), np.ones(10, dtype=bool)
     assert row_key(ids.astype(np.int32), mask) == row_key(ids.astype(np.int64), mask)
+
+
+def test_two_processes_with_one_number_do_not_write_into_each_others_file(tmp_path, monkeypatch):
+    """Containers on one disk count their processes each from 1."""
+    import threading
+
+    from bnf_align.records import write_json
+
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    values = [{"who": name, "text": name * 200_000} for name in "ab"]
+    errors = []
+
+    def write_often(value):
+        try:
+            for _ in range(20):
+                write_json(tmp_path / "manifest.json", value)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write_often, args=(value,)) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert json.loads((tmp_path / "manifest.json").read_text()) in values
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]

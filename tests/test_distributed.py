@@ -94,6 +94,24 @@ def test_two_processes_end_at_the_weights_of_one_and_save_them_whole(results, wa
     assert all(torch.equal(saved[name], weights) for name, weights in two.items())
 
 
+def test_fsdp2_keeps_no_whole_gradient_between_micro_batches(results):
+    """Under `no_sync` it would: a full model's gradient on every device."""
+    seen = results["fsdp2"]["whole gradients"]
+    assert seen["micro_batches"] > 2
+    assert seen["whole"] == 0
+
+
+@pytest.mark.parametrize("way", SHARED)
+def test_nodes_without_a_common_disk_share_the_work_and_each_disk_gets_all_of_it(results, way):
+    (alone,), nodes = results["one process"]["own disks"], results[way]["own disks"]
+    assert sum(node["computed"] for node in nodes) == alone["computed"]
+    assert all(0 < node["computed"] < alone["computed"] for node in nodes)
+    for node in nodes:
+        assert node["stored"] == alone["stored"] == alone["computed"]
+        assert torch.allclose(node["values"], alone["values"], atol=1e-5)
+        assert node["again"] == 0
+
+
 def test_sharding_that_was_asked_for_and_dropped_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(BadInput, match="FSDP was asked for, but accelerate shards on accelerators alone"):

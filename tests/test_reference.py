@@ -6,11 +6,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from bnf_align.fingerprint import weights_hash
+from bnf_align.reference.namespace import namespace_of
 from runs import make_trainer, pairs, singles
 from tiny_models import chatml_tokenizer, plain_tokenizer
 from tiny_nets import perturbed, tiny_llama
 
-LORA = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+LORA_SETTINGS = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+LORA = LoraConfig(**LORA_SETTINGS)
 
 
 def tokens(trainer) -> tuple[int, int]:
@@ -123,6 +125,89 @@ def test_a_config_that_changes_the_forward_pass_is_a_miss(tmp_path):
     assert miss(tmp_path, make_trainer(tmp_path, singles(6), model=tiny_llama(258, rms_norm_eps=1e-3)))
 
 
+@pytest.mark.parametrize("theta", [1e3, 5e5])
+def test_other_rotary_positions_are_a_miss(tmp_path, theta):
+    """RoPE is in no weight: its base and its scaling are settings alone."""
+    make_trainer(tmp_path, singles(6))
+    rope = {"rope_type": "default", "rope_theta": theta}
+    assert miss(tmp_path, make_trainer(tmp_path, singles(6), model=tiny_llama(258, rope_parameters=rope)))
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    assert miss(tmp_path, make_trainer(tmp_path, singles(6), model=tiny_llama(258, rope_parameters=scaled)))
+
+
+def adapted(weights_seed: int = 1, **config) -> PeftModel:
+    """An adapter whose weights depend on the seed alone, whatever its configuration."""
+    torch.manual_seed(0)
+    model = get_peft_model(tiny_llama(258), LoraConfig(**{**LORA_SETTINGS, **config}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(weights_seed))
+    return model
+
+
+@pytest.mark.parametrize(
+    "change", [{"lora_alpha": 64}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 32}}], ids=str
+)
+def test_the_same_adapter_weights_under_another_configuration_are_a_miss(tmp_path, change):
+    make_trainer(tmp_path, singles(6), model=adapted())
+    other = make_trainer(tmp_path, singles(6), model=adapted(**change))
+    assert miss(tmp_path, other)
+    other.train()  # step 0 holds
+
+
+def test_another_active_adapter_is_a_miss(tmp_path):
+    def two(active: str) -> PeftModel:
+        model = adapted()
+        torch.manual_seed(3)
+        model.add_adapter("second", LoraConfig(**LORA_SETTINGS, init_lora_weights=False))
+        model.set_adapter(active)
+        return model
+
+    make_trainer(tmp_path, singles(6), model=two("default"))
+    assert miss(tmp_path, make_trainer(tmp_path, singles(6), model=two("second")))
+    assert tokens(make_trainer(tmp_path, singles(6), model=two("second")))[0] == 0
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_another_version_of_what_computes_is_a_miss(tmp_path, monkeypatch, package):
+    from bnf_align.reference import namespace
+
+    make_trainer(tmp_path, singles(6))
+    installed = namespace.version
+    monkeypatch.setattr(namespace, "version", lambda name: "99.0" if name == package else installed(name))
+    assert miss(tmp_path, make_trainer(tmp_path, singles(6)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device": "cuda"},
+        {"sharded": True},
+        {"autocast": None},
+        {"packing": True},
+        {"head": "logits"},
+        {"autocast": torch.float16},
+    ],
+    ids=str,
+)
+def test_each_way_to_run_a_forward_pass_has_its_own_namespace(change):
+    ways = {"autocast": torch.bfloat16, "head": "fused", "packing": False, "device": "cpu", "sharded": False}
+    model = tiny_llama(258)
+    assert namespace_of(model, **ways) == namespace_of(tiny_llama(258), **ways)
+    assert namespace_of(model, **ways) != namespace_of(model, **{**ways, **change})
+
+
+def test_the_order_of_target_modules_is_no_setting():
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"]
+    found = []
+    for order in (names, names[::-1]):
+        torch.manual_seed(0)
+        model = get_peft_model(tiny_llama(258), LoraConfig(**{**LORA_SETTINGS, "target_modules": order}))
+        found.append(namespace_of(model, autocast=None, head="fused")["adapters"])
+    assert found[0] == found[1]
+
+
 def test_a_length_that_cuts_tokens_misses_for_the_cut_rows_alone(tmp_path):
     rows = [{"prompt": "p", "completion": "a" * n, "label": True} for n in (4, 30)]
     make_trainer(tmp_path, rows)
@@ -165,24 +250,14 @@ def test_the_reference_of_a_fresh_adapter_is_the_base_and_is_shared_with_full_tr
     assert fresh.prepared.reference.namespace == full.prepared.reference.namespace
 
 
-def continued(seed: int) -> PeftModel:
-    torch.manual_seed(0)
-    model = get_peft_model(tiny_llama(258), LORA)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
-    return model
-
-
 def test_the_reference_of_a_continued_adapter_is_its_own_starting_weights(tmp_path):
     make_trainer(tmp_path, singles(6))
-    adapted = make_trainer(tmp_path, singles(6), model=continued(1))
-    assert miss(tmp_path, adapted)
-    assert miss(tmp_path, make_trainer(tmp_path, singles(6), model=continued(2)))
-    adapted.train()
-    assert adapted.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
-    assert tokens(make_trainer(tmp_path, singles(6), model=continued(1)))[0] == 0
+    first = make_trainer(tmp_path, singles(6), model=adapted(1))
+    assert miss(tmp_path, first)
+    assert miss(tmp_path, make_trainer(tmp_path, singles(6), model=adapted(2)))
+    first.train()
+    assert first.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
+    assert tokens(make_trainer(tmp_path, singles(6), model=adapted(1)))[0] == 0
 
 
 # ----------------------------------------------------------------------------------------------- interruptions
@@ -245,3 +320,73 @@ def test_the_weights_hash_sees_every_weight_and_no_name_of_a_folder():
 
 def test_plain_tokenizer_has_the_vocabulary_of_the_tiny_model():
     assert len(plain_tokenizer()) == 258
+
+
+# ------------------------------------------------------------------------------------------------ the disk
+
+
+def no_writing(monkeypatch):
+    """A disk that answers every write as a read-only one does; root may write where permissions say otherwise."""
+    from bnf_align.reference import cache
+
+    def refuse(self, values):
+        if values:
+            raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(cache.ReferenceCache, "write", refuse)
+
+
+def test_a_cache_that_cannot_be_written_costs_the_values_and_not_the_run(tmp_path, monkeypatch, caplog):
+    no_writing(monkeypatch)
+    trainer = make_trainer(tmp_path, singles(6))
+    trainer.train()
+    assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
+    assert "cannot be written (Read-only file system): 6 rows are used in this run and not kept" in caplog.text
+    assert tokens(make_trainer(tmp_path, singles(6)))[0] > 0
+
+
+def test_a_cache_that_may_only_be_read_is_read(tmp_path, monkeypatch):
+    import os
+
+    make_trainer(tmp_path, singles(6))
+    no_writing(monkeypatch)
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert tokens(make_trainer(tmp_path, singles(6)))[0] == 0
+
+
+@pytest.mark.parametrize("left", [None, "", "{", "[]"], ids=["missing", "empty", "cut short", "a list"])
+def test_a_namespace_whose_manifest_is_lost_is_listed_read_and_made_whole(tmp_path, left):
+    from bnf_align.reference.cache import namespaces
+
+    make_trainer(tmp_path, singles(6))
+    (info,) = namespaces(tmp_path / "cache")
+    manifest = info.folder / "manifest.json"
+    manifest.unlink() if left is None else manifest.write_text(left)
+    (again,) = namespaces(tmp_path / "cache")
+    assert (again.rows, again.tokens, again.manifest) == (info.rows, info.tokens, {})
+    assert tokens(make_trainer(tmp_path, singles(6)))[0] == 0
+    make_trainer(tmp_path, singles(7))
+    assert namespaces(tmp_path / "cache")[0].manifest == info.manifest
+
+
+def test_stored_values_that_are_not_finite_are_computed_again(tmp_path, caplog):
+    from bnf_align.reference.cache import ReferenceCache, namespaces, row_key
+
+    trainer = make_trainer(tmp_path, singles(6))
+    responses = trainer.train_dataset.responses
+    good = responses.reference(2).copy()
+    (info,) = namespaces(tmp_path / "cache")
+    for shard in info.folder.glob("*.arrow"):
+        shard.unlink()
+    broken = {
+        row_key(responses.tokens(i), responses.mask(i)): responses.reference(i) * (np.nan if i == 2 else 1)
+        for i in range(6)
+    }
+    ReferenceCache(tmp_path / "cache", {k: v for k, v in info.manifest.items() if k != "about"}).write(broken)
+    again = make_trainer(tmp_path, singles(6))
+    assert again.train_dataset.responses.reference(2) == pytest.approx(good, abs=1e-5)
+    assert "1 stored rows are NaN or infinite and computed again" in caplog.text

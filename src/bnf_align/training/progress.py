@@ -11,12 +11,12 @@ SHOWN = {
     "learning_rate": "lr {:.2e}",
     "grad_norm": "grad {:.3f}",
     "bnf/weight": "weight {:.3f}",
-    "bnf/shift/chosen": "ups {:+.4f}",
-    "bnf/shift/rejected": "downs {:+.4f}",
+    "bnf/shift/chosen": "chosen {:+.4f}",
+    "bnf/shift/rejected": "rejected {:+.4f}",
     "logps/chosen": "logps {:.1f}",
     "rewards/accuracies": "accuracy {:.1%}",
 }
-"""The metrics of a line and how they read; ups and downs are log-probability per token against the reference."""
+"""The metrics of a line and how they read; chosen and rejected are log-probability per token against the reference."""
 
 
 class LineCallback(ProgressCallback):
