@@ -1,4 +1,4 @@
-"""`bnf-align score`: a number for every candidate, by a verifier, IFEval, a reward model, a ranker of pairs, a judge."""
+"""`bnf-align score`: a number for every candidate, by a verifier, IFEval, a reward model, PairRM or a judge."""
 
 from __future__ import annotations
 
