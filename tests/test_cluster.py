@@ -229,7 +229,7 @@ def test_scores_are_those_of_one_process_and_rows_that_were_there_stay(cluster, 
 
 @pytest.mark.parametrize("kind", ["reward model", "verifier"])
 def test_each_planned_batch_of_rows_alone_gives_what_it_gives_within_the_job(kind, reward, monkeypatch):
-    monkeypatch.setattr(verifier, "ROWS_AT_A_TIME", 7)
+    monkeypatch.setattr("bnf_align.construct.scorers.scorer.ROWS_AT_A_TIME", 7)
     scorer = reward() if kind == "reward model" else verifier.Verifier()
     rows = {row["id"]: row for row in candidates()}
     whole = [one for batch in scorer.score(list(rows.values())) for one in batch]

@@ -17,6 +17,7 @@ FORK.set_forkserver_preload(
     [f"bnf_align.{name}" for name in ("analysis", "endpoint", "engines.local", "evaluation.run", "training.model")]
 )
 COUNT = 10
+TASKS = ("gsm8k", "math_l5", "crux", "mmlu_redux", "ifeval", "arena_hard", "wild_bench", "held_out")
 
 
 def rows_of(task: str) -> list[dict]:
@@ -31,6 +32,9 @@ def rows_of(task: str) -> list[dict]:
             {"id": f"m{i}", "question": f"Which is {i}?", "choices": choices, "correct_answer": choices[i % 4]}
             for i in numbers
         ]
+    if task == "ifeval":
+        asked = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+        return [{"key": i, "prompt": f"Write {i} lines.", **asked} for i in numbers]
     if task == "arena_hard":
         return [{"question_id": f"a{i}", "turns": [{"content": f"Write {i} lines."}]} for i in numbers]
     if task == "wild_bench":
@@ -88,7 +92,7 @@ def killed(argv: list[str], partial, rows: int) -> None:
     process.join()
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "math_l5", "crux", "mmlu_redux", "arena_hard", "wild_bench", "held_out"])
+@pytest.mark.parametrize("task", TASKS)
 def test_answers_of_a_killed_run_end_as_those_of_an_uninterrupted_one(task, model, tmp_path, capsys):
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     assert main(run_flags(tmp_path, task, model, whole)) == 0

@@ -37,7 +37,8 @@ class DataArguments:
         default=None, metadata={"help": "A file, folder or hub name of its own to evaluate on."}
     )
     eval_task: str | None = field(
-        default=None, metadata={"help": "A benchmark (gsm8k, math_l5, crux, mmlu_redux) to answer during training."}
+        default=None,
+        metadata={"help": "A benchmark (gsm8k, math_l5, crux, mmlu_redux, ifeval) to answer during training."},
     )
     eval_task_data: str | None = field(
         default=None, metadata={"help": "A file of its items, instead of its data set on the hub."}

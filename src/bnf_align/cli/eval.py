@@ -15,7 +15,7 @@ from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags
 if TYPE_CHECKING:
     from bnf_align.judge import Judge
 
-TASKS = ("gsm8k", "math_l5", "crux", "mmlu_redux", "arena_hard", "wild_bench", "held_out")
+TASKS = ("gsm8k", "math_l5", "crux", "mmlu_redux", "ifeval", "arena_hard", "wild_bench", "held_out")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,9 +72,9 @@ def _judge_flags(steps: Any) -> None:
 
 def _score_flags(steps: Any) -> None:
     parser = steps.add_parser("score", help="numbers from answers or judgments: ours, and published files as they are")
-    parser.add_argument("file", help=".jsonl, .json, .gz; ours, ZeroEval's, WildBench's or Arena-Hard's")
+    parser.add_argument("file", help=".jsonl, .json, .gz; ours, ZeroEval's, IFEval's, WildBench's or Arena-Hard's")
     add_flag(parser, "--task", required=True, choices=TASKS)
-    add_flag(parser, "--data", help="a file of the task's items: gold answers, tags")
+    add_flag(parser, "--data", help="a file of the task's items: gold answers, instructions, tags")
     add_flag(parser, "--model", help="which model, where the file has several")
     add_flag(parser, "--tags", help="wild_bench: a file of task tags per session")
     add_flag(parser, "--answers", help="a file with the answers that were judged: lengths and token counts")

@@ -20,7 +20,7 @@ VERBS = {
     "reference": "the reference cache: build, ls, verify, gc",
     "plan": "memory, hours and disk of a run before you start it",
     "generate": "several answers to every prompt, by a model in process or behind URLs",
-    "score": "a number for every candidate: a verifier, a reward model, a ranker of pairs, a judge",
+    "score": "a number for every candidate: a verifier, IFEval, a reward model, a ranker of pairs, a judge",
     "select": "scored candidates as preference rows: best against worst, or thumbs, with a data card",
     "construct": "a whole data set from one YAML file: generate, score, select, train",
     "eval": "benchmarks: run, judge, score, rank",

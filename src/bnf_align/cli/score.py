@@ -1,4 +1,4 @@
-"""`bnf-align score`: a number for every candidate, by a verifier, a reward model, a ranker of pairs or a judge."""
+"""`bnf-align score`: a number for every candidate, by a verifier, IFEval, a reward model, PairRM or a judge."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bnf_align.cli.flags import (
 if TYPE_CHECKING:
     from bnf_align.construct.scorers.scorer import Scorer
 
-SCORERS = ("verifier", "reward_model", "armorm", "pairrm", "judge")
+SCORERS = ("verifier", "ifeval", "reward_model", "armorm", "pairrm", "judge")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,7 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the model")
     add_flag(parser, "--max-length", type=count, help="tokens of prompt and candidate (default 4096; pairrm 2048)")
     add_flag(
-        parser, "--rule", help="verifier: final_answer (the default), math_verify, exact, or a function, module:name"
+        parser,
+        "--rule",
+        help="verifier: final_answer (the default), math_verify, exact, or a function, module:name; ifeval: strict "
+        "(the default) or loose",
     )
     add_flag(parser, "--answer-column", help="verifier: the right answer (default answer)")
     add_flag(parser, "--rank-by", choices=("logits", "wins"), help="pairrm: scores are mean logits (default) or wins")

@@ -33,7 +33,7 @@ Align the model M with the preferences in DATA. Several devices: accelerate laun
   --num_train_epochs     default 1
   --use_peft             LoRA; --load_in_4bit for QLoRA
   --eval_fraction        share of the prompts to keep out of training and evaluate on
-  --eval_task            answer a slice of gsm8k, math_l5, crux or mmlu_redux every --eval_task_steps
+  --eval_task            answer a slice of gsm8k, math_l5, crux, mmlu_redux or ifeval every --eval_task_steps
   --label_map            what labels mean, if they are not true/false, 1/0 or 1/-1: good=up bad=down
   --map                  columns under other names: prompt=question completion=answer label=rating
   --show_tokens          print that many responses token by token, with what is scored

@@ -20,7 +20,7 @@ FLAGS = {
     "max_length": MODELS,
     "trust_remote_code": ("reward_model",),
     "rank_by": ("pairrm",),
-    "rule": ("verifier",),
+    "rule": ("verifier", "ifeval"),
     "answer_column": ("verifier",),
     **dict.fromkeys(("url", "judge_template", "pairs", "cache", "prices", "budget"), ("judge",)),
 }
@@ -40,7 +40,7 @@ def load_scorer(arguments: Any) -> Scorer:
         if getattr(arguments, flag) not in (None, False) and arguments.scorer not in scorers:
             name = flag.replace("_", "-")
             raise BadInput(f"--{name} is for --scorer {', '.join(scorers)}; {arguments.scorer} has no use for it.")
-    if arguments.scorer != "verifier" and not arguments.model:
+    if arguments.scorer in FLAGS["model"] and not arguments.model:
         raise BadInput(f"--scorer {arguments.scorer} needs --model: a folder, a hub name or a served model's name.")
     return SCORERS[arguments.scorer](arguments)
 
@@ -49,6 +49,12 @@ def _verifier(arguments: Any) -> Scorer:
     from bnf_align.construct.scorers.verifier import Verifier
 
     return Verifier(**_given(rule=arguments.rule, column=arguments.answer_column))
+
+
+def _ifeval(arguments: Any) -> Scorer:
+    from bnf_align.construct.scorers.ifeval import IFEvalScorer
+
+    return IFEvalScorer(**_given(rule=arguments.rule))
 
 
 def _reward_model(arguments: Any) -> Scorer:
@@ -99,6 +105,7 @@ def _given(**flags: Any) -> dict[str, Any]:
 
 SCORERS: dict[str, Callable[[Any], Scorer]] = {
     "verifier": _verifier,
+    "ifeval": _ifeval,
     "reward_model": _reward_model,
     "armorm": _armorm,
     "pairrm": _pairrm,

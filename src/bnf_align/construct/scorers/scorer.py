@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 Row = dict[str, Any]
+ROWS_AT_A_TIME = 256
 
 
 class Scored(NamedTuple):
@@ -49,6 +50,12 @@ class SharedScorer(Scorer, Protocol):
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
         """Ids of rows that are scored together: `score` of these alone gives what `score` of the whole job does."""
         ...
+
+
+def any_batches(rows: Sequence[Row]) -> list[list[str]]:
+    """The plan of a scorer that looks at one row at a time: as many as are worth a message to a worker."""
+    ids = [row["id"] for row in rows]
+    return [ids[start : start + ROWS_AT_A_TIME] for start in range(0, len(ids), ROWS_AT_A_TIME)]
 
 
 def finite(value: float) -> float | None:

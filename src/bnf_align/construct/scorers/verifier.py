@@ -11,14 +11,11 @@ from typing import Any
 
 from bnf_align.answers import solves
 from bnf_align.answers.second_opinion import equivalent
-from bnf_align.construct.scorers.scorer import Row, Scored, finite
+from bnf_align.construct.scorers.scorer import Row, Scored, any_batches, finite
 from bnf_align.records import BadInput
 
 Rule = Callable[[Row, str], Any]
 """(row, candidate) -> whether it is right, a number, or None where the rule has no opinion."""
-
-
-ROWS_AT_A_TIME = 256
 
 
 def _gold(row: Row, column: str) -> str:
@@ -88,9 +85,8 @@ class Verifier:
             ) from error
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """See `SharedScorer`. Any rows may go together; these are enough to be worth a message."""
-        ids = [row["id"] for row in rows]
-        return [ids[start : start + ROWS_AT_A_TIME] for start in range(0, len(ids), ROWS_AT_A_TIME)]
+        """See `SharedScorer`."""
+        return any_batches(rows)
 
 
 def _number(value: Any) -> float | None:
