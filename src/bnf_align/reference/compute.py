@@ -238,11 +238,11 @@ def _rounded_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     rest = [module for module in model.modules() if module not in inside]  # embedding, last norm, head
     handles = []
     for unit, modules in [(model, rest), *((layer, list(layer.modules())) for layer in layers)]:
-        whole = [(module, name, weight) for module in modules for name, weight in module._parameters.items()]
+        whole = [(m, name, weight) for m in modules for name, weight in m.named_parameters(recurse=False)]
 
         def swap(_: Any, *__: Any, whole: list[Any] = whole, rounded: bool = False) -> None:
             for module, name, weight in whole:
-                if weight is not None and weight.is_floating_point():
+                if weight.is_floating_point():
                     round_off = nn.Parameter(weight.to(dtype), requires_grad=False) if rounded else weight
                     module.register_parameter(name, round_off)
 

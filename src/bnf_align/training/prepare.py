@@ -64,7 +64,7 @@ def starting_point(
             f"({', '.join(given)}): leave one of them out."
         )
     tokenizer = configured_tokenizer(
-        processing_class or model.config._name_or_path, config.chat_template_path, config.eos_token
+        processing_class or model.config.name_or_path, config.chat_template_path, config.eos_token
     )
     if config.disable_dropout:
         disable_dropout(model)
@@ -102,12 +102,12 @@ def starting_point(
             model,
             forward,
             cache_dir=config.ref_cache_dir,
-            about={"model": model.config._name_or_path},
+            about={"model": model.config.name_or_path},
         )
         parts = dict(zip(parts, filled, strict=True))
         counts = prepared.reference
         say(f"reference: {counts.computed_tokens:,} tokens computed, {counts.cached_tokens:,} from the cache")
-        if not model.config._name_or_path:
+        if not model.config.name_or_path:
             say(f"reference: the weights that were passed, which have no name; in the cache it is {counts.namespace}")
 
     for name in checked:

@@ -127,7 +127,7 @@ class PreferenceTrainer(OpenTrainer):
             self.add_callback(LineCallback)
         self.add_callback(_CheckpointCard(self))
         self.metrics = Metrics(self.spec, self.beta, self.args.device)
-        self.model_name: str = policy.config._name_or_path or "a model given in Python"
+        self.model_name: str = policy.config.name_or_path or "a model given in Python"
         self.tokens_seen = 0  # by this rank, without padding
         self.record = RunRecord(self)
         self._step_0 = self.spec.reference and args.check_step_0  # still to be checked
@@ -243,7 +243,7 @@ class PreferenceTrainer(OpenTrainer):
         for step in steps:
             for batch in step.mismatched:
                 with self.compute_loss_context_manager():
-                    batch = self._prepare_inputs(batch)
+                    batch = self.on_device(batch)
                     call = HeadCall(batch)
                     ask(model, batch, call)
                 sums += torch.stack([kto_kl(call.completions).sum(), (call.completions.length > 0).sum()])
@@ -337,7 +337,7 @@ class PreferenceTrainer(OpenTrainer):
         where = f"Not finite in {rows_text(broken)}" if broken else f"The step has {rows_text(of_step)}"
         raise BadInput(
             f"Step {self.state.global_step + 1}: the {what} is NaN or infinite, and the step is not taken. {where} of "
-            f"the training data. The learning rate is {self._get_learning_rate():.2g}: a smaller one, or a longer "
+            f"the training data. The learning rate is {self.lr_scheduler.get_last_lr()[0]:.2g}: a smaller one, or a longer "
             f"--warmup_steps, keeps weights finite. {self._last_checkpoint()}"
         )
 
