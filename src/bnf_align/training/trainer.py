@@ -330,6 +330,7 @@ class PreferenceTrainer(OpenTrainer):
         norm = torch.as_tensor(norm.full_tensor() if hasattr(norm, "full_tensor") else norm, device=self._total.device)
         if bool(torch.isfinite(self._total) & torch.isfinite(norm)):  # the one place where a step waits for the device
             return
+        assert self.lr_scheduler is not None
         what = "gradient" if torch.isfinite(self._total) else "loss"
         scored = [(rows, logps.cpu()) for rows, logps in self._scored]
         broken = _numbers(gather_object([row for rows, logps in scored for row in rows[~logps.isfinite()].tolist()]))
