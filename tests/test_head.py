@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from batches import random_batch
-from bnf_align.head import HeadCall, attach, fused_logps, fused_loss, tiles
-from bnf_align.losses import LOSSES, CompletionLogps, bnf_weights
+from bnf_align.head import Head, HeadCall, attach, chunked_lm_head, fused_logps, fused_loss, scored_tokens
+from bnf_align.losses import LOSSES, CompletionLogps, Tokens, bnf_weights
 from bnf_align.records import BadInput
 from reference.eq4 import eq4_loss
 from runs import relative_difference
@@ -39,9 +39,9 @@ LABEL = torch.tensor([True, False, True, False])
 
 
 @pytest.fixture(autouse=True)
-def _three_rows_in_a_tile(monkeypatch):
-    """So that every test goes through several tiles, the last one not full."""
-    monkeypatch.setattr(tiles, "CPU_TILE_BYTES", 3 * 4 * VOCABULARY)
+def _three_rows_in_a_chunk(monkeypatch):
+    """So that every test goes through several chunks, the last one not full."""
+    monkeypatch.setattr(chunked_lm_head, "CPU_CHUNK_BYTES", 3 * 4 * VOCABULARY)
 
 
 def token_batch() -> dict[str, torch.Tensor]:
@@ -54,6 +54,7 @@ def token_batch() -> dict[str, torch.Tensor]:
         "attention_mask": inside.long(),
         "completion_mask": inside & (torch.arange(9) >= prompt),
         "ref_logps": -4 + 3 * torch.rand(4, 9, generator=generator),
+        "label": LABEL,
     }
 
 
@@ -66,7 +67,16 @@ def objective(name: str, completions: CompletionLogps) -> torch.Tensor:
 
 
 def call_for(name: str, batch: dict[str, torch.Tensor]) -> HeadCall:
-    return HeadCall(batch, partial(objective, name), separable=LOSSES[name].separable)
+    """As the trainer calls it."""
+    if LOSSES[name].separable:
+        return HeadCall(batch, token_weights=partial(quarter_weights, name))
+    return HeadCall(batch, partial(objective, name))
+
+
+def quarter_weights(name: str, tokens: Tokens) -> torch.Tensor:
+    """Token weights of the mean over four responses."""
+    spec = LOSSES[name]
+    return spec.token_weights(tokens, **spec.hyperparameters) / 4
 
 
 def answer(model: nn.Module, call: HeadCall, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -81,7 +91,8 @@ def step(model: nn.Module, implementation: str, loss: str = "bnf"):
     """Loss, call and gradient of one micro-batch through a copy of `model`."""
     model, batch = copy.deepcopy(model), token_batch()
     attach(model, implementation)
-    call = call_for(loss, batch)
+    # The oracle is autograd over the loss's own function.
+    call = call_for(loss, batch) if implementation == "fused" else HeadCall(batch, partial(objective, loss))
     value = answer(model, call, batch)
     value.backward()
     return value.detach(), call, gradient(model)
@@ -254,7 +265,7 @@ def problem(count: int = 11, width: int = 8, dtype=torch.float32, scale: float =
 def test_scores_and_gradients_are_those_of_float64(form, with_bias, rows):
     hidden, weight, bias, targets, slopes = problem()
     inputs = (hidden, weight, bias) if with_bias else (hidden, weight)
-    options = {"bias": bias if with_bias else None, "tile_bytes": rows * 4 * VOCABULARY, **form}
+    head, options = Head(weight, bias if with_bias else None, **form), {"chunk_bytes": rows * 4 * VOCABULARY}
 
     exact = [t.detach().double().requires_grad_() for t in inputs]
     logits = form.get("scale", 1.0) * (exact[0] @ exact[1].t() + (exact[2] if with_bias else 0))
@@ -264,8 +275,8 @@ def test_scores_and_gradients_are_those_of_float64(form, with_bias, rows):
     logps = log_probs.gather(1, targets[:, None])[:, 0]
     expected = torch.autograd.grad((slopes * logps).sum(), exact)
 
-    scores = fused_logps(hidden, weight, targets, entropy=True, **options)
-    loss, loss_logps = fused_loss(hidden, weight, targets, lambda start, stop, _: slopes[start:stop], **options)
+    scores = fused_logps(hidden, head, targets, entropy=True, **options)
+    loss, loss_logps = fused_loss(hidden, head, targets, lambda part, _: slopes[part], **options)
     close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6, check_dtype=False)
     close(scores.logps, logps)
     close(loss_logps, logps)
@@ -296,10 +307,10 @@ def test_the_gradient_of_bnf_in_float32_is_that_of_the_literal_eq_4_in_float64()
     h, w = (t.detach().float().requires_grad_() for t in (hidden, weight))
     loss, _ = fused_loss(
         h[scored],
-        w,
+        Head(w),
         batch.tokens.flatten()[scored],
-        lambda start, stop, logps: coefficient[start:stop] * bnf_weights(logps, ref_logps[start:stop]),
-        tile_bytes=4 * 13 * 4,
+        lambda part, logps: coefficient[part] * bnf_weights(logps, ref_logps[part]),
+        chunk_bytes=4 * 13 * 4,
     )
     for one, other in zip(torch.autograd.grad(loss, [h, w]), expected, strict=True):
         assert (one - other).norm() < TOLERANCE * other.norm()
@@ -310,7 +321,9 @@ def test_a_token_whose_probability_rounds_to_one_has_a_finite_gradient():
     hidden = torch.eye(3).requires_grad_()
     weight = (200 * torch.eye(3)).requires_grad_()
     ref_logps = torch.zeros(3)
-    loss, logps = fused_loss(hidden, weight, torch.arange(3), lambda a, b, logps: -bnf_weights(logps, ref_logps[a:b]))
+    loss, logps = fused_loss(
+        hidden, Head(weight), torch.arange(3), lambda part, logps: -bnf_weights(logps, ref_logps[part])
+    )
     loss.backward()
     assert torch.equal(logps, torch.zeros(3))
     assert (hidden.grad == 0).all()
@@ -340,23 +353,23 @@ class Watch(TorchDispatchMode):
         return result
 
 
-def bnf_slopes(start, stop, logps):
+def bnf_slopes(part, logps):
     return -bnf_weights(logps, torch.full_like(logps, -3.0))
 
 
-def sft_slopes(start, stop, logps):
+def sft_slopes(part, logps):
     return torch.full_like(logps, -1.0)
 
 
 @pytest.mark.parametrize(
     ("run", "matmuls", "frozen"),
     [
-        (lambda h, w, y: fused_loss(h, w, y, bnf_slopes)[0].backward(), 3, 2),
-        (lambda h, w, y: fused_loss(h, w, y, sft_slopes)[0].backward(), 3, 2),
-        (lambda h, w, y: fused_logps(h, w, y).logps.sum().backward(), 4, 3),
-        (torch.no_grad()(lambda h, w, y: fused_loss(h, w, y, bnf_slopes)), 1, 1),
-        (torch.no_grad()(lambda h, w, y: fused_logps(h, w, y, entropy=True)), 1, 1),
-        (torch.inference_mode()(lambda h, w, y: fused_logps(h, w, y)), 1, 1),
+        (lambda h, w, y: fused_loss(h, Head(w), y, bnf_slopes)[0].backward(), 3, 2),
+        (lambda h, w, y: fused_loss(h, Head(w), y, sft_slopes)[0].backward(), 3, 2),
+        (lambda h, w, y: fused_logps(h, Head(w), y).logps.sum().backward(), 4, 3),
+        (torch.no_grad()(lambda h, w, y: fused_loss(h, Head(w), y, bnf_slopes)), 1, 1),
+        (torch.no_grad()(lambda h, w, y: fused_logps(h, Head(w), y, entropy=True)), 1, 1),
+        (torch.inference_mode()(lambda h, w, y: fused_logps(h, Head(w), y)), 1, 1),
     ],
     ids=["bnf", "sft", "log-probabilities", "bnf, no gradients", "log-probabilities, no gradients", "inference"],
 )
@@ -380,13 +393,14 @@ def test_a_step_of_bnf_multiplies_exactly_as_much_as_one_of_sft():
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_no_tensor_grows_with_tokens_times_vocabulary(softcap):
-    width, tile = 2, 3 * VOCABULARY
+    width, chunk = 2, 3 * VOCABULARY
     for count in (20, 200):
         hidden, weight, _, targets, _ = problem(count, width)
         with Watch() as watch:
-            fused_loss(hidden, weight, targets, bnf_slopes, softcap=softcap)[0].backward()
-            fused_logps(hidden, weight, targets, softcap=softcap, entropy=True).logps.sum().backward()
-        assert watch.largest == max(tile, VOCABULARY * width, count * width)
+            head = Head(weight, softcap=softcap)
+            fused_loss(hidden, head, targets, bnf_slopes)[0].backward()
+            fused_logps(hidden, head, targets, entropy=True).logps.sum().backward()
+        assert watch.largest == max(chunk, VOCABULARY * width, count * width)
 
 
 # ---------------------------------------------------------------------------------------------------- half precision
@@ -395,11 +409,11 @@ def test_no_tensor_grows_with_tokens_times_vocabulary(softcap):
 def test_bfloat16_weights_are_multiplied_exactly_and_no_logit_is_rounded():
     hidden, weight, _, targets, slopes = problem(dtype=torch.bfloat16)
     h, w = (t.detach().float().requires_grad_() for t in (hidden, weight))
-    loss, logps = fused_loss(hidden, weight, targets, lambda start, stop, _: slopes[start:stop])
-    expected, expected_logps = fused_loss(h, w, targets, lambda start, stop, _: slopes[start:stop])
+    loss, logps = fused_loss(hidden, Head(weight), targets, lambda part, _: slopes[part])
+    expected, expected_logps = fused_loss(h, Head(w), targets, lambda part, _: slopes[part])
     assert logps.dtype == loss.dtype == torch.float32
     assert torch.equal(logps, expected_logps)
-    assert torch.equal(fused_logps(hidden, weight, targets).logps, expected_logps)
+    assert torch.equal(fused_logps(hidden, Head(weight), targets).logps, expected_logps)
     loss.backward()
     expected.backward()
     for one, other in ((hidden, h), (weight, w)):
@@ -410,10 +424,10 @@ def test_bfloat16_weights_are_multiplied_exactly_and_no_logit_is_rounded():
 def test_under_autocast_the_head_is_that_of_operands_rounded_to_bfloat16():
     hidden, weight, bias, targets, _ = problem()
     with torch.autocast("cpu", torch.bfloat16):
-        loss, logps = fused_loss(hidden, weight, targets, bnf_slopes, bias=bias)
-        again = fused_logps(hidden, weight, targets, bias=bias).logps
+        loss, logps = fused_loss(hidden, Head(weight, bias), targets, bnf_slopes)
+        again = fused_logps(hidden, Head(weight, bias), targets).logps
     rounded = [t.detach().bfloat16().float().requires_grad_() for t in (hidden, weight, bias)]
-    expected, expected_logps = fused_loss(*rounded[:2], targets, bnf_slopes, bias=rounded[2])
+    expected, expected_logps = fused_loss(rounded[0], Head(*rounded[1:]), targets, bnf_slopes)
     assert torch.equal(logps, expected_logps)
     assert torch.equal(again, expected_logps)
     loss.backward()
@@ -436,9 +450,9 @@ def test_a_model_in_bfloat16_has_the_logits_gradient_up_to_their_rounding(name):
 def test_float16_is_refused_with_its_reason():
     hidden, weight, _, targets, _ = problem()
     with pytest.raises(BadInput, match="float16"):
-        fused_logps(hidden.half(), weight.half(), targets)
+        fused_logps(hidden.half(), Head(weight.half()), targets)
     with torch.autocast("cpu", torch.float16), pytest.raises(BadInput, match="underflow"):
-        fused_loss(hidden, weight, targets, bnf_slopes)
+        fused_loss(hidden, Head(weight), targets, bnf_slopes)
 
 
 # ------------------------------------------------------------------------------------------------ misuse is refused
@@ -446,7 +460,7 @@ def test_float16_is_refused_with_its_reason():
 
 def test_a_second_backward_pass_is_refused():
     hidden, weight, _, targets, _ = problem()
-    loss, _ = fused_loss(hidden, weight, targets, bnf_slopes)
+    loss, _ = fused_loss(hidden, Head(weight), targets, bnf_slopes)
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="second backward pass"):
         loss.backward()
@@ -593,14 +607,14 @@ def fsdp_process(rank: int, folder: str) -> None:
             model = tiny_llama(VOCABULARY, **config)
             attach(model)
             shard(model, name, MixedPrecisionPolicy())
-            call = HeadCall(batch, partial(local_objective, loss, rows), separable=LOSSES[loss].separable)
+            call = call_for(loss, batch)
             (2 * answer(model, call, batch)).backward()  # ranks average
             assert all(isinstance(p, DTensor) and isinstance(p.grad, DTensor) for p in model.parameters())
             results[name, loss] = {key: p.grad.full_tensor() for key, p in model.named_parameters()}
         model = tiny_llama(VOCABULARY, **config)
         attach(model)
         shard(model, name, MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.bfloat16))
-        call = HeadCall(batch, partial(local_objective, "bnf", rows), separable=True)
+        call = call_for("bnf", batch)
         answer(model, call, batch).backward()
         assert torch.equal(call.completions.reference(), batch["ref_logps"])
         scored = call.completions.logps[batch["completion_mask"]]
@@ -609,13 +623,6 @@ def fsdp_process(rank: int, folder: str) -> None:
     if rank == 0:
         torch.save(results, f"{folder}/results.pt")
     dist.destroy_process_group()
-
-
-def local_objective(loss: str, rows: torch.Tensor, completions: CompletionLogps) -> torch.Tensor:
-    spec = LOSSES[loss]
-    if spec.pairwise:
-        return spec.function(*completions.halves()).sum() / 2
-    return spec.function(completions, LABEL[rows]).sum() / 4
 
 
 @pytest.mark.golden

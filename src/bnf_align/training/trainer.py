@@ -146,12 +146,11 @@ class PreferenceTrainer(Trainer):
         """The sum of the losses of one micro-batch over `size`; its metrics are added to the tally."""
         batch = self._prepare_inputs(batch)
         wants_eq4 = self.args.log_eq4_value and self.spec.reference and not model.training
-        call = HeadCall(
-            batch,
-            lambda completions: self._losses(completions, batch, kl)[0].sum() / size,
-            separable=self.spec.separable,
-            entropy=wants_eq4,
-        )
+        if (token_weights := self.spec.token_weights) is not None:
+            objective: Any = {"token_weights": lambda tokens: token_weights(tokens, **self.loss_kwargs) / size}
+        else:
+            objective = {"loss": lambda completions: self._losses(completions, batch, kl)[0].sum() / size}
+        call = HeadCall(batch, **objective, entropy=wants_eq4)
         loss = ask(model, batch, call)
         self._add_metrics(call.completions, batch, kl)
         if wants_eq4:
@@ -160,10 +159,7 @@ class PreferenceTrainer(Trainer):
         return loss
 
     def _losses(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored.
-
-        The head calls it once per tile, so it must change nothing.
-        """
+        """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored."""
         if self.spec.pairwise:
             sides = completions.halves()
             losses, present = self.spec.function(*sides, **self.loss_kwargs), sides[0].length > 0
