@@ -20,13 +20,16 @@ from transformers import (
     CohereForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaForCausalLM,
     PhiConfig,
     PhiForCausalLM,
 )
 
 from batches import random_batch
-from bnf_align.head import Head, HeadCall, attach, chunked_lm_head, fused_logps, fused_loss, scored_tokens
+from bnf_align.data.responses import packed
+from bnf_align.head import Head, HeadCall, attach, chunked_lm_head, fused_logps, fused_loss
 from bnf_align.losses import LOSSES, CompletionLogps, Tokens, bnf_weights
 from bnf_align.records import BadInput
 from reference.eq4 import eq4_loss
@@ -39,13 +42,13 @@ LABEL = torch.tensor([True, False, True, False])
 
 
 @pytest.fixture(autouse=True)
-def _three_rows_in_a_chunk(monkeypatch):
+def _four_rows_in_a_chunk(monkeypatch):
     """So that every test goes through several chunks, the last one not full."""
-    monkeypatch.setattr(chunked_lm_head, "CPU_CHUNK_BYTES", 3 * 4 * VOCABULARY)
+    monkeypatch.setattr(chunked_lm_head, "CPU_CHUNK_BYTES", 4 * 4 * VOCABULARY)
 
 
 def token_batch() -> dict[str, torch.Tensor]:
-    """Four rows: two chosen, then their rejected ones, with 20 scored tokens and a made-up reference."""
+    """Four rows: two chosen, then their rejected ones, with 18 scored tokens and a made-up reference."""
     generator = torch.Generator().manual_seed(1)
     prompt, length = torch.tensor([[1], [3], [2], [4]]), torch.tensor([[9], [5], [8], [6]])
     inside = torch.arange(9) < length
@@ -66,11 +69,11 @@ def objective(name: str, completions: CompletionLogps) -> torch.Tensor:
     return spec.function(completions, LABEL, *[torch.tensor(0.3)] * spec.mismatched).sum() / 4
 
 
-def call_for(name: str, batch: dict[str, torch.Tensor]) -> HeadCall:
+def call_for(name: str, batch: dict[str, torch.Tensor], **extra) -> HeadCall:
     """As the trainer calls it."""
     if LOSSES[name].separable:
-        return HeadCall(batch, token_weights=partial(quarter_weights, name))
-    return HeadCall(batch, partial(objective, name))
+        return HeadCall(batch, token_weights=partial(quarter_weights, name), **extra)
+    return HeadCall(batch, partial(objective, name), **extra)
 
 
 def quarter_weights(name: str, tokens: Tokens) -> torch.Tensor:
@@ -157,6 +160,82 @@ def test_loss_log_probabilities_and_gradient_are_those_of_the_models_own_logits(
 def test_every_loss_has_the_gradient_of_the_logits(loss):
     model = tiny_llama(VOCABULARY)
     assert relative_difference(step(model, "fused", loss)[2], step(model, "logits", loss)[2]) < TOLERANCE
+
+
+@pytest.mark.parametrize("loss", [name for name, spec in LOSSES.items() if spec.separable])
+@pytest.mark.parametrize("way", ["logits", "entropy", "own logits"])
+def test_a_separable_loss_is_the_same_where_its_gradient_is_not_formed_on_the_way(loss, way):
+    """Through the model's own logits, and where evaluation asks for more than the loss."""
+    model, batch = tiny_llama(VOCABULARY), token_batch()
+    expected_value, _, expected = step(model, "logits", loss)
+    attach(model, "logits" if way == "logits" else "fused")
+    value = answer(model, call_for(loss, batch, entropy=way == "entropy", logits=way == "own logits"), batch)
+    value.backward()
+    torch.testing.assert_close(value.detach(), expected_value, rtol=TOLERANCE, atol=TOLERANCE)
+    assert relative_difference(gradient(model), expected) < TOLERANCE
+
+
+def test_the_weights_are_asked_for_chunk_by_chunk_without_a_graph_and_with_each_tokens_own_row():
+    model, batch, asked = tiny_llama(VOCABULARY), token_batch(), []
+    attach(model)
+
+    def weights(tokens):
+        assert not torch.is_grad_enabled()
+        assert not tokens.logps.requires_grad
+        asked.append(tokens)
+        return -torch.ones_like(tokens.logps)
+
+    call = HeadCall(batch, token_weights=weights)
+    value = answer(model, call, batch)
+    assert [len(tokens.logps) for tokens in asked] == [4, 4, 4, 4, 2]
+    mask = batch["completion_mask"]
+    rows = mask.nonzero()[:, 0]
+    whole = Tokens(*(torch.cat(values) for values in zip(*asked, strict=True)))
+    assert torch.equal(whole.logps, call.completions.logps[mask])
+    assert torch.equal(whole.ref_logps, batch["ref_logps"][mask])
+    assert torch.equal(whole.label, LABEL[rows])
+    assert torch.equal(whole.length, mask.sum(-1)[rows])
+    torch.testing.assert_close(value.detach(), -whole.logps.sum(), rtol=TOLERANCE, atol=0)
+
+
+class NoValueIsAskedFor(TorchDispatchMode):
+    """Refuses what a host would wait for on an accelerator: values, and shapes that depend on them."""
+
+    WAITING = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        indices = [index for index in args[1] if index is not None] if func._schema.name == "aten::index" else None
+        by_numbers = indices is not None and all(index.dtype == torch.long for index in indices)
+        assert by_numbers or not self.WAITING & set(func.tags), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_watch_for_values_sees_what_waits():
+    mask = torch.tensor([True, False])
+    for wait in (mask.any().item, mask.nonzero, lambda: mask[mask], lambda: bool(mask.any())):
+        with NoValueIsAskedFor(), pytest.raises(AssertionError):
+            wait()
+    with NoValueIsAskedFor():
+        assert mask[torch.tensor([1, 0])].shape == (2,)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_once_the_call_is_made_no_value_is_asked_of_the_device(loss, packing):
+    """Forward and backward; the batch that the call is made from is still on the CPU."""
+    batch = packed(token_batch()) if packing else token_batch()
+    hidden = torch.randn(*batch["input_ids"].shape, 8, requires_grad=True)
+    head = Head(torch.randn(VOCABULARY, 8, requires_grad=True))
+    for extra in ({}, {"entropy": True}):
+        call = call_for(loss, batch, device=torch.device("cpu"), **extra)
+        with NoValueIsAskedFor():
+            call.through_head(hidden, head).backward()
+            call.through_logits(hidden @ head.weight.t()).backward()
+
+
+def test_a_call_takes_a_loss_or_token_weights():
+    with pytest.raises(ValueError, match="not both"):
+        HeadCall(token_batch(), partial(objective, "bnf"), token_weights=partial(quarter_weights, "bnf"))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -393,7 +472,7 @@ def test_a_step_of_bnf_multiplies_exactly_as_much_as_one_of_sft():
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_no_tensor_grows_with_tokens_times_vocabulary(softcap):
-    width, chunk = 2, 3 * VOCABULARY
+    width, chunk = 2, 4 * VOCABULARY
     for count in (20, 200):
         hidden, weight, _, targets, _ = problem(count, width)
         with Watch() as watch:
@@ -532,6 +611,61 @@ def test_a_model_whose_logits_are_not_those_of_its_head_is_refused_unless_it_ans
     logps = answer(model, HeadCall(batch), batch)
     expected = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits.log_softmax(-1)
     torch.testing.assert_close(logps[0, 1], expected[0, 0, batch["input_ids"][0, 1]])
+
+
+class PaddedLlama(LlamaForCausalLM):
+    """A model that gives half of its vocabulary no probability, as some do with the rows that pad their embedding."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits.index_fill(-1, torch.arange(30, VOCABULARY), -torch.inf)
+        return output
+
+
+def test_logits_of_minus_infinity_do_not_excuse_a_difference():
+    with pytest.raises(BadInput, match=r"PaddedLlama's own logits by up to \d.*--head logits"):
+        attach(PaddedLlama(tiny_llama(VOCABULARY).config))
+
+
+def tiny_llama4() -> nn.Module:
+    """transformers gives its body another name than its class says, so it passes for its own body."""
+    sizes = {**SIZES, "head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 64}
+    return Llama4ForCausalLM(Llama4TextConfig(vocab_size=VOCABULARY, **sizes)).eval()
+
+
+def test_a_model_that_passes_for_its_own_body_is_refused_and_answers_by_its_logits():
+    model, batch = tiny_llama4(), token_batch()
+    assert model.base_model is model
+    refused = partial(pytest.raises, BadInput, match=r"no body in Llama4ForCausalLM.*'language_model'.*--head logits")
+    with refused():
+        attach(model)
+    attach(model, check=False)
+    with refused():
+        answer(model, call_for("bnf", batch), batch)
+    attach(model, "logits")
+    answer(model, call_for("bnf", batch), batch).backward()
+    assert model.lm_head.weight.grad.norm() > 0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_named_and_no_other_head_is_recommended(value):
+    model = tiny_llama(VOCABULARY)
+    with torch.no_grad():
+        for weight in (model.model.layers[1].mlp.up_proj.weight, model.lm_head.weight):
+            weight[3, 5] = value
+    with pytest.raises(BadInput) as refused:
+        attach(model)
+    said, count = str(refused.value), len(list(model.parameters()))
+    assert f"2 of its {count} parameters hold NaN or infinite values, model.layers.1.mlp.up_proj.weight first" in said
+    assert "--head" not in said
+
+
+def test_finite_weights_whose_numbers_overflow_are_told_from_spoiled_ones():
+    model = tiny_llama(VOCABULARY)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight.fill_(3e38)
+    with pytest.raises(BadInput, match=r"not finite. Its weights are: its numbers leave the range of torch.float32"):
+        attach(model)
 
 
 # --------------------------------------------------------------------------------------- the model remains a model

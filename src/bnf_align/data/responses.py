@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnf_align.head import scored_tokens
-
 MicroBatch = dict[str, Tensor]
 """What `Responses.collate` and `packed` make."""
 
@@ -65,7 +63,7 @@ class Responses:
         return self.ref_logps[self.ref_starts[row] : self.ref_starts[row + 1]]
 
     def collate(self, rows: Sequence[int], pad_token_id: int) -> MicroBatch:
-        """Tensors of `rows`, padded on the right to the longest; `scored` says here, on the CPU, what is scored.
+        """Tensors of `rows`, padded on the right to the longest.
 
         Without rows it is one row with nothing scored: a rank that has no share of a step joins with it.
         """
@@ -91,7 +89,7 @@ class Responses:
             if self.ref_logps is not None:
                 scored = batch["completion_mask"][i]
                 batch["ref_logps"][i][scored] = torch.tensor(self.reference(row), dtype=torch.float32)
-        return batch | {"scored": scored_tokens(batch["completion_mask"])}
+        return batch
 
 
 def packed(batch: MicroBatch) -> MicroBatch:
@@ -103,7 +101,7 @@ def packed(batch: MicroBatch) -> MicroBatch:
     Returns:
         `input_ids`, `attention_mask` (all ones) and `position_ids` (1, N), positions starting at 0 in each response;
         `starts` (B,), where the responses begin. What is said of a response stays in its own row: `completion_mask`
-        and `ref_logps` (B, T), `label` and `end` (B,); `scored` (N,).
+        and `ref_logps` (B, T), `label` and `end` (B,).
     """
     inside = batch["attention_mask"].bool()
     columns = torch.arange(inside.shape[1], device=inside.device).expand_as(inside)

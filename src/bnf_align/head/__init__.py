@@ -1,7 +1,7 @@
 """From hidden states and the LM head to log-probabilities or to a loss with its gradient, without the logits."""
 
 from bnf_align.head.attach import attach, can_be_tried, without_flash_kernels
-from bnf_align.head.call import HeadCall, ask, inputs_of, scored_tokens
+from bnf_align.head.call import HeadCall, ask, inputs_of
 from bnf_align.head.chunked_lm_head import Head, Scores, fused_logps, fused_loss
 
 __all__ = [
@@ -14,6 +14,5 @@ __all__ = [
     "fused_logps",
     "fused_loss",
     "inputs_of",
-    "scored_tokens",
     "without_flash_kernels",
 ]

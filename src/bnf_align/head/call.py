@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +17,20 @@ class HeadCall:
 
     The forward pass returns what carries the graph: the loss, or without one the (B, T) log-probabilities. An object
     that no tree-map can open, because FSDP2 rounds tensors that cross a module's boundary to bfloat16: neither the
-    reference nor the log-probabilities may do that, so every loss, pairwise too, is computed inside. Nothing in it
-    waits for the device, where the batch holds `scored`.
+    reference nor the log-probabilities may do that, so every loss, pairwise too, is computed inside.
 
     Args:
         batch: `input_ids` (B, T), `completion_mask` (B, T) bool and, where the loss needs them, `ref_logps` (B, T)
-            float32 and `label` (B,) bool, on the model's device. Where responses are packed, `input_ids` are (1, N)
-            and `starts` (B,) says where in that row each response begins. `scored` (N,) is what `scored_tokens` makes
-            of the mask; a batch from `data.responses` holds it from before it moved to the device.
+            float32 and `label` (B,) bool. Where responses are packed, `input_ids` are (1, N) and `starts` (B,) says
+            where in that row each response begins. Give it as it is before it moves to the device: where the scored
+            tokens stand is looked up here, and nothing afterwards asks the device for a value and waits.
         loss: The loss as a scalar that already holds its divisor; label, hyper-parameters and whatever else it needs
             are its own.
         token_weights: Of a separable loss instead of it: the scalar is the sum of weight times log-probability over
             all tokens, so the weights already hold its divisor. The gradient is formed in the forward pass.
         entropy: Bring back the entropy too; meant for evaluation, it costs `token_weights` their saving.
         logits: Bring back each token's own logit too; the same holds.
+        device: The model's; that of the batch if None.
 
     Attributes:
         completions: Log-probabilities (B, T) without graph, mask and reference, after the forward pass.
@@ -52,20 +53,26 @@ class HeadCall:
         token_weights: TokenWeights | None = None,
         entropy: bool = False,
         logits: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         if loss is not None and token_weights is not None:
             raise ValueError("A call takes a loss or the token weights of one, not both.")
-        self.mask, self.ref_logps = batch["completion_mask"], batch.get("ref_logps")
         self.loss, self.token_weights, self.wants_entropy, self.wants_logits = loss, token_weights, entropy, logits
-        self.scored = batch["scored"] if "scored" in batch else scored_tokens(self.mask)
-        row = self.scored // self.mask.shape[1]
-        self.positions = self.scored  # in what the model sees
-        if "starts" in batch:
-            self.positions = batch["starts"][row] + self.scored % self.mask.shape[1]
-        self.targets = batch["input_ids"].flatten()[self.positions]
+        mask, ref_logps = batch["completion_mask"], batch.get("ref_logps")
+        if mask[:, 0].any():
+            raise ValueError("Position 0 is scored, but nothing precedes it that could predict it.")
+        scored = mask.flatten().nonzero()[:, 0]
+        row, column = scored // mask.shape[1], scored % mask.shape[1]
+        positions = batch["starts"][row] + column if "starts" in batch else scored  # in what the model sees
+
+        def there(values: Any) -> Any:
+            return values if device is None or values is None else values.to(device, non_blocking=True)
+
+        self.mask, self.ref_logps, self.scored = there(mask), there(ref_logps), there(scored)
+        self.positions, self.targets = there(positions), there(batch["input_ids"].flatten()[positions])
         if token_weights is not None:
-            reference = None if self.ref_logps is None else self.ref_logps.flatten()[self.scored]
-            self.label, self.length, self.reference = batch["label"][row], self.mask.sum(-1)[row], reference
+            self.label, self.length = there(batch["label"][row]), there(mask.sum(-1)[row])
+            self.token_ref_logps = None if ref_logps is None else there(ref_logps.flatten()[scored])
 
     def through_head(self, hidden: Tensor, head: Head) -> Tensor:
         """The answer from hidden states (B, T, H), or (1, N, H) where responses are packed, without logits."""
@@ -96,8 +103,8 @@ class HeadCall:
     def _weights(self, part: slice, logps: Tensor) -> Tensor:
         """The weights of the scored tokens `part` (n,), from their log-probabilities."""
         assert self.token_weights is not None
-        reference = None if self.reference is None else self.reference[part]
-        return self.token_weights(Tokens(logps, reference, self.label[part], self.length[part]))
+        ref_logps = None if self.token_ref_logps is None else self.token_ref_logps[part]
+        return self.token_weights(Tokens(logps, ref_logps, self.label[part], self.length[part]))
 
     def _answer(self, scores: Scores) -> Tensor:
         logps = self._placed(scores.logps)
@@ -109,17 +116,6 @@ class HeadCall:
         if self.token_weights is not None:
             return (self._weights(slice(None), scores.logps.detach()) * scores.logps).sum()
         return logps if self.loss is None else self.loss(CompletionLogps(logps, self.mask, self.ref_logps))
-
-
-def scored_tokens(completion_mask: Tensor) -> Tensor:
-    """(N,) where the scored tokens stand in the flattened mask (B, T). On an accelerator this waits for the device.
-
-    Raises:
-        ValueError: If a first token is scored.
-    """
-    if completion_mask[:, 0].any():
-        raise ValueError("Position 0 is scored, but nothing precedes it that could predict it.")
-    return completion_mask.flatten().nonzero()[:, 0]
 
 
 def ask(model: torch.nn.Module, batch: Mapping[str, Tensor], call: HeadCall) -> Tensor:

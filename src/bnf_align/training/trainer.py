@@ -144,13 +144,13 @@ class PreferenceTrainer(Trainer):
         self, model: nn.Module, batch: MicroBatch, kl: Tensor | None = None, size: int = 1, **_: Any
     ) -> Tensor:
         """The sum of the losses of one micro-batch over `size`; its metrics are added to the tally."""
-        batch = self._prepare_inputs(batch)
+        on_host, batch = batch, self._prepare_inputs(batch)
         wants_eq4 = self.args.log_eq4_value and self.spec.reference and not model.training
         if (token_weights := self.spec.token_weights) is not None:
             objective: Any = {"token_weights": lambda tokens: token_weights(tokens, **self.loss_kwargs) / size}
         else:
             objective = {"loss": lambda completions: self._losses(completions, batch, kl)[0].sum() / size}
-        call = HeadCall(batch, **objective, entropy=wants_eq4)
+        call = HeadCall(on_host, **objective, entropy=wants_eq4, device=self.args.device)
         loss = ask(model, batch, call)
         self._add_metrics(call.completions, batch, kl)
         if wants_eq4:
@@ -187,9 +187,8 @@ class PreferenceTrainer(Trainer):
         for step in steps:
             for batch in step.mismatched:
                 with self.compute_loss_context_manager():
-                    batch = self._prepare_inputs(batch)
-                    call = HeadCall(batch)
-                    ask(model, batch, call)
+                    call = HeadCall(batch, device=self.args.device)
+                    ask(model, self._prepare_inputs(batch), call)
                 sums += torch.stack([kto_kl(call.completions).sum(), (call.completions.length > 0).sum()])
         total, count = self.accelerator.reduce(sums)
         kl = (total / count).clamp(min=0)
