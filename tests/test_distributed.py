@@ -32,7 +32,7 @@ def launch(folder: Path, processes: int, sharding: str | None) -> dict:
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
-        timeout=300,  # what goes wrong under FSDP2 waits for ever
+        timeout=1200,  # what goes wrong under FSDP2 waits for ever
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
