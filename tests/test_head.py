@@ -34,7 +34,7 @@ from bnf_align.losses import LOSSES, CompletionLogps, Tokens, bnf_weights
 from bnf_align.records import BadInput
 from reference.eq4 import eq4_loss
 from rounding import roundings
-from runs import relative_difference
+from runs import make_trainer, relative_difference, singles
 from tiny_nets import SIZES, perturbed, tiny_gemma2, tiny_llama, tiny_mistral
 
 VOCABULARY = 60
@@ -233,6 +233,20 @@ def test_once_the_call_is_made_no_value_is_asked_of_the_device(loss, packing):
         with NoValueIsAskedFor():
             call.through_head(hidden, head).backward()
             call.through_logits(hidden @ head.weight.t()).backward()
+
+
+@pytest.mark.parametrize("loss", ["bnf", "kto"])
+def test_the_trainer_makes_its_calls_from_the_batch_before_it_moves(tmp_path, monkeypatch, loss):
+    """What has moved lacks here what is scored, so whoever looked for it there would fail."""
+    trainer = make_trainer(tmp_path, singles(4), loss_type=loss)
+    (batch,) = trainer.train_dataset.__getitems__(range(4)).micro_batches
+    kl = torch.tensor(0.1) if loss == "kto" else None
+    expected, moved = trainer.compute_loss(trainer.model, batch, kl=kl), trainer._prepare_inputs
+    monkeypatch.setattr(
+        trainer, "_prepare_inputs", lambda batch: {k: v for k, v in moved(batch).items() if k != "completion_mask"}
+    )
+    assert torch.equal(trainer.compute_loss(trainer.model, batch, kl=kl), expected)
+    trainer.train()  # KTO's z0 too
 
 
 def test_a_call_takes_a_loss_or_token_weights():

@@ -128,14 +128,10 @@ class Tokens(NamedTuple):
     The head knows some tokens' log-probabilities before others', so a weight must follow from one token alone.
     """
 
-    logps: Tensor
-    """log pi(y_i | x, y_<i), detached."""
-    ref_logps: Tensor | None
-    """log r(y_i | x, y_<i); None for losses that need no reference."""
-    label: Tensor
-    """bool, True where the token's completion is preferred."""
-    length: Tensor
-    """|y| of the token's completion, at least 1."""
+    logps: Tensor  # log pi(y_i | x, y_<i), detached
+    ref_logps: Tensor | None  # log r(y_i | x, y_<i); None where the loss needs no reference
+    label: Tensor  # bool, True where the token's completion is preferred
+    length: Tensor  # |y| of the token's completion, at least 1
 
 
 TokenWeights = Callable[[Tokens], Tensor]
