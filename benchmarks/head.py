@@ -30,9 +30,8 @@ from torch.utils.flop_counter import flop_registry
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as TRL_TILE
 
-from bnf_align.head import HeadCall, fused_logps, fused_loss
-from bnf_align.head.call import Head
-from bnf_align.losses import LOSSES, CompletionLogps, bnf_weights
+from bnf_align.head import Head, HeadCall, fused_logps, fused_loss
+from bnf_align.losses import LOSSES, CompletionLogps, Tokens, bnf_weights
 
 sys.path.append(str(ROOT / "tests"))
 from reference.eq4 import eq4_loss, eq6_target
@@ -66,7 +65,7 @@ def problem(
     targets = torch.randint(vocabulary, (tokens,), generator=random, device=device)
     ref_hidden = 0.9 * hidden.detach()
     with torch.no_grad():
-        ref_logps = fused_logps(ref_hidden, weight, targets).logps
+        ref_logps = fused_logps(ref_hidden, Head(weight), targets).logps
     label = torch.ones(tokens, device=device)
     label[tokens // 2 :] = -1
     return Problem(hidden, weight, targets, ref_hidden, ref_logps, label / (tokens // 2) / 2)
@@ -75,10 +74,10 @@ def problem(
 def ours(given: Problem, scale: float | None = None) -> None:
     """The fused head with BNF."""
 
-    def slopes(start: int, stop: int, logps: Tensor) -> Tensor:
-        return -given.coefficient[start:stop] * bnf_weights(logps, given.ref_logps[start:stop])
+    def weights(part: slice, logps: Tensor) -> Tensor:
+        return -given.coefficient[part] * bnf_weights(logps, given.ref_logps[part])
 
-    fused_loss(given.hidden, given.weight, given.targets, slopes, scale=scale)[0].backward()
+    fused_loss(given.hidden, Head(given.weight, scale=scale), given.targets, weights)[0].backward()
 
 
 def trl_head(given: Problem, tile: int = TRL_TILE) -> None:
@@ -131,19 +130,24 @@ def through_call(loss: str, given: Problem, logits: bool = False) -> HeadCall:
     batch = {"input_ids": torch.cat([ids[:, :1], ids], dim=1), "completion_mask": scored}
     if spec.reference:
         batch["ref_logps"] = torch.nn.functional.pad(given.ref_logps.view(2, -1), (1, 0))
+    batch["label"] = label
     kl = (torch.zeros((), device=device),) if spec.mismatched else ()
+
+    def token_weights(tokens: Tokens) -> Tensor:
+        return spec.token_weights(tokens, **spec.hyperparameters) / 2
 
     def value(completions: CompletionLogps) -> Tensor:
         if spec.pairwise:
             return spec.function(*completions.halves()).sum()
         return spec.function(completions, label, *kl).sum() / 2
 
-    call = HeadCall(batch, value, separable=spec.separable)
+    on_the_way = spec.separable and not logits
+    call = HeadCall(batch, token_weights=token_weights) if on_the_way else HeadCall(batch, value)
     hidden = torch.nn.functional.pad(given.hidden.view(2, tokens // 2, -1), (0, 0, 0, 1))
     if logits:
         call.through_logits(hidden @ given.weight.t()).backward()
     else:
-        call.through_head(hidden, Head(given.weight, None, None, None)).backward()
+        call.through_head(hidden, Head(given.weight)).backward()
     return call
 
 

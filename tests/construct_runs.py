@@ -89,7 +89,7 @@ def killed(argv: list[str], moment: Callable[[], bool]) -> bool:
     """Run `argv` and kill it as soon as `moment()` is true; whether the kill ended it."""
     process = FORK.Process(target=main, args=(argv,))
     process.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.is_alive() and not moment():
         assert time.monotonic() < deadline
         time.sleep(0.001)

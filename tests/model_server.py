@@ -55,6 +55,7 @@ class ModelServer:
         retry_after: Seconds in the header of a 429. A call that comes back sooner is counted in `too_early`.
         silence: Seconds that a "timeout" lasts.
         delay: Seconds that an answer takes; a number, or a rule from the request.
+        hold: Whether an answer still waits; asked again and again, for at most `silence` seconds.
         usage: Whether answers carry token counts: a token a character.
         model: The name that `/v1/models` gives.
     """
@@ -69,12 +70,13 @@ class ModelServer:
         retry_after: float = 0.01,
         silence: float = 60.0,
         delay: float | Callable[[Body], float] = 0.0,
+        hold: Callable[[Body], bool] = lambda body: False,
         usage: bool = True,
         model: str = "a-model",
     ) -> None:
         self.answer, self.model, self.usage = answer, model, usage
         self.failures, self.kinds, self.seed, self.first = failures, kinds, seed, first
-        self.retry_after, self.silence, self.delay = retry_after, silence, delay
+        self.retry_after, self.silence, self.delay, self.hold = retry_after, silence, delay, hold
         self.received: Counter[str] = Counter()
         """Prompt -> attempts."""
         self.served: Counter[str] = Counter()
@@ -153,6 +155,9 @@ class ModelServer:
 
     async def _answer(self, writer: asyncio.StreamWriter, prompt: str, body: Body) -> None:
         await asyncio.sleep(self.delay(body) if callable(self.delay) else self.delay)
+        until = time.monotonic() + self.silence
+        while self.hold(body) and time.monotonic() < until:
+            await asyncio.sleep(0.001)
         try:
             completion = self._completion(body, chat="messages" in body)
         except Instead as other:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +27,7 @@ from bnf_align.analysis.bins import edges, shares
 from bnf_align.analysis.measure import token_scores
 from bnf_align.cli.main import main
 from bnf_align.head import HeadCall, ask, attach
-from bnf_align.losses import nll_pll
+from bnf_align.losses import nll_pll_token_weights
 from test_eval_steps import killed
 from tiny_models import chatml_tokenizer, plain_tokenizer
 from tiny_nets import perturbed, tiny_llama
@@ -138,7 +139,7 @@ def test_the_own_logits_come_back_beside_a_loss_and_its_gradient(head):
     attach(model, head)
     gradients = []
     for logits in (False, True):
-        call = HeadCall(batch, lambda y: nll_pll(y, batch["label"]).mean(), separable=True, logits=logits)
+        call = HeadCall(batch, token_weights=partial(nll_pll_token_weights, per_token=True), logits=logits)
         ask(model, batch, call).backward()
         gradients.append(model.lm_head.weight.grad.clone())
         model.zero_grad()

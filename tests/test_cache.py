@@ -99,7 +99,7 @@ def test_reading_counts_as_use(cache, tmp_path):
     cache.write({A: values(3)[0]})
     os.utime(cache.folder / "manifest.json", (time.time() - 10 * 86400,) * 2)
     cache.read([A])
-    assert time.time() - namespaces(tmp_path)[0].used < 60
+    assert time.time() - namespaces(tmp_path)[0].used < 86400
 
 
 def test_the_manifest_says_what_the_values_are_of(cache):

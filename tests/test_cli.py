@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_weights_of_the_whole_run(fold
         )
         while not (folder / "cut" / checkpoint).exists():
             assert run.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.001)
         run.kill()
         run.wait()
     assert not (folder / "cut" / "model.safetensors").exists()
@@ -266,7 +268,7 @@ def test_accelerate_launches_the_same_command_in_two_processes(folder):
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command = [*launcher, "-m", "bnf_align", "train", "--config", "recipe.yaml"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     record = run_json(folder / "out")
     assert record["devices"] == 2

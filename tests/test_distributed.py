@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from bnf_align import BadInput
 from ddp_run import RUNS
+from rounding import ROUNDING
 from runs import make_trainer, relative_difference, singles
 
 pytestmark = pytest.mark.golden
@@ -25,12 +26,13 @@ def launch(folder: Path, processes: int, sharding: str | None) -> dict:
     folder.mkdir(exist_ok=True)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     here = Path(__file__).parent
+    path = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [*launcher, str(here / "ddp_run.py"), str(folder), *([sharding] if sharding else [])],
-        env={**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
-        timeout=300,  # what goes wrong under FSDP2 waits for ever
+        timeout=1200,  # what goes wrong under FSDP2 waits for ever
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
@@ -47,7 +49,7 @@ def results(tmp_path_factory) -> dict[str, dict]:
 @pytest.mark.parametrize("way", SHARED)
 def test_two_processes_have_the_gradient_of_one(results, way, name):
     expected = results["one process"][name]["gradient"]
-    assert relative_difference(results[way][name]["gradient"], expected) < 1e-5
+    assert relative_difference(results[way][name]["gradient"], expected) < ROUNDING
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -57,7 +59,7 @@ def test_two_processes_report_the_numbers_of_one(results, way, name, part):
     one, two = results["one process"][name][part], results[way][name][part]
     assert one.keys() == two.keys()
     for key, value in one.items():
-        assert two[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
+        assert two[key] == pytest.approx(value, rel=ROUNDING, abs=ROUNDING), key
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -89,7 +91,8 @@ def test_a_resumed_run_ends_bitwise_where_the_uninterrupted_one_does(results, wa
 @pytest.mark.parametrize("way", SHARED)
 def test_two_processes_end_at_the_weights_of_one_and_save_them_whole(results, way):
     one, two = (results[name]["resume"]["uninterrupted"] for name in ("one process", way))
-    assert all(torch.allclose(two[name], weights, atol=1e-5) for name, weights in one.items())
+    # As one vector: where a gradient is a difference of near equals, AdamW makes its rounding as large as a step.
+    assert relative_difference(two, one) < ROUNDING
     saved = load_file(results[way]["folder"] / "resume" / "uninterrupted" / "model.safetensors")
     assert all(torch.equal(saved[name], weights) for name, weights in two.items())
 

@@ -86,12 +86,12 @@ def test_half_a_surrogate_pair_in_a_prompt_is_sent_as_a_replacement_character():
 
 
 def test_replies_come_as_they_are_ready_and_a_slow_one_holds_up_none():
-    with ModelServer(delay=lambda body: 0.5 if prompt_of(body) == "question 0" else 0.0) as server:
+    with ModelServer(hold=lambda body: prompt_of(body) == "question 0" and server.served.total() < 29) as server:
         assert [reply.id for reply in endpoint(server).chat(calls(30))][-1] == "0"
 
 
 def test_the_number_of_calls_on_their_way_is_bounded():
-    with ModelServer(delay=0.01) as server:
+    with ModelServer(hold=lambda body: server.busiest < 7) as server:
         list(endpoint(server, concurrency=7).chat(calls(70)))
         assert server.busiest == 7
 
@@ -104,11 +104,11 @@ def test_calls_are_taken_as_places_become_free():
             taken.append(call)
             yield call
 
-    with ModelServer(delay=0.01) as server:
+    with ModelServer(hold=lambda body: server.served.total() > 0) as server:
         replies = endpoint(server, concurrency=4).chat(endless())
         next(replies)
         replies.close()
-        assert len(taken) < 50
+        assert len(taken) <= 5, "one answer, and four calls on their way"
 
 
 def test_closing_the_iterator_cancels_what_is_on_its_way():
@@ -160,9 +160,11 @@ def test_a_failed_attempt_is_repeated(kind):
 
 def test_a_silent_server_is_given_up_and_asked_again():
     with ModelServer(first=["timeout"]) as server:
-        one = endpoint(server, timeout=0.3)
+        one = endpoint(server, timeout=0.5)
         assert texts(one.chat(calls(3))) == answers(3)
-    assert one.unanswered == {"a time-out": 3}
+        assert server.failed == {"timeout": 3}
+    assert set(one.unanswered) == {"a time-out"}
+    assert one.unanswered["a time-out"] >= 3  # where the machine is busy, an answer may come too late as well
 
 
 def test_failures_are_named_and_counted():
@@ -208,9 +210,9 @@ def test_retry_after_is_honoured():
 
 
 def test_retry_after_is_read_as_seconds_or_a_date():
-    soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 50))
+    soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 5000))
     assert _wait({"retry-after": "1.5"}) == 1.5
-    assert 45 < _wait({"retry-after": soon}) < 51
+    assert 4000 < _wait({"retry-after": soon}) < 5001
     assert _wait({"retry-after": "-3"}) == 0.0
     assert [_wait(headers) for headers in ({}, {"retry-after": "soon"}, {"retry-after": "nan"})] == [None] * 3
 
@@ -319,7 +321,7 @@ def test_several_urls_share_the_load():
 
 
 def test_the_least_busy_url_is_asked_first():
-    with ModelServer(delay=0.2) as slow, ModelServer() as fast:
+    with ModelServer() as fast, ModelServer(hold=lambda body: fast.served.total() < 90) as slow:
         list(endpoint(slow, fast, concurrency=4).chat(calls(100)))
         assert slow.served.total() < 20
 
@@ -330,13 +332,16 @@ def test_a_dead_url_costs_no_answer():
 
 
 def test_a_failing_url_is_set_aside_and_used_again_when_it_works():
-    with ModelServer(failures=1.0, kinds=["500"]) as ill, ModelServer(delay=0.01) as well:
+    def alone(_):  # once it works, an answer waits for a second call
+        return ill.served.total() > 0 and ill.busiest < 2
+
+    with ModelServer(failures=1.0, kinds=["500"], hold=alone) as ill, ModelServer(delay=0.01) as well:
 
         def until_both_serve():
             for number in range(3000):
                 if number == 50:
                     assert ill.received.total() <= 8, "after three failures in a row it rests"
-                    ill.failures, ill.delay, ill.busiest = 0.0, 0.01, 0
+                    ill.failures, ill.busiest = 0.0, 0
                 if ill.served.total() > 20:
                     return
                 yield Call(str(number), f"question {number}")

@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -464,10 +465,10 @@ def test_prompt_learning_is_refused():
 
 
 def test_generated_tokens_and_their_seconds_add_up():
-    engine = engine_of()
+    engine, began = engine_of(), time.monotonic()
     found = answers(engine, some_requests(6), SAMPLED)
     assert engine.tokens == sum(sum(one.tokens) for one in found.values())
-    assert 0 < engine.seconds < 60
+    assert 0 < engine.seconds <= time.monotonic() - began
 
 
 def test_the_names_of_the_room_do_not_import_torch():

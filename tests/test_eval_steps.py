@@ -83,7 +83,7 @@ def killed(argv: list[str], partial, rows: int) -> None:
     """Run `argv` and kill it once `partial` has that many rows."""
     process = FORK.Process(target=main, args=(argv,))
     process.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (partial.exists() and partial.read_bytes().count(b"\n") >= rows):
         assert process.is_alive(), "it ended before it could be killed"
         assert time.monotonic() < deadline

@@ -374,7 +374,8 @@ def test_an_empty_answer_is_nothing_to_judge(kept):
 
 
 def test_a_second_question_waits_until_the_first_is_answered(kept):
-    with ModelServer(delay=0.5) as server:
+    refused = threading.Event()
+    with ModelServer(hold=lambda body: not refused.is_set()) as server:
         talk = Talk(served(server.url), kept)
         asking = threading.Thread(target=talk.ask, args=["one"])
         asking.start()
@@ -383,6 +384,7 @@ def test_a_second_question_waits_until_the_first_is_answered(kept):
         assert "one" in page.show_talk(talk)  # a reload meanwhile shows it
         with pytest.raises(NoAnswerError, match="still"):
             talk.ask("two")
+        refused.set()
         talk.wait()
         asking.join()
     assert [turn.question for turn in talk.turns] == ["one"]

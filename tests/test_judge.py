@@ -125,9 +125,8 @@ def test_answers_that_nobody_took_are_kept(tmp_path):
     with ModelServer() as server:
         judgments = judge_at(server, tmp_path).ask(questions(40), max_tokens=64)
         next(judgments)
-        while server.served.total() < 40:
+        while len(cached_prompts(tmp_path)) < 40:
             time.sleep(0.001)
-        time.sleep(0.2)
         judgments.close()
         assert texts(judge_at(server, tmp_path).ask(questions(40), max_tokens=64)) == answers(40)
         assert set(server.served.values()) == {1}

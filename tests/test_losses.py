@@ -9,6 +9,7 @@ from torch import Tensor
 from batches import CHOSEN, REJECTED, Batch, random_batch
 from bnf_align.losses import LOSSES, CompletionLogps, bnf_loss, bnf_weights, eq4_value, kto_kl, nll_pll
 from reference.eq4 import eq4_loss, eq5_target, eq6_target
+from rounding import roundings
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -37,14 +38,15 @@ def worst_relative_error(actual: Tensor, expected: Tensor) -> float:
 # ------------------------------------------------------------------------------------------- Section 3, Appendix A
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
-def test_bnf_gradient_equals_autograd_through_the_literal_eq_4(dtype, bound):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_bnf_gradient_equals_autograd_through_the_literal_eq_4(dtype):
     batch = random_batch(dtype)
     logits = batch.logits.detach().double().requires_grad_()
     exact = batch._replace(logits=logits, ref_logits=batch.ref_logits.double())
     expected = exact.gradient(eq4_loss(*exact))
     actual = batch.gradient(bnf_loss(batch.completions(), batch.label))
-    assert worst_relative_error(actual, expected) < bound
+    # Sums of 13 in both distributions, and of both log-odds, up to 12 here, four roundings each; then the product.
+    assert worst_relative_error(actual, expected) < roundings(128, dtype)
 
 
 def test_the_weight_is_what_eq_6_leaves_of_the_fine_tuning_gradient():

@@ -1,6 +1,7 @@
 """Packing: responses one after another in a row give the numbers of rows of their own, and never see each other."""
 
 import logging
+import os
 from itertools import pairwise
 
 import datasets
@@ -31,6 +32,7 @@ from bnf_align.logps import completion_logps, token_entropy
 from bnf_align.plan.plan import Hardware, make_plan
 from bnf_align.plan.workload import assumed, of_steps
 from bnf_align.training.packing import check_packing
+from rounding import ROUNDING
 from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
 from tiny_nets import SIZES, tiny_gemma2, tiny_llama, tiny_mistral
 
@@ -121,11 +123,11 @@ def test_a_packed_step_has_the_gradient_and_the_metrics_of_the_padded_one(tmp_pa
         trainer = perturb(make_trainer(tmp_path, rows, model=model(258), loss_type=loss_type, **options))
         found.append((first_gradient(trainer), trainer.state.log_history[0], trainer.evaluate()))
     (gradient, *expected), (actual, *metrics) = found
-    assert relative_difference(actual, gradient) < 1e-5
+    assert relative_difference(actual, gradient) < ROUNDING
     for one, other in zip(metrics, expected, strict=True):
         for name in other:
             if not name.endswith(("runtime", "per_second", "preparation_time")):
-                assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
+                assert one[name] == pytest.approx(other[name], rel=ROUNDING, abs=ROUNDING), name
 
 
 @pytest.mark.golden
@@ -137,7 +139,7 @@ def test_adapters_and_checkpointing_change_nothing_of_that(tmp_path, options):
     gradients = [
         first_gradient(make_trainer(tmp_path, singles(9), packing=packing, **options)) for packing in (False, True)
     ]
-    assert relative_difference(gradients[1], gradients[0]) < 1e-5
+    assert relative_difference(gradients[1], gradients[0]) < ROUNDING
 
 
 def test_a_packed_step_computes_no_padding_and_counts_its_tokens(tmp_path):
@@ -187,7 +189,7 @@ def test_packed_references_are_the_padded_ones_under_a_name_of_their_own(tmp_pat
     assert second.prepared.reference.namespace == report.namespace
     expected = padded.train_dataset.responses
     for row in range(len(expected)):
-        assert first.train_dataset.responses.reference(row) == pytest.approx(expected.reference(row), abs=1e-5)
+        assert first.train_dataset.responses.reference(row) == pytest.approx(expected.reference(row), abs=ROUNDING)
 
 
 def test_the_reference_pass_runs_packed_rows_within_the_budget(tmp_path):
@@ -204,9 +206,16 @@ def test_the_reference_pass_runs_packed_rows_within_the_budget(tmp_path):
     assert sum(columns for _, columns in passes) == trainer.train_dataset.responses.lengths.sum()
 
 
-def test_before_anything_has_moved_the_mean_weight_is_1_in_bfloat16_too(tmp_path):
+# PyTorch's kernel for bfloat16 asks the processor for AMX, even where ATEN_CPU_CAPABILITY denies it, and fails.
+LOWERED = pytest.mark.skipif("ATEN_CPU_CAPABILITY" in os.environ, reason="sdpa in bfloat16 needs the whole processor")
+
+
+@pytest.mark.parametrize("attention", ["eager", pytest.param("sdpa", marks=LOWERED)])
+def test_before_anything_has_moved_the_mean_weight_is_1_in_bfloat16_too(tmp_path, attention):
+    """Both passes round alike, to 8 bits; 1e-3 is what the odd unlike rounding leaves of a mean over all tokens."""
     options = {"packing": True, "bf16": True, "use_cpu": True, "max_tokens_per_micro_batch": BUDGET}
-    trainer = make_trainer(tmp_path, singles(24), **options)
+    model = tiny_llama(258, attn_implementation=attention)
+    trainer = make_trainer(tmp_path, singles(24), model=model, **options)
     trainer.train()
     assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-3)
 
@@ -259,14 +268,16 @@ def test_each_token_is_scored_by_the_one_before_it_in_its_own_response(head):
     for row, length in enumerate([2, 7, 3, 9, 2]):
         ids = padded["input_ids"][row, :length]
         expected = model(input_ids=ids[None]).logits[0].log_softmax(-1)[range(length - 1), ids[1:]]
-        torch.testing.assert_close(logps[row, 1:length], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logps[row, 1:length], expected, rtol=ROUNDING, atol=ROUNDING)
         assert logps[row, 0] == 0
         assert (logps[row, length:] == 0).all()
 
 
 def test_the_entropy_of_packed_responses_is_that_of_the_padded_ones():
     model, padded = tiny_llama(40), responses([4, 6, 3])
-    torch.testing.assert_close(token_entropy(model, packed(padded)), token_entropy(model, padded))
+    torch.testing.assert_close(
+        token_entropy(model, packed(padded)), token_entropy(model, padded), rtol=ROUNDING, atol=ROUNDING
+    )
 
 
 def test_the_first_token_of_a_packed_response_cannot_be_scored():
@@ -291,7 +302,7 @@ def neighbours(model, **changed) -> float:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_response_does_not_change_with_its_neighbours(model):
-    assert neighbours(model(40)) < 1e-5
+    assert neighbours(model(40)) < ROUNDING
 
 
 @pytest.mark.parametrize("model", [tiny_llama, mistral, gemma2])

@@ -7,6 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from bnf_align.fingerprint import weights_hash
 from bnf_align.reference.namespace import namespace_of
+from rounding import ROUNDING
 from runs import make_trainer, pairs, singles
 from tiny_models import chatml_tokenizer, plain_tokenizer
 from tiny_nets import perturbed, tiny_llama
@@ -30,7 +31,7 @@ def test_every_value_is_the_log_probability_of_its_own_token_under_the_starting_
             logps = tiny_llama(258)(input_ids=ids[None]).logits[0].log_softmax(-1)
         scored = np.flatnonzero(responses.mask(row))
         expected = [float(logps[i - 1, ids[i]]) for i in scored]
-        assert responses.reference(row) == pytest.approx(expected, abs=2e-6)
+        assert responses.reference(row) == pytest.approx(expected, rel=ROUNDING, abs=ROUNDING)
 
 
 def test_a_second_run_computes_nothing_and_trains_the_same(tmp_path):
@@ -256,7 +257,7 @@ def test_the_reference_of_a_continued_adapter_is_its_own_starting_weights(tmp_pa
     assert miss(tmp_path, first)
     assert miss(tmp_path, make_trainer(tmp_path, singles(6), model=adapted(2)))
     first.train()
-    assert first.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
+    assert first.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=ROUNDING)
     assert tokens(make_trainer(tmp_path, singles(6), model=adapted(1)))[0] == 0
 
 

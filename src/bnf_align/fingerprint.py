@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Hash of every weight (adapters too) with its name, type and shape; 32 hexadecimal digits.
+    """Hash of every weight and saved buffer (adapters too) with its name, type and shape; 32 hexadecimal digits.
+
+    Buffers that no checkpoint holds, such as rotary frequencies, follow from the config: whoever compares models by
+    this compares their configs too, and those of their adapters, where alpha and the choice of the active one stand.
 
     XXH3, which is not made to resist forgery: nobody gains by forging the name of a model in a cache of his own.
     """

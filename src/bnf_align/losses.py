@@ -12,7 +12,8 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -91,9 +92,13 @@ class CompletionLogps:
 
     def reference(self) -> Tensor:
         """(B, T) `ref_logps`; ValueError where there are none."""
-        if self.ref_logps is None:
-            raise ValueError("This loss compares with the reference and needs ref_logps; none were given.")
-        return self.ref_logps
+        return _needed(self.ref_logps)
+
+
+def _needed(ref_logps: Tensor | None) -> Tensor:
+    if ref_logps is None:
+        raise ValueError("This loss compares with the reference and needs ref_logps; none were given.")
+    return ref_logps
 
 
 def log_odds(logp: Tensor) -> Tensor:
@@ -114,6 +119,32 @@ def sign(label: Tensor) -> Tensor:
     return torch.where(label, 1.0, -1.0)
 
 
+# ------------------------------------------------------------------------- separable losses: weighted log-likelihoods
+
+
+class Tokens(NamedTuple):
+    """All that a token's weight in a separable loss depends on, in shapes that broadcast: (B, T) and (B, 1), or (n,).
+
+    The head knows some tokens' log-probabilities before others', so a weight must follow from one token alone.
+    """
+
+    logps: Tensor  # log pi(y_i | x, y_<i), detached
+    ref_logps: Tensor | None  # log r(y_i | x, y_<i); None where the loss needs no reference
+    label: Tensor  # bool, True where the token's completion is preferred
+    length: Tensor  # |y| of the token's completion, at least 1
+
+
+TokenWeights = Callable[[Tokens], Tensor]
+"""The weights c of a separable loss, of the shape of `Tokens.logps`: they are dL(y) / dlog pi(y_i), too."""
+
+
+def weighted_log_likelihood(token_weights: TokenWeights, completions: CompletionLogps, label: Tensor) -> Tensor:
+    """(B,) L(y) = sum_i sg[c_i] log pi(y_i), what every separable loss is, with the `token_weights` c."""
+    length = completions.length.clamp(min=1)[:, None]
+    tokens = Tokens(completions.logps.detach(), completions.ref_logps, label[:, None], length)
+    return completions.sum(token_weights(tokens) * completions.logps)
+
+
 # ---------------------------------------------------------------------------------------------- Section 3: BNF
 
 
@@ -132,6 +163,11 @@ def bnf_weights(logps: Tensor, ref_logps: Tensor) -> Tensor:
         (B, T) in [0, 1], detached.
     """
     return torch.exp((log_odds(logps) - log_odds(ref_logps)).clamp(max=0.0))
+
+
+def bnf_token_weights(y: Tokens) -> Tensor:
+    """The weights of the log-likelihood that BNF is: c_i = -label(y)/|y| w_i, with `bnf_weights` w."""
+    return bnf_weights(y.logps, _needed(y.ref_logps)) * -sign(y.label) / y.length
 
 
 def bnf_loss(completions: CompletionLogps, label: Tensor) -> Tensor:
@@ -161,8 +197,7 @@ def bnf_loss(completions: CompletionLogps, label: Tensor) -> Tensor:
         >>> bnf_loss(y, torch.tensor([False]))
         tensor([-0.5385])
     """
-    weights = bnf_weights(completions.logps, completions.reference())
-    return -sign(label) * completions.mean(weights * completions.logps)
+    return weighted_log_likelihood(bnf_token_weights, completions, label)
 
 
 def eq4_value(completions: CompletionLogps, label: Tensor, entropy: Tensor) -> Tensor:
@@ -189,6 +224,11 @@ def eq4_value(completions: CompletionLogps, label: Tensor, entropy: Tensor) -> T
 # ------------------------------------------------------------------------------------ Section 2.1: log-likelihood
 
 
+def nll_pll_token_weights(y: Tokens, *, per_token: bool) -> Tensor:
+    """c_i = -label(y)/|y|, or without `per_token` -label(y)."""
+    return torch.ones_like(y.logps) * -sign(y.label) / (y.length if per_token else 1)
+
+
 def nll_pll(completions: CompletionLogps, label: Tensor, *, per_token: bool = True) -> Tensor:
     """Negative log-likelihood of preferred, positive of dispreferred completions (Eq. 1): BNF with w = 1.
 
@@ -200,7 +240,12 @@ def nll_pll(completions: CompletionLogps, label: Tensor, *, per_token: bool = Tr
     Returns:
         (B,) nats per token, or nats.
     """
-    return -sign(label) * (completions.mean_logp if per_token else completions.logp)
+    return weighted_log_likelihood(partial(nll_pll_token_weights, per_token=per_token), completions, label)
+
+
+def sft_token_weights(y: Tokens) -> Tensor:
+    """c_i = -1/|y| where the completion is preferred, 0 where it is not."""
+    return torch.where(sign(y.label) > 0, -torch.ones_like(y.logps) / y.length, 0.0)
 
 
 def sft(completions: CompletionLogps, label: Tensor) -> Tensor:
@@ -213,7 +258,7 @@ def sft(completions: CompletionLogps, label: Tensor) -> Tensor:
     Returns:
         (B,) nats per token.
     """
-    return torch.where(sign(label) > 0, -completions.mean_logp, 0.0)
+    return weighted_log_likelihood(sft_token_weights, completions, label)
 
 
 # ----------------------------------------------------------------------- Table 2 and Section 4: the compared methods
@@ -307,9 +352,8 @@ class LossSpec:
     """What the other rooms need to know of a loss.
 
     `pairwise`: called with (chosen, rejected), else with (completions, label). `reference`: needs `ref_logps`.
-    `preferred_only`: trains on thumbs up alone. `mismatched`: takes KTO's z0 as third argument. `separable`: the slope
-    at a token's log-probability follows from that log-probability and its reference alone, as in fine-tuning, so the
-    head can form the gradient in the forward pass.
+    `preferred_only`: trains on thumbs up alone. `mismatched`: takes KTO's z0 as third argument. `token_weights`: of a
+    separable loss, called with `Tokens` and all hyper-parameters; `function` is the log-likelihood so weighted.
     """
 
     function: Callable[..., Tensor]
@@ -317,7 +361,12 @@ class LossSpec:
     reference: bool = False
     preferred_only: bool = False
     mismatched: bool = False
-    separable: bool = False
+    token_weights: Callable[..., Tensor] | None = None
+
+    @property
+    def separable(self) -> bool:
+        """Whether each token's share of the gradient follows from that token, so that the head forms it on the way."""
+        return self.token_weights is not None
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -334,9 +383,9 @@ class LossSpec:
 
 
 LOSSES: dict[str, LossSpec] = {
-    "bnf": LossSpec(bnf_loss, reference=True, separable=True),
-    "nll_pll": LossSpec(nll_pll, separable=True),
-    "sft": LossSpec(sft, preferred_only=True, separable=True),
+    "bnf": LossSpec(bnf_loss, reference=True, token_weights=bnf_token_weights),
+    "nll_pll": LossSpec(nll_pll, token_weights=nll_pll_token_weights),
+    "sft": LossSpec(sft, preferred_only=True, token_weights=sft_token_weights),
     "kto": LossSpec(kto, reference=True, mismatched=True),
     "dpo": LossSpec(dpo, pairwise=True, reference=True),
     "ipo": LossSpec(ipo, pairwise=True, reference=True),

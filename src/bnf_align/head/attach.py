@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import wraps
 from types import MethodType
 from typing import Any, Literal
@@ -9,15 +11,18 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from bnf_align.head.call import Head, HeadCall
-from bnf_align.head.trial import can_be_tried, without_flash_kernels
+from bnf_align.head.call import HeadCall
+from bnf_align.head.chunked_lm_head import Head
 from bnf_align.records import BadInput
 
 Implementation = Literal["fused", "logits"]
+
+WITHOUT_KERNELS = "flash_by_positions"
 
 
 def attach(
@@ -35,7 +40,8 @@ def attach(
         check: Compare both on eight tokens. Left out by itself where weights are sharded or not there yet (meta).
 
     Raises:
-        BadInput: If the fused head does not know this model's head, or gives other log-probabilities than its logits.
+        BadInput: If the fused head does not know this model's body or head, or gives other log-probabilities than its
+            logits; if these are not finite.
     """
     lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
 
@@ -47,7 +53,13 @@ def attach(
         kwargs = {name: value for name, value in kwargs.items() if value is not None} | {"use_cache": False}
         if implementation == "logits":
             return head_call.through_logits(type(self).forward(self, *args, **kwargs).logits)
-        return head_call.through_head(self.base_model(*args, **kwargs).last_hidden_state, head_of(self))
+        body = self.base_model(*args, **kwargs) if self.base_model is not self else None
+        if (hidden := getattr(body, "last_hidden_state", None)) is None:
+            raise BadInput(
+                f"The fused head finds no body in {type(self).__name__} that gives hidden states: transformers knows "
+                f"it as {self.base_model_prefix!r}. Take the model's own logits, --head logits."
+            )
+        return head_call.through_head(hidden, head_of(self))
 
     lm.forward = MethodType(forward, lm)
     if check and implementation == "fused" and can_be_tried(lm):
@@ -74,7 +86,12 @@ def head_of(lm: PreTrainedModel) -> Head:
             "weights. Leave lm_head out of the quantisation, or take the model's own logits, --head logits."
         )
     config = lm.config.get_text_config()
-    return Head(weight, bias, getattr(config, "final_logit_softcapping", None), _logit_scale(config))
+    # Names and meanings of the factors as in TRL's `add_fused_lm_head`.
+    factors = [getattr(config, name, None) for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")]
+    if (scaling := getattr(config, "logits_scaling", None)) is not None:  # HyperCLOVA X alone multiplies by it
+        factors.append(scaling if config.model_type == "hyperclovax" else 1 / scaling)
+    scale = next((factor for factor in factors if factor is not None), None)
+    return Head(weight, bias, getattr(config, "final_logit_softcapping", None), scale)
 
 
 def _whole(weights: Tensor | None) -> Tensor | None:
@@ -83,14 +100,6 @@ def _whole(weights: Tensor | None) -> Tensor | None:
         return weights
     # Each rank has its own tokens, so gradients are to be averaged; without this each would keep a slice of its own.
     return weights.full_tensor(grad_placements=[Partial("avg")] * weights.device_mesh.ndim)
-
-
-def _logit_scale(config: PretrainedConfig) -> float | None:
-    """The factor of the logits; names and meanings as in TRL's `add_fused_lm_head`."""
-    factors = [getattr(config, name, None) for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")]
-    if (scaling := getattr(config, "logits_scaling", None)) is not None:  # HyperCLOVA X alone multiplies by it
-        factors.append(scaling if config.model_type == "hyperclovax" else 1 / scaling)
-    return next((factor for factor in factors if factor is not None), None)
 
 
 @torch.no_grad()
@@ -106,9 +115,14 @@ def _compare_with_logits(lm: PreTrainedModel) -> None:
             logits = lm(input_ids=tokens, use_cache=False).logits
     finally:
         lm.train(training)
-    difference = float((fused - call.through_logits(logits)).abs().max())
-    # Logits of a half-precision model are rounded to its dtype, the fused head's are not.
-    tolerance = float((2 * torch.finfo(logits.dtype).eps + 1e-5) * (1 + logits.abs().max()))
+    expected = call.through_logits(logits)
+    if not expected.isfinite().all():
+        raise BadInput(f"{type(lm).__name__}'s log-probabilities of eight tokens are not finite. {_not_finite(lm)}")
+    difference = float((fused - expected).abs().max())
+    # Logits of a half-precision model are rounded to its dtype, the fused head's are not. Some models set those of
+    # padding to -inf.
+    largest = logits[logits.isfinite()].abs().max()
+    tolerance = float((2 * torch.finfo(logits.dtype).eps + 1e-5) * (1 + largest))
     if not difference <= tolerance:
         raise BadInput(
             f"The fused head's log-probabilities differ from those of {type(lm).__name__}'s own logits by up to "
@@ -116,3 +130,62 @@ def _compare_with_logits(lm: PreTrainedModel) -> None:
             "states or logits in a way that the head does not know, and would be trained on other probabilities than "
             "it generates with. Take the model's own logits, --head logits."
         )
+
+
+def _not_finite(lm: PreTrainedModel) -> str:
+    """Why a model's log-probabilities are not finite, and what mends it."""
+    spoiled = [name for name, weight in lm.named_parameters() if not weight.isfinite().all()]
+    if spoiled:
+        return (
+            f"{len(spoiled)} of its {len(list(lm.parameters()))} parameters hold NaN or infinite values, {spoiled[0]} "
+            "first: the files are damaged, or a training run left them so. Nothing can be trained from them. Load the "
+            "model that the run started from, or its last checkpoint from before its loss was NaN."
+        )
+    return f"Its weights are: its numbers leave the range of {lm.dtype}. Load it with --dtype bfloat16 or float32."
+
+
+# ----------------------------------------------------- trial runs before training, wherever the weights of a model lie
+
+
+def can_be_tried(model: nn.Module) -> bool:
+    """Whether a process can run `model` on its own: the weights are here (not meta) and whole (not sharded)."""
+    return not any(weight.is_meta or isinstance(weight, DTensor) for weight in model.parameters())
+
+
+@contextmanager
+def without_flash_kernels(lm: Any) -> Iterator[None]:
+    """`lm`, and if its attention is a flash one, with PyTorch's own instead, borders of responses found as there.
+
+    The kernels take half precision on an accelerator, while the weights may still be float32 and on the CPU. What a
+    trial asks (does the fused head give the model's log-probabilities? do packed responses see each other?) needs
+    their semantics alone.
+    """
+    attention = lm.config._attn_implementation
+    if "flash" in str(attention):
+        lm.config._attn_implementation = WITHOUT_KERNELS
+    try:
+        yield
+    finally:
+        lm.config._attn_implementation = attention
+
+
+def _by_positions(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None = None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention that knows of packed responses from `position_ids` alone: a layer without them mixes all."""
+    length = query.shape[2]
+    mask = torch.ones(1, length, length, dtype=torch.bool, device=query.device).tril()
+    if position_ids is not None:
+        response = (position_ids == 0).cumsum(-1)
+        mask = mask & (response[:, :, None] == response[:, None])
+    return sdpa_attention_forward(module, query, key, value, mask[:, None], scaling=scaling)
+
+
+AttentionInterface.register(WITHOUT_KERNELS, _by_positions)

@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
-from bnf_align.head.fused import fused_logps, fused_loss
-from bnf_align.head.tiles import Scores, Slopes
-from bnf_align.losses import CompletionLogps
-
-
-class Head(NamedTuple):
-    """The LM head of a model: logits = cap(scale (h W^T + b))."""
-
-    weight: Tensor
-    bias: Tensor | None
-    softcap: float | None
-    scale: float | None
+from bnf_align.head.chunked_lm_head import Head, Scores, fused_logps, fused_loss
+from bnf_align.losses import CompletionLogps, Tokens, TokenWeights
 
 
 class HeadCall:
     """Goes into `model(..., head_call=call)` with what a loss needs and comes out with float32 log-probabilities.
 
-    The forward pass returns what carries the graph: the loss, or without `loss` the (B, T) log-probabilities. An
-    object that no tree-map can open, because FSDP2 rounds tensors that cross a module's boundary to bfloat16: neither
-    the reference nor the log-probabilities may do that, so every loss, pairwise too, is computed inside.
+    The forward pass returns what carries the graph: the loss, or without one the (B, T) log-probabilities. An object
+    that no tree-map can open, because FSDP2 rounds tensors that cross a module's boundary to bfloat16: neither the
+    reference nor the log-probabilities may do that, so every loss, pairwise too, is computed inside.
 
     Args:
-        batch: `input_ids` (B, T), `completion_mask` (B, T) bool and, where the loss needs it, `ref_logps` (B, T)
-            float32, on the model's device. Where responses are packed, `input_ids` are (1, N) and `starts` (B,) says
-            where in that row each response begins.
+        batch: `input_ids` (B, T), `completion_mask` (B, T) bool and, where the loss needs them, `ref_logps` (B, T)
+            float32 and `label` (B,) bool. Where responses are packed, `input_ids` are (1, N) and `starts` (B,) says
+            where in that row each response begins. Give it as it is before it moves to the device: where the scored
+            tokens stand is looked up here, and nothing afterwards asks the device for a value and waits.
         loss: The loss as a scalar that already holds its divisor; label, hyper-parameters and whatever else it needs
-            are its own. It may be called several times in one forward pass and must change nothing.
-        separable: The derivative of the loss with respect to a token's log-probability depends on that token's own
-            log-probability alone. The gradient is then formed in the forward pass.
-        entropy: Bring back the entropy too; meant for evaluation, it costs `separable` its saving.
+            are its own.
+        token_weights: Of a separable loss instead of it: the scalar is the sum of weight times log-probability over
+            all tokens, so the weights already hold its divisor. The gradient is formed in the forward pass.
+        entropy: Bring back the entropy too; meant for evaluation, it costs `token_weights` their saving.
         logits: Bring back each token's own logit too; the same holds.
+        device: The model's; that of the batch if None.
 
     Attributes:
         completions: Log-probabilities (B, T) without graph, mask and reference, after the forward pass.
@@ -47,7 +38,7 @@ class HeadCall:
         logits: (B, T) the token's own logit, as the softmax takes it, where asked for; 0 where not scored.
 
     Raises:
-        ValueError: If a first token is scored, which nothing predicts.
+        ValueError: If a first token is scored, which nothing predicts; or for both a loss and token weights.
     """
 
     completions: CompletionLogps
@@ -59,30 +50,39 @@ class HeadCall:
         batch: Mapping[str, Tensor],
         loss: Callable[[CompletionLogps], Tensor] | None = None,
         *,
-        separable: bool = False,
+        token_weights: TokenWeights | None = None,
         entropy: bool = False,
         logits: bool = False,
+        device: torch.device | None = None,
     ) -> None:
-        self.mask, self.ref_logps = batch["completion_mask"], batch.get("ref_logps")
-        if self.mask[:, 0].any():
+        if loss is not None and token_weights is not None:
+            raise ValueError("A call takes a loss or the token weights of one, not both.")
+        self.loss, self.token_weights, self.wants_entropy, self.wants_logits = loss, token_weights, entropy, logits
+        mask, ref_logps = batch["completion_mask"], batch.get("ref_logps")
+        if mask[:, 0].any():
             raise ValueError("Position 0 is scored, but nothing precedes it that could predict it.")
-        self.loss, self.separable, self.wants_entropy, self.wants_logits = loss, separable, entropy, logits
-        self.scored = self.mask.flatten().nonzero()[:, 0]
-        self.positions = self.scored  # in what the model sees
-        if "starts" in batch:
-            columns = self.mask.shape[1]
-            self.positions = batch["starts"][self.scored // columns] + self.scored % columns
-        self.targets = batch["input_ids"].flatten()[self.positions]
+        scored = mask.flatten().nonzero()[:, 0]
+        row, column = scored // mask.shape[1], scored % mask.shape[1]
+        positions = batch["starts"][row] + column if "starts" in batch else scored  # in what the model sees
+
+        def there(values: Any) -> Any:
+            return values if device is None or values is None else values.to(device, non_blocking=True)
+
+        self.mask, self.ref_logps, self.scored = there(mask), there(ref_logps), there(scored)
+        self.positions, self.targets = there(positions), there(batch["input_ids"].flatten()[positions])
+        if token_weights is not None:
+            self.label, self.length = there(batch["label"][row]), there(mask.sum(-1)[row])
+            self.token_ref_logps = None if ref_logps is None else there(ref_logps.flatten()[scored])
 
     def through_head(self, hidden: Tensor, head: Head) -> Tensor:
         """The answer from hidden states (B, T, H), or (1, N, H) where responses are packed, without logits."""
         h = self._predicting(hidden)
         plain = not (self.wants_entropy or self.wants_logits)
-        if self.loss is not None and self.separable and plain and torch.is_grad_enabled():
-            loss, logps = fused_loss(h, targets=self.targets, slopes=self._slopes(h), **head._asdict())
-            self.completions = self._completions(self._placed(logps))
+        if self.token_weights is not None and plain and torch.is_grad_enabled():
+            loss, logps = fused_loss(h, head, self.targets, self._weights)
+            self.completions = CompletionLogps(self._placed(logps), self.mask, self.ref_logps)
             return loss
-        return self._answer(fused_logps(h, targets=self.targets, entropy=self.wants_entropy, **head._asdict()))
+        return self._answer(fused_logps(h, head, self.targets, entropy=self.wants_entropy))
 
     def through_logits(self, logits: Tensor) -> Tensor:
         """The answer from the model's own logits (B, T, V) or (1, N, V)."""
@@ -98,39 +98,24 @@ class HeadCall:
 
     def _placed(self, values: Tensor) -> Tensor:
         """(B, T) with `values` (N,) where tokens are scored and 0 elsewhere."""
-        return values.new_zeros(self.mask.shape).masked_scatter(self.mask, values)
+        return values.new_zeros(self.mask.numel()).index_copy(0, self.scored, values).view_as(self.mask)
 
-    def _completions(self, logps: Tensor) -> CompletionLogps:
-        return CompletionLogps(logps, self.mask, self.ref_logps)
+    def _weights(self, part: slice, logps: Tensor) -> Tensor:
+        """The weights of the scored tokens `part` (n,), from their log-probabilities."""
+        assert self.token_weights is not None
+        ref_logps = None if self.token_ref_logps is None else self.token_ref_logps[part]
+        return self.token_weights(Tokens(logps, ref_logps, self.label[part], self.length[part]))
 
     def _answer(self, scores: Scores) -> Tensor:
         logps = self._placed(scores.logps)
-        self.completions = self._completions(logps.detach())
+        self.completions = CompletionLogps(logps.detach(), self.mask, self.ref_logps)
         if scores.entropy is not None:
             self.entropy = self._placed(scores.entropy)
         if self.wants_logits:
             self.logits = self._placed(scores.logits)
-        return logps if self.loss is None else self.loss(self._completions(logps))
-
-    def _slopes(self, hidden: Tensor) -> Slopes:
-        """The derivative of the loss, by autograd over the (B, T) log-probabilities, tile by tile.
-
-        Those of later tiles are still unknown when a tile asks: that is what `separable` makes harmless.
-        """
-        loss = self.loss
-        assert loss is not None
-        known = hidden.new_zeros(self.mask.numel(), dtype=torch.promote_types(hidden.dtype, torch.float32))
-
-        def slopes(start: int, stop: int, logps: Tensor) -> Tensor:
-            tokens = self.scored[start:stop]
-            known[tokens] = logps
-            # Checkpointing around the model would take this little graph for its own and run the model again for it.
-            with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is):
-                leaf = known.detach().requires_grad_()
-                value = loss(self._completions(leaf.view_as(self.mask)))
-            return torch.autograd.grad(value, leaf)[0][tokens]
-
-        return slopes
+        if self.token_weights is not None:
+            return (self._weights(slice(None), scores.logps.detach()) * scores.logps).sum()
+        return logps if self.loss is None else self.loss(CompletionLogps(logps, self.mask, self.ref_logps))
 
 
 def ask(model: torch.nn.Module, batch: Mapping[str, Tensor], call: HeadCall) -> Tensor:
@@ -146,7 +131,3 @@ def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     other.
     """
     return {name: batch[name] for name in ("input_ids", "position_ids" if "starts" in batch else "attention_mask")}
-
-
-def _as_it_is(saved: Tensor) -> Tensor:
-    return saved

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from bnf_align.head.tiles import CPU_TILE_BYTES, DEVICE_TILE_BYTES
+from bnf_align.head.chunked_lm_head import CPU_CHUNK_BYTES, DEVICE_CHUNK_BYTES
 from bnf_align.plan.activations import Activations, trace
 
 MARGIN = 0.9
@@ -109,7 +109,7 @@ def head_bytes(setup: Setup, rows: float, training: bool = True) -> dict[str, in
     if setup.head == "logits":  # logits, their log-softmax, and the gradient of one
         tile = int(rows * setup.length) * vocabulary * 4 + whole * (2 if training else 1)
         return {"tile": tile, "dX": 0, "dW": 0}
-    tile = min(DEVICE_TILE_BYTES if setup.accelerator else CPU_TILE_BYTES, whole)
+    tile = min(DEVICE_CHUNK_BYTES if setup.accelerator else CPU_CHUNK_BYTES, whole)
     tile += tile // 2 if setup.accelerator and setup.bf16 and training else 0  # its gradient, rounded for the matmuls
     tile += tokens * hidden * weight.element_size()  # hidden states of the scored positions
     if not training:

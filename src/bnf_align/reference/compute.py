@@ -84,9 +84,9 @@ class Forward:
         batch = responses.collate(rows, self.pad_token_id)
         batch = packed(batch) if self.packing else batch
         device = next(model.parameters()).device
-        call = HeadCall({k: v.to(device) for k, v in batch.items() if k != "ref_logps"})
+        call = HeadCall({name: values for name, values in batch.items() if name != "ref_logps"}, device=device)
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            ask(model, {k: v.to(device) for k, v in batch.items() if k != "ref_logps"}, call)
+            ask(model, {name: values.to(device) for name, values in batch.items()}, call)
         values = call.completions.logps[call.mask].float().cpu().numpy()
         return np.split(values, np.cumsum(call.completions.length.cpu().numpy())[:-1])
 

@@ -194,28 +194,23 @@ class PreferenceTrainer(OpenTrainer):
     def _loss(
         self, model: nn.Module, batch: MicroBatch, kl: Tensor | None, size: int
     ) -> tuple[Tensor, CompletionLogps]:
+        on_host, batch = batch, self.on_device(batch)
         wants_eq4 = self.args.log_eq4_value and self.spec.reference and not model.training
-        rows = batch["row"]
-        batch = self.on_device(batch)
-        call = HeadCall(
-            batch,
-            lambda completions: self._losses(completions, batch, kl)[0].sum() / size,
-            separable=self.spec.separable,
-            entropy=wants_eq4,
-        )
+        if (token_weights := self.spec.token_weights) is not None:
+            objective: Any = {"token_weights": lambda tokens: token_weights(tokens, **self.loss_kwargs) / size}
+        else:
+            objective = {"loss": lambda completions: self._losses(completions, batch, kl)[0].sum() / size}
+        call = HeadCall(on_host, **objective, entropy=wants_eq4, device=self.args.device)
         loss = ask(model, batch, call)
         self._add_metrics(call.completions, batch, kl)
         if wants_eq4:
             values = eq4_value(call.completions, batch["label"], call.entropy)
             self.metrics.add("bnf/eq4_loss", values, call.completions.length > 0)
-        self._scored.append((rows, call.completions.logp))
+        self._scored.append((on_host["row"], call.completions.logp))
         return loss, call.completions
 
     def _losses(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored.
-
-        The head calls it once per tile, so it must change nothing.
-        """
+        """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored."""
         if self.spec.pairwise:
             sides = completions.halves()
             losses, present = self.spec.function(*sides, **self.loss_kwargs), sides[0].length > 0
@@ -243,9 +238,8 @@ class PreferenceTrainer(OpenTrainer):
         for step in steps:
             for batch in step.mismatched:
                 with self.compute_loss_context_manager():
-                    batch = self.on_device(batch)
-                    call = HeadCall(batch)
-                    ask(model, batch, call)
+                    call = HeadCall(batch, device=self.args.device)
+                    ask(model, self.on_device(batch), call)
                 sums += torch.stack([kto_kl(call.completions).sum(), (call.completions.length > 0).sum()])
         total, count = self.accelerator.reduce(sums)
         kl = (total / count).clamp(min=0)
@@ -306,10 +300,10 @@ class PreferenceTrainer(OpenTrainer):
         self._step_0 = False
 
         def in_evaluation_mode() -> Tensor:
-            batch = self.on_device(step.micro_batches[0])
-            call = HeadCall(batch)
+            batch = step.micro_batches[0]
+            call = HeadCall(batch, device=self.args.device)
             with evaluation_mode(model), self.compute_loss_context_manager():
-                ask(model, batch, call)
+                ask(model, self.on_device(batch), call)
             return compare(call.completions, tolerance)
 
         if not self.args.disable_dropout:  # then training mode differs, as was asked for
