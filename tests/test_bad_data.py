@@ -225,13 +225,13 @@ def test_plain_text_without_an_eos_token_names_the_flag(doctor):
     )
 
 
-def test_a_text_prompt_with_message_answers_names_the_row(doctor):
+def test_a_text_prompt_with_answers_that_bring_other_turns_along_names_the_row(doctor):
     refused(
-        doctor([single(), single(1, completion=[assistant("a")])]),
+        doctor([single(), single(1, completion=[user("q"), assistant("a")])]),
         "row 1: `prompt` is text, `completion` is a message list. Make all of them the same",
     )
     refused(
-        doctor([pair(0, chosen=[assistant("a")], rejected=[assistant("b")])]),
+        doctor([pair(0, chosen=[user("q"), assistant("a")], rejected=[user("r"), assistant("b")])]),
         "row 0: `prompt` is text, `chosen` is a message list, `rejected` is a message list.",
     )
 

@@ -75,7 +75,7 @@ def test_a_reference_of_other_tokens_is_refused_with_the_row():
 
 def steps(keep_pairs: bool, **options) -> StepDataset:
     units = [[0, 1], [2, 3], [4, 5]]
-    options = {"max_tokens": 1000, "pad_token_id": 9, "mismatched": None, **options}
+    options = {"max_tokens": 1000, "pad_token_id": 9, "kl_rows": None, **options}
     return StepDataset(Responses(responses()), units, keep_pairs=keep_pairs, **options)
 
 
@@ -108,8 +108,8 @@ def test_ranks_share_a_step_without_overlap_and_an_idle_rank_scores_nothing(keep
 
 def test_mismatched_rows_are_those_of_the_step():
     other = Responses(responses(with_reference=False))
-    step = steps(keep_pairs=False, mismatched=other).__getitems__([1])
-    assert sorted(b["input_ids"][i, 0].item() for b in step.mismatched for i in range(len(b["label"]))) == [200, 300]
+    step = steps(keep_pairs=False, kl_rows=other).__getitems__([1])
+    assert sorted(b["input_ids"][i, 0].item() for b in step.kl_rows for i in range(len(b["label"]))) == [200, 300]
 
 
 def test_the_loader_gives_one_step_an_item_and_workers_change_nothing():

@@ -62,14 +62,14 @@ class Responses:
         assert self.ref_logps is not None
         return self.ref_logps[self.ref_starts[row] : self.ref_starts[row + 1]]
 
-    def collate(self, rows: Sequence[int], pad_token_id: int) -> MicroBatch:
-        """Tensors of `rows`, padded on the right to the longest.
+    def collate(self, rows: Sequence[int], pad_token_id: int | None) -> MicroBatch:
+        """Tensors of `rows`, padded on the right to the longest; any token does, for it is masked.
 
         Without rows it is one row with nothing scored: a rank that has no share of a step joins with it.
         """
         shape = (max(len(rows), 1), max((int(self.lengths[row]) for row in rows), default=2))
         batch: dict[str, Any] = {
-            "input_ids": torch.full(shape, pad_token_id, dtype=torch.long),
+            "input_ids": torch.full(shape, pad_token_id or 0, dtype=torch.long),
             "attention_mask": torch.zeros(shape, dtype=torch.long),
             "completion_mask": torch.zeros(shape, dtype=torch.bool),
             "label": torch.zeros(shape[0], dtype=torch.bool),

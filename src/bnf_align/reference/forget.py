@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from bnf_align.data.pairing import mismatched
+from bnf_align.data.pairing import kl_rows
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
@@ -54,7 +54,7 @@ def _tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase, merge_system_prompt:
         checked, tokenizer, DataReport(report.source), max_length=None, merge_system_prompt=merge_system_prompt
     )
     found: Tokens = {}
-    for responses in (Responses(made), Responses(mismatched(made, None))):
+    for responses in (Responses(made), Responses(kl_rows(made, None))):
         for row in range(len(responses)):
             ids, mask = responses.tokens(row), responses.mask(row)
             found[row_key(ids, mask)] = ids, mask

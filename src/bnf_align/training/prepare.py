@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset
-from bnf_align.data.pairing import mismatched, units
+from bnf_align.data.pairing import kl_rows, units
 from bnf_align.data.prepare import Rows, checked_rows, held_out, say, tokenized
 from bnf_align.data.responses import Responses
 from bnf_align.data.tokenize import show_tokens
@@ -109,21 +109,21 @@ def prepare(
     if config.eval_fraction and "train" in checked:
         checked |= held_out(checked, config.eval_fraction)
     for name, (rows, report) in checked.items():
-        parts[name] = tokenized(rows, report, tokenizer, config)
+        parts[name] = tokenized(rows, report, tokenizer, config, model.get_input_embeddings().weight.shape[0])
         prepared.reports[name] = report
         if config.loss.mismatched:
-            parts[f"{name} mismatched"] = mismatched(parts[name], config.max_length)
+            parts[f"{name} kl_rows"] = kl_rows(parts[name], config.max_length)
     if config.show_tokens and "train" in parts:
         say(show_tokens(parts["train"], tokenizer, config.show_tokens))
     if config.loss.reference and parts:
         parts, prepared.reference = _with_reference(parts, model, tokenizer, config, workers)
     for name in checked:
-        others = parts.get(f"{name} mismatched")
+        others = parts.get(f"{name} kl_rows")
         prepared.steps[name] = StepDataset(
             Responses(parts[name]),
             units(parts[name]),
             keep_pairs=config.loss.pairwise,
-            mismatched=Responses(others) if others is not None else None,
+            kl_rows=Responses(others) if others is not None else None,
             max_tokens=config.max_tokens_per_micro_batch,
             pad_token_id=tokenizer.pad_token_id,
             packing=config.packing,

@@ -189,7 +189,7 @@ class PreferenceTrainer(Trainer):
             return None
         sums = torch.zeros(2, device=self.args.device)
         for step in steps:
-            for batch in step.mismatched:
+            for batch in step.kl_rows:
                 with self.compute_loss_context_manager():
                     batch = self._prepare_inputs(batch)
                     call = HeadCall(batch)
