@@ -317,9 +317,7 @@ def test_the_inputs_that_must_stop_say_why():
     refused(examine(cases / "implicit_prompt/ultrainteract_pair.jsonl"), "--map prompt=trajectory")
     mapped = examine(cases / "implicit_prompt/ultrainteract_pair.jsonl", column_map={"prompt": "trajectory"})
     assert mapped.report.pairs == 2
-    refused(
-        examine(cases / "small/capital_names.parquet"), "--map prompt=Prompt completion=Completion label=Label"
-    )
+    refused(examine(cases / "small/capital_names.parquet"), "--map prompt=Prompt completion=Completion label=Label")
     tokenizer = byte_tokenizer(["<pad>", "<eos>", "<tool>", "</tool>"], eos_token="<eos>", pad_token="<pad>")
     beyond = examine(cases / "tokens_beyond_embedding/tooltok.jsonl", tokenizer=tokenizer, vocab_size=258)
     refused(beyond, "embedding has 258 rows, the tokenizer 260 tokens", "resize_token_embeddings")

@@ -12,8 +12,8 @@ from bnf_align.data.doctor import DoctorResult, examine
 from bnf_align.data.doctor.lengths import auc, wilson
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.importers.ratings import read_ratings
-from bnf_align.data.read import iter_rows
 from bnf_align.data.ledger import balance
+from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport

@@ -89,7 +89,11 @@ def test_of_pairs_chosen_and_rejected_answers_are_donors_once_each_and_meet_prom
 
 
 def test_answers_to_one_prompt_are_known_wherever_they_stand():
-    raw = [*PAIRS, {"prompt": "q2", "completion": "one", "label": True}, {"prompt": "q0", "completion": "x", "label": False}]
+    raw = [
+        *PAIRS,
+        {"prompt": "q2", "completion": "one", "label": True},
+        {"prompt": "q0", "completion": "x", "label": False},
+    ]
     responses, _ = tokenised(raw)
     assert responses["prompt_id"][:] == [0, 0, 1, 1, 2, 0]
     assert texts_of(kl_rows(responses, None)) == [

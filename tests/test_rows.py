@@ -97,7 +97,11 @@ def test_words_that_two_answers_begin_with_are_no_prompt():
 
 
 def test_no_prompt_is_guessed_where_another_column_may_be_it():
-    turns = [{"from": "user", "value": "2+2?"}, {"from": "gpt", "value": "Let me see."}, {"from": "human", "value": "Go"}]
+    turns = [
+        {"from": "user", "value": "2+2?"},
+        {"from": "gpt", "value": "Let me see."},
+        {"from": "human", "value": "Go"},
+    ]
     raw = [{"task": "Math", "trajectory": turns, "chosen": "Six.", "rejected": "Seven.", "parent_id": "0"}]
     with pytest.raises(BadInput, match=r"no `prompt`, and `trajectory` may be it. .*--map prompt=trajectory, or take"):
         check(raw)
@@ -121,9 +125,16 @@ def test_a_column_that_looks_like_part_of_the_conversation_is_never_left_unread_
     ]:
         _, report = check([pair() | {name: value}])
         assert report.warnings == [said.format(name, ours, name)]
-    copies = {"question": "What is it?", "messages": [user("What is it?"), assistant("a")], "user": "u-17", "source": "s t"}
+    copies = {
+        "question": "What is it?",
+        "messages": [user("What is it?"), assistant("a")],
+        "user": "u-17",
+        "source": "s t",
+    }
     assert check([pair("Well: What is it?") | copies])[1].warnings == []
-    assert check([pair() | {"system_prompt": "Be brief."}], column_map={"system": "system_prompt"})[0][0]["prompt"] == [
+    assert check([pair() | {"system_prompt": "Be brief."}], column_map={"system": "system_prompt"})[0][0][
+        "prompt"
+    ] == [
         {"role": "system", "content": "Be brief."},
         user("p"),
     ]
@@ -209,8 +220,8 @@ def test_gaps_of_pandas_and_lists_of_numpy_are_read_as_what_they_are():
     ("rows", "message"),
     [
         ({"train": [], "test": []}, r"data: a dict of train, test is given where rows are wanted.*rows\['train'\]"),
-        (datasets.DatasetDict(validation=datasets.Dataset.from_list([single()])), r"DatasetDict of validation .*dataset\['v"),
-        (pd.DataFrame([single()]), r"a table of pandas is given where rows are wanted: give table.to_dict\('records'\)"),
+        (datasets.DatasetDict(test=datasets.Dataset.from_list([single()])), r"DatasetDict of test .*set\['test'\]"),
+        (pd.DataFrame([single()]), r"a table of pandas is given where rows are wanted: give .*to_dict\('records'\)"),
         ("rows.jsonl", r"data, row 0: a row is a dict of columns, not str: 'r'"),
     ],
 )  # fmt: skip

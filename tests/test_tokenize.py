@@ -1,6 +1,10 @@
 """Token ids equal TRL's, the right ones are scored, and what does not fit is cut or dropped and counted."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from itertools import pairwise
 
 import datasets
@@ -265,7 +269,9 @@ def test_tokens_that_the_model_has_no_embedding_for_stop_with_both_numbers_and_t
 
 @pytest.mark.parametrize("max_length", [-5, 0, 1])
 def test_a_length_without_room_for_an_answer_is_refused(max_length):
-    with pytest.raises(BadInput, match=rf"--max_length {max_length}: a prompt and an answer have at least a token each"):
+    with pytest.raises(
+        BadInput, match=rf"--max_length {max_length}: a prompt and an answer have at least a token each"
+    ):
         responses_of(PLAIN, plain_tokenizer(), max_length)
 
 
@@ -296,6 +302,58 @@ def test_processes_take_the_tokenizer_as_it_is_now():
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>\\n", "<|im_end|>")
     after, _ = responses_of(CHAT, tokenizer, num_proc=2)
     assert [len(ids) for ids in after["input_ids"]] == [len(ids) - 4 for ids in before["input_ids"]]
+
+
+ONCE = """
+import json, sys
+from accelerate import PartialState
+rank = PartialState(cpu=True).process_index
+from bnf_align import BadInput, PreferenceConfig
+from bnf_align.data.prepare import checked_rows, tokenized
+from tiny_models import gemma_tokenizer
+rows = json.loads(sys.stdin.read())
+tokenizer = gemma_tokenizer() if rank == 0 else None  # the other process gets what this one has made
+said = []
+for max_length in (36, 1):
+    config = PreferenceConfig(output_dir="", use_cpu=True, loss_type="dpo", max_length=max_length)
+    checked, report = checked_rows("train", rows, config)
+    try:
+        said.append([tokenized(checked, report, tokenizer, config).to_dict(), report.as_dict()])
+    except BadInput as error:
+        said.append(str(error))
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.golden
+def test_the_processes_of_one_machine_tokenise_once_and_have_the_same_responses_report_and_error(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    results = {}
+    for world in (1, 2):
+        environment = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment |= {"TMPDIR": str(tmp_path), "ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": str(world)}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", ONCE],
+                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        for process in processes:
+            process.stdin.write(json.dumps(MANY[:60]))
+            process.stdin.close()
+        results[world] = [json.loads(process.stdout.read()) for process in processes]
+        assert [process.wait() for process in processes] == [0] * world
+    (alone,) = results[1]
+    assert results[2] == [alone, alone]
+    assert alone[0][1]["pairs"] == 19
+    assert alone[1].startswith("--max_length 1: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_less_than_one_process_is_refused():

@@ -211,7 +211,11 @@ def clean_message(message: Any, place: str, roles: Mapping[str, str]) -> Message
     if not isinstance(content, str):  # many templates print a list of parts as Python would, brackets and all
         parts = content if isinstance(content, list) else [content]
         for part in parts:
-            if not isinstance(part, dict) or part.get("type", "text") != "text" or not isinstance(part.get("text"), str):
+            if (
+                not isinstance(part, dict)
+                or part.get("type", "text") != "text"
+                or not isinstance(part.get("text"), str)
+            ):
                 kind = part.get("type", "no type") if isinstance(part, dict) else type(part).__name__
                 raise BadInput(f"{place}: a message content holds {kind}: only text is supported.")
         named["content"] = "".join(part["text"] for part in parts)
@@ -252,7 +256,7 @@ def shared_prompt(prompt: Any, chosen: Any, rejected: Any) -> int:
         return 0 if prompt is not None and at and chosen[0]["role"] == "assistant" else at
     at = min(at, len(chosen) - 1, len(rejected) - 1)
     # Before a space, which goes with the word after it, as tokenizers have it.
-    while at > 0 and not (chosen[at].isspace() and rejected[at].isspace() or chosen[at - 1] in "\n\t：？。！"):
+    while at > 0 and not ((chosen[at].isspace() and rejected[at].isspace()) or chosen[at - 1] in "\n\t：？。！"):
         at -= 1
     return at if PROMPT.search(chosen, 0, at) else 0
 

@@ -8,7 +8,17 @@ from typing import Any
 
 from bnf_align.records import BadInput, DataReport
 
-COLUMNS = ("prompt", "chosen", "rejected", "completion", "label", "messages", "system", "tools", "chat_template_kwargs")
+COLUMNS = (
+    "prompt",
+    "chosen",
+    "rejected",
+    "completion",
+    "label",
+    "messages",
+    "system",
+    "tools",
+    "chat_template_kwargs",
+)
 IMAGES = ("image", "images", "video", "videos", "audio", "audios")
 
 SYNONYMS = {
@@ -137,7 +147,7 @@ def _says_something(value: Any) -> bool:
 def _talks(name: str, value: Any) -> bool:
     """Whether a column looks like part of a conversation: by its name and its words, or by its messages."""
     if isinstance(value, str):
-        return name.lower() in TALK and " " in value.strip() or looks_like_messages(value)
+        return (name.lower() in TALK and " " in value.strip()) or looks_like_messages(value)
     return isinstance(value, list) and bool(value) and all(map(is_message, value))
 
 
@@ -172,7 +182,9 @@ def _check_columns(source: str, seen: list[str], filled: set[str]) -> None:
     pictures = [name for name in IMAGES if name in filled]
     if pictures:
         raise BadInput(f"{source}: column `{pictures[0]}`: only text is supported, not images, video or audio.")
-    if any(shape <= filled for shape in ({"chosen", "rejected"}, {"prompt", "completion", "label"}, {"messages", "label"})):
+    if any(
+        shape <= filled for shape in ({"chosen", "rejected"}, {"prompt", "completion", "label"}, {"messages", "label"})
+    ):
         return
     for key, name, needs in SHAPES:  # its importer reads files: rows in memory come to none
         if key in seen:

@@ -166,6 +166,8 @@ def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bo
 
 def _listed(counts: Counter[str], words: Mapping[str, str] | None = None) -> str:
     """The most frequent values with their counts, and what became of each."""
-    listed = [f"{count:,} x {text}" + (f" {words[text]}" if words else "") for text, count in counts.most_common(SHOWN)]
+    listed = [
+        f"{count:,} x {text}" + (f" {words[text]}" if words else "") for text, count in counts.most_common(SHOWN)
+    ]
     more = len(counts) - SHOWN
     return ", ".join(listed) + (f" and {more:,} other values" if more > 0 else "")

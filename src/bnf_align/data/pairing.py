@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import datasets
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bnf_align.data.findings import Finding
 from bnf_align.data.responses import Responses
@@ -71,6 +71,7 @@ def for_ups(responses: datasets.Dataset, report: DataReport) -> datasets.Dataset
 
 # KTO's KL term
 
+
 def kl_rows(responses: datasets.Dataset, max_length: int | None) -> datasets.Dataset:
     """The rows that KTO's z0 is measured on: each prompt with a completion of another one, as `kl_donors` deals them.
 
@@ -100,7 +101,7 @@ def kl_rows(responses: datasets.Dataset, max_length: int | None) -> datasets.Dat
     return datasets.Dataset.from_dict({**made, **kept}, features=responses.features)
 
 
-def kl_donors(prompt_ids: Sequence[int]) -> np.ndarray:
+def kl_donors(prompt_ids: ArrayLike) -> np.ndarray:
     """Which response gives each prompt its completion: every one gives exactly once, and never to its own prompt.
 
     The responses are put in order of their prompts, each prompt where it first occurs, and rotated by as many as the
@@ -127,7 +128,7 @@ def kl_donors(prompt_ids: Sequence[int]) -> np.ndarray:
 
 
 def own_kl_rows(responses: datasets.Dataset) -> Finding | None:
-    """The responses that `kl_rows` cannot give the completion of another prompt, because one prompt has most of them."""
+    """The rows that `kl_rows` cannot give the completion of another prompt, because one prompt has most of them."""
     prompts, rows = np.asarray(responses["prompt_id"]), responses["row"][:]
     own = np.flatnonzero(prompts == prompts[kl_donors(prompts)])
     if not len(own):

@@ -113,7 +113,9 @@ def _raw_rows(rows: Any, source: str) -> Iterator[Mapping[str, Any]]:
         raise BadInput(f"{source}: a table of pandas is given where rows are wanted: give table.to_dict('records').")
     for number, row in enumerate(dataset_rows(rows) if isinstance(rows, datasets.Dataset) else rows):
         if not isinstance(row, Mapping):
-            raise BadInput(f"{source}, row {number}: a row is a dict of columns, not {type(row).__name__}: {row!r:.60}")
+            raise BadInput(
+                f"{source}, row {number}: a row is a dict of columns, not {type(row).__name__}: {row!r:.60}"
+            )
         yield row
 
 

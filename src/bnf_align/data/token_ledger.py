@@ -42,7 +42,9 @@ class TokenLedger:
         vocab_size: int | None = None,
     ) -> None:
         if max_length is not None and max_length < 2:
-            raise BadInput(f"--max_length {max_length}: a prompt and an answer have at least a token each, which is 2.")
+            raise BadInput(
+                f"--max_length {max_length}: a prompt and an answer have at least a token each, which is 2."
+            )
         self.tokenizer, self.report = tokenizer, report
         self.max_length, self.vocab_size = max_length, vocab_size
         self._lengths, self._starts = array("q"), array("q")

@@ -131,8 +131,8 @@ def tokenize_rows(
         # A template may leave the end token out (the end is then past the last token), and a cut takes it away.
         "end": [answer.end if answer.end < len(answer.ids[:max_length]) else -1 for _, answer in answers],
     }
-    # In memory: a cache on disk would outlive a changed tokenizer, and rows that somebody deletes. With explicit types:
-    # Arrow would store Python's integers in 8 bytes each.
+    # In memory: a cache on disk would outlive a changed tokenizer, and rows that somebody deletes. With explicit
+    # types: Arrow would store Python's integers in 8 bytes each.
     return datasets.Dataset.from_dict(columns, features=FEATURES)
 
 

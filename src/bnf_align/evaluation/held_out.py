@@ -12,10 +12,10 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bnf_align.data.responses import Responses
-from bnf_align.data.rows import preference_rows
 from bnf_align.data.micro_batches import batches
 from bnf_align.data.pairing import response_ids
+from bnf_align.data.responses import Responses
+from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.evaluation.run import Progress
 from bnf_align.evaluation.task import Row

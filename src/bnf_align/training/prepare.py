@@ -108,8 +108,9 @@ def prepare(
     checked = {name: checked_rows(name, rows, config) for name, rows in sources.items()}
     if config.eval_fraction and "train" in checked:
         checked |= held_out(checked, config.eval_fraction)
+    vocab_size = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
     for name, (rows, report) in checked.items():
-        parts[name] = tokenized(rows, report, tokenizer, config, model.get_input_embeddings().weight.shape[0])
+        parts[name] = tokenized(rows, report, tokenizer, config, vocab_size)
         prepared.reports[name] = report
         if config.loss.mismatched:
             parts[f"{name} kl_rows"] = kl_rows(parts[name], config.max_length)
