@@ -185,6 +185,8 @@ def messages_in(text: str) -> list[Message] | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
+        if not text.lstrip().startswith(("{'", "[{'")):
+            return None
         try:
             value = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):

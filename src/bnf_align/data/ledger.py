@@ -50,7 +50,7 @@ class Ledger:
         """(rows,), after `settle`: `PAIR`, `DOWN` or `UP`; `OUT` where the row is left out."""
 
     def add(self, row: PreferenceRow) -> bool:
-        """Remember a row of `checked_row`; says whether a tokenizer can read it."""
+        """Remember a row of `RowChecker`; says whether a tokenizer can read it."""
         self._numbers.append(row["row"])
         self._flags.append(_flags(row["prompt"]))
         try:

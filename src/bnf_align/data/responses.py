@@ -34,17 +34,14 @@ class Responses:
         self.ref_logps: np.ndarray | None = None
         if "ref_logps" in dataset.column_names:
             self.ref_logps, self.ref_starts = ragged_column(dataset, "ref_logps")
-            self._check_reference()
-
-    def _check_reference(self) -> None:
-        scored = np.add.reduceat(self.masks.astype(np.int64), self.starts[:-1]) if len(self) else np.zeros(0)
-        wrong = np.flatnonzero(np.diff(self.ref_starts) != scored)
-        if len(wrong):
-            row = wrong[0]
-            raise ValueError(
-                f"Response {row} has {np.diff(self.ref_starts)[row]} reference values for {scored[row]} scored tokens "
-                f"({len(wrong)} such responses): the reference was computed on other tokens."
-            )
+            values = np.diff(self.ref_starts)
+            scored = np.add.reduceat(self.masks.astype(np.int64), self.starts[:-1]) if len(self) else np.zeros(0)
+            if len(wrong := np.flatnonzero(values != scored)):
+                row = wrong[0]
+                raise ValueError(
+                    f"Response {row} has {values[row]} reference values for {scored[row]} scored tokens "
+                    f"({len(wrong)} such responses): the reference was computed on other tokens."
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
