@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import Step, StepDataset
-from bnf_align.data.pairing import mismatched, units
+from bnf_align.data.pairing import kl_rows, units
 from bnf_align.data.responses import MicroBatch, Responses
 from bnf_align.data.tokenize import FEATURES
 from bnf_align.head import HeadCall, ask, attach
@@ -70,9 +70,9 @@ class Workplace:
         attach(self.model)
 
     def with_reference(self, responses: datasets.Dataset) -> tuple[Responses, Responses]:
-        """Responses and KTO's mismatched ones, with the log-probabilities of the model as it stands."""
+        """Responses and KTO's `kl_rows`, with the log-probabilities of the model as it stands."""
         filled, _ = add_ref_logps(
-            [responses, mismatched(responses, None)],
+            [responses, kl_rows(responses, None)],
             self.model,
             device=torch.device(self.device.name),
             cache_dir=f"{self.folder}/cache",
@@ -131,7 +131,7 @@ def random_responses(lengths: np.ndarray, vocabulary: int) -> datasets.Dataset:
         for side, length in enumerate(sides):
             answer = random.integers(2, vocabulary, int(length) - len(prompt))
             ids = np.concatenate([prompt, answer])
-            values = (ids, np.arange(len(ids)) >= len(prompt), side == 0, pair, pair, len(ids) - 1)
+            values = (ids, np.arange(len(ids)) >= len(prompt), side == 0, pair, pair, pair, len(ids) - 1)
             for name, value in zip(FEATURES, values, strict=True):
                 rows[name].append(value)
     return datasets.Dataset.from_dict(rows, features=FEATURES)
@@ -150,7 +150,7 @@ def steps_of(place: Workplace) -> dict[str, Step]:
             ups if SPECS[loss].preferred_only else responses,
             units(made),
             keep_pairs=SPECS[loss].pairwise,
-            mismatched=others if SPECS[loss].mismatched else None,
+            kl_rows=others if SPECS[loss].mismatched else None,
             max_tokens=setting.budget,
             pad_token_id=0,
         )
@@ -222,7 +222,7 @@ def first_weights(device: Device, setting: Setting, sharpness: float, batch: int
         made = random_responses(lengths, setting.config["vocab_size"])
         responses, _ = place.with_reference(made)
         sorted_rows = StepDataset(
-            responses, units(made), keep_pairs=False, mismatched=None, max_tokens=setting.budget, pad_token_id=0
+            responses, units(made), keep_pairs=False, kl_rows=None, max_tokens=setting.budget, pad_token_id=0
         ).__getitems__(range(setting.pairs))
         order = random.permutation(len(responses))
         padded = [responses.collate(rows.tolist(), 0) for rows in np.split(order, range(batch, len(order), batch))]

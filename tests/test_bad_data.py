@@ -225,13 +225,13 @@ def test_plain_text_without_an_eos_token_names_the_flag(doctor):
     )
 
 
-def test_a_text_prompt_with_message_answers_names_the_row(doctor):
+def test_a_text_prompt_with_answers_that_bring_other_turns_along_names_the_row(doctor):
     refused(
-        doctor([single(), single(1, completion=[assistant("a")])]),
+        doctor([single(), single(1, completion=[user("q"), assistant("a")])]),
         "row 1: `prompt` is text, `completion` is a message list. Make all of them the same",
     )
     refused(
-        doctor([pair(0, chosen=[assistant("a")], rejected=[assistant("b")])]),
+        doctor([pair(0, chosen=[user("q"), assistant("a")], rejected=[user("r"), assistant("b")])]),
         "row 0: `prompt` is text, `chosen` is a message list, `rejected` is a message list.",
     )
 
@@ -285,6 +285,42 @@ def test_every_row_is_either_kept_or_counted_under_one_reason(doctor):
     left_out = [row for numbers in report.dropped.values() for row in numbers]
     assert sorted(left_out) == [2, 3, 4, 6]
     assert report.pairs + report.ups + report.downs + len(left_out) == report.rows == 7
+
+
+CASES = os.environ.get("BNF_ALIGN_CASES", "../shared/cases")
+READ = {
+    "empty_image_columns/images_empty_list": (1, 0, 0),
+    "empty_image_columns/kto_images": (0, 1, 1),
+    "json_text_messages/nested_json_strings": (1, 0, 0),
+    "system_column/system_beside_messages": (0, 1, 1),
+    "system_column/truthy_dpo": (2, 0, 0),
+    "pretemplated_end_twice/pretemplated": (1, 0, 0),
+    "small/chosen_is_object2": (1, 0, 0),
+    "small/multi_content": (1, 0, 0),
+    "small/nan_label": (0, 1, 1),
+    "small/prompt_str_completion_list": (1, 0, 0),
+}
+
+
+@pytest.mark.skipif(not Path(CASES).is_dir(), reason="needs the inputs that fail: set BNF_ALIGN_CASES to their folder")
+@pytest.mark.parametrize("name", READ)
+def test_the_inputs_that_failed_are_read(name):
+    result = examine(Path(CASES) / f"{name}.jsonl", tokenizer=chatml_tokenizer())
+    assert result.error is None
+    assert (result.report.pairs, result.report.ups, result.report.downs) == READ[name]
+
+
+@pytest.mark.skipif(not Path(CASES).is_dir(), reason="needs the inputs that fail: set BNF_ALIGN_CASES to their folder")
+def test_the_inputs_that_must_stop_say_why():
+    cases = Path(CASES)
+    refused(examine(cases / "implicit_prompt/no_prompt_plain.jsonl"), "0 of 2 rows are usable", "no `prompt`: 2 rows")
+    refused(examine(cases / "implicit_prompt/ultrainteract_pair.jsonl"), "--map prompt=trajectory")
+    mapped = examine(cases / "implicit_prompt/ultrainteract_pair.jsonl", column_map={"prompt": "trajectory"})
+    assert mapped.report.pairs == 2
+    refused(examine(cases / "small/capital_names.parquet"), "--map prompt=Prompt completion=Completion label=Label")
+    tokenizer = byte_tokenizer(["<pad>", "<eos>", "<tool>", "</tool>"], eos_token="<eos>", pad_token="<pad>")
+    beyond = examine(cases / "tokens_beyond_embedding/tooltok.jsonl", tokenizer=tokenizer, vocab_size=258)
+    refused(beyond, "embedding has 258 rows, the tokenizer 260 tokens", "resize_token_embeddings")
 
 
 PUBLIC = os.environ.get("BNF_ALIGN_DATA")

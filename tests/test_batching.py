@@ -9,6 +9,7 @@ import torch
 
 from bnf_align.data.batching import StepDataset, StepLoader, StepSampler
 from bnf_align.data.responses import Responses
+from bnf_align.records import BadInput
 
 
 def test_every_unit_is_in_exactly_one_step_of_an_epoch_and_epochs_differ():
@@ -29,6 +30,13 @@ def test_the_same_seed_gives_the_same_steps_and_another_seed_others():
 def test_without_a_seed_units_come_in_file_order_and_drop_last_leaves_the_rest_out():
     assert list(StepSampler(5, 2, seed=None)) == [[0, 1], [2, 3], [4]]
     assert list(StepSampler(5, 2, seed=None, drop_last=True)) == [[0, 1], [2, 3]]
+
+
+def test_a_seed_or_a_step_that_is_none_is_refused():
+    with pytest.raises(BadInput, match=r"--data_seed -1: a seed is a whole number from 0 on"):
+        StepSampler(5, 2, seed=-1)
+    with pytest.raises(BadInput, match=r"batch_size 0: an optimizer step holds at least one"):
+        StepSampler(5, 0, seed=1)
 
 
 def responses(rows: int = 6, with_reference: bool = True) -> datasets.Dataset:
@@ -75,7 +83,7 @@ def test_a_reference_of_other_tokens_is_refused_with_the_row():
 
 def steps(keep_pairs: bool, **options) -> StepDataset:
     units = [[0, 1], [2, 3], [4, 5]]
-    options = {"max_tokens": 1000, "pad_token_id": 9, "mismatched": None, **options}
+    options = {"max_tokens": 1000, "pad_token_id": 9, "kl_rows": None, **options}
     return StepDataset(Responses(responses()), units, keep_pairs=keep_pairs, **options)
 
 
@@ -106,10 +114,10 @@ def test_ranks_share_a_step_without_overlap_and_an_idle_rank_scores_nothing(keep
     assert all(len(batch["label"]) == (2 if keep_pairs else 1) for batch in idle)
 
 
-def test_mismatched_rows_are_those_of_the_step():
+def test_kl_rows_are_those_of_the_step():
     other = Responses(responses(with_reference=False))
-    step = steps(keep_pairs=False, mismatched=other).__getitems__([1])
-    assert sorted(b["input_ids"][i, 0].item() for b in step.mismatched for i in range(len(b["label"]))) == [200, 300]
+    step = steps(keep_pairs=False, kl_rows=other).__getitems__([1])
+    assert sorted(b["input_ids"][i, 0].item() for b in step.kl_rows for i in range(len(b["label"]))) == [200, 300]
 
 
 def test_the_loader_gives_one_step_an_item_and_workers_change_nothing():

@@ -12,8 +12,9 @@ from bnf_align.data.doctor import DoctorResult, examine
 from bnf_align.data.doctor.lengths import auc, wilson
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.importers.ratings import read_ratings
+from bnf_align.data.ledger import balance
 from bnf_align.data.read import iter_rows
-from bnf_align.data.rows import preference_rows, remark_on_balance
+from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport
 from exports_chat import feedback, tree
@@ -115,7 +116,8 @@ def test_a_streamed_source_gets_the_report_that_training_gives_it(tmp_path, rows
         checked, report = preference_rows(iter_rows(path), source=str(path), conflicting_labels=rule)
         if tokenizer:
             tokenize_rows(checked, tokenizer, report, max_length=60)
-        remark_on_balance(report)
+        if found := balance(report):
+            found.say(report)
         expected = (None, report)
     except BadInput as error:
         expected = (str(error), result.report)

@@ -91,7 +91,7 @@ def test_a_step_of_every_loss_has_the_same_tokens():
         batches = step.micro_batches
         assert sum(int(batch["attention_mask"].sum()) for batch in batches) == TOY.full.tokens
         assert sum(int(batch["completion_mask"].sum()) for batch in batches) == 4 * (12 - 12 // 3)
-        assert bool(step.mismatched) == (loss == "kto")
+        assert bool(step.kl_rows) == (loss == "kto")
         assert ("ref_logps" in batches[0]) == (loss != "sft")
         assert step.size == (2 if loss == "dpo" else 4)
     assert all(batch["label"].all() for batch in steps["sft"].micro_batches)

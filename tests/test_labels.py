@@ -1,5 +1,6 @@
 """Labels: what is read, that it is said, and that nothing on earth turns a down into an up."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,11 @@ from bnf_align.records import BadInput
         ([True, 0, "false", 1], [True, False, False, True]),
         ([-1], [False]),
         ([], []),
+        ([float("nan"), 1.0, 0.0], [None, True, False]),
+        ([np.True_, np.False_], [True, False]),
+        ([np.int64(1), np.int8(-1), np.float32("nan")], [True, False, None]),
+        ([np.float32(1), np.float64(0)], [True, False]),
+        ([np.str_("true"), np.str_("False")], [True, False]),
     ],
 )
 def test_bools_their_names_and_the_two_number_codes_are_read(values, expected):
@@ -47,7 +53,6 @@ def test_zero_beside_minus_one_is_ambiguous(values):
         ([1, 2], "1 x 1, 1 x 2"),
         (["good", "bad", "good"], "2 x good, 1 x bad"),
         (["1", "0"], "1 x '1', 1 x '0'"),
-        ([float("nan"), 1], "1 x nan, 1 x 1"),
         ([["up"]], r"1 x \['up'\]"),
         (["thumbsDown", True], "1 x thumbsDown, 1 x true"),
         (["", True], "1 x '', 1 x true"),
@@ -121,7 +126,7 @@ def test_no_input_turns_a_down_into_an_up_or_an_up_into_a_down(values):
         is_down = value in (0, -1) if isinstance(value, bool | int | float) else str(value).lower() == "false"
         is_up = value == 1 if isinstance(value, bool | int | float) else str(value).lower() == "true"
         assert label is (True if is_up else False if is_down else None)
-        assert (value is None) == (label is None)
+        assert (value is None or value != value) == (label is None)
 
 
 @settings(deadline=None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnf_align.data.personal import CARD, EMAIL, PHONE, find, redact, redact_row
+from bnf_align.data.doctor.personal import CARD, EMAIL, PHONE, find, redact, redact_row
 
 PERSONAL = {
     EMAIL: ["ann@example.org", "ann.lee+thumbs@mail.example.co.uk", "jürgen@müller.de", "a@b-c.museum"],

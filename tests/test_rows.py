@@ -1,13 +1,18 @@
 """Raw rows become checked rows: every shape that is read, and every row that is left out, counted by number."""
 
+import json
+
 import datasets
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from trl import extract_prompt
 
-from bnf_align.data.check import _with_prompt_extracted
-from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_prompt
+from bnf_align.data.check import shared_prompt
+from bnf_align.data.ledger import balance
+from bnf_align.data.rows import preference_rows, split_by_prompt
 from bnf_align.records import BadInput
 from rows import assistant, user
 
@@ -47,21 +52,184 @@ def test_the_source_rows_are_left_as_they_were():
 def test_a_prompt_inside_chosen_and_rejected_is_taken_out_in_messages_and_in_text():
     chat = {"chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]}
     text = {"chosen": "Q: 1+1? A: 2", "rejected": "Q: 1+1? A: 3"}
-    rows, _ = check([chat, text])
+    rows, report = check([chat, text])
     assert rows[0] == {"row": 0, **pair([user("q")], [assistant("a")], [assistant("b")])}
     assert rows[1] == {"row": 1, **pair("Q: 1+1? A:", " 2", " 3")}
+    assert report.notes == ["there is no `prompt`: it is read from what chosen and rejected begin with: 2 rows (0, 1)"]
 
 
 WORDS = st.text("ab ", min_size=1, max_size=6)
 
 
-@given(WORDS, WORDS, st.booleans())
-def test_a_prompt_inside_the_answers_ends_where_trl_ends_it(chosen, rejected, chat):
-    pair = {"chosen": chosen, "rejected": rejected}
-    if chat:
-        pair = {name: [{"role": "assistant", "content": letter} for letter in text] for name, text in pair.items()}
+def split(chosen, rejected):
+    at = shared_prompt(None, chosen, rejected)
+    return {"prompt": chosen[:at], "chosen": chosen[at:], "rejected": rejected[at:]}
+
+
+@given(WORDS, WORDS)
+def test_a_prompt_inside_conversations_ends_where_trl_ends_it(chosen, rejected):
     assume(chosen[0] == rejected[0] and chosen != rejected)  # of others TRL makes nonsense
-    assert _with_prompt_extracted({"prompt": None, **pair}) == extract_prompt(pair)
+    chosen, rejected = ([{"role": "assistant", "content": letter} for letter in text] for text in (chosen, rejected))
+    assert split(chosen, rejected) == extract_prompt({"chosen": chosen, "rejected": rejected})
+
+
+@given(st.text("ab ?:\n", max_size=6), st.sampled_from(["Q: x? ", "x:\n", "问：四？"]), WORDS, WORDS)
+def test_a_prompt_inside_texts_ends_where_trl_ends_it_or_before_the_word(more, start, chosen, rejected):
+    chosen, rejected = start + more + chosen, start + more + rejected
+    assume(chosen != rejected)
+    ours, theirs = split(chosen, rejected), extract_prompt({"chosen": chosen, "rejected": rejected})
+    assert theirs["prompt"].startswith(ours["prompt"])
+    between = theirs["prompt"][len(ours["prompt"]) :]
+    assert not set(between.strip()) & set(" \n：？")
+    assert not any(ours[side][:1].strip() and ours["prompt"][-1:].isalnum() for side in ("chosen", "rejected"))
+
+
+def test_words_that_two_answers_begin_with_are_no_prompt():
+    raw = [
+        {"chosen": "Six.", "rejected": "Seven."},
+        {"chosen": "It is four.", "rejected": "It is five."},
+        {"chosen": "Sure. Pi is 3.14", "rejected": "Sure. Pi is 3.15"},
+        {"chosen": "Q: Pi? A: 3.14", "rejected": "Q: Pi? A: 3.15"},
+    ]
+    rows, report = check(raw)
+    assert rows == [{"row": 3, **pair("Q: Pi? A:", " 3.14", " 3.15")}]
+    assert report.dropped == {"no `prompt`": [0, 1, 2]}
+
+
+def test_no_prompt_is_guessed_where_another_column_may_be_it():
+    turns = [
+        {"from": "user", "value": "2+2?"},
+        {"from": "gpt", "value": "Let me see."},
+        {"from": "human", "value": "Go"},
+    ]
+    raw = [{"task": "Math", "trajectory": turns, "chosen": "Six.", "rejected": "Seven.", "parent_id": "0"}]
+    with pytest.raises(BadInput, match=r"no `prompt`, and `trajectory` may be it. .*--map prompt=trajectory, or take"):
+        check(raw)
+    rows, report = check(raw, column_map={"prompt": "trajectory"})
+    prompt = [user("2+2?"), assistant("Let me see."), user("Go")]
+    assert rows == [{"row": 0, **pair(prompt, [assistant("Six.")], [assistant("Seven.")])}]
+    assert report.warnings == []
+    with pytest.raises(BadInput, match=r"`question` may be it"):
+        check([{"question": "How many?", "chosen": "Q: a", "rejected": "Q: b"}])
+    conversation = {"chosen": [user("How many?"), assistant("6")], "rejected": [user("How many?"), assistant("7")]}
+    assert check([{"question": "How many?", **conversation}])[0][0]["prompt"] == [user("How many?")]
+
+
+def test_a_column_that_looks_like_part_of_the_conversation_is_never_left_unread_in_silence():
+    said = "column `{}` looks like part of the conversation and is not read. Read it with --map {}={}, or take it out"
+    for name, ours, value in [
+        ("system_prompt", "system", "Be brief."),
+        ("history", "prompt", "We talked before."),
+        ("turns", "prompt", [{"role": "user", "content": "before"}]),
+        ("asked", "prompt", '[{"role": "user", "content": "before"}]'),
+    ]:
+        _, report = check([pair() | {name: value}])
+        assert report.warnings == [said.format(name, ours, name)]
+    copies = {
+        "question": "What is it?",
+        "messages": [user("What is it?"), assistant("a")],
+        "user": "u-17",
+        "source": "s t",
+    }
+    assert check([pair("Well: What is it?") | copies])[1].warnings == []
+    assert check([pair() | {"system_prompt": "Be brief."}], column_map={"system": "system_prompt"})[0][0][
+        "prompt"
+    ] == [
+        {"role": "system", "content": "Be brief."},
+        user("p"),
+    ]
+
+
+SYSTEM = {"role": "system", "content": "Be a pirate."}
+
+
+def test_a_system_column_becomes_the_system_message_of_every_kind_of_row():
+    raw = [
+        pair() | {"system": "Be a pirate."},
+        single([user("q")], [assistant("a")]) | {"system": "Be a pirate."},
+        {"messages": [user("q"), assistant("b")], "label": False, "system": "Be a pirate."},
+        {"chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")], "system": "Be a pirate."},
+        pair("r") | {"system": ""},
+        single([SYSTEM, user("q")], [assistant("c")]) | {"system": "Be a pirate."},
+        single([SYSTEM, user("q")], [assistant("d")]) | {"system": "Be a parrot."},
+    ]
+    rows, report = check(raw)
+    assert [row["prompt"] for row in rows[:4]] == [[SYSTEM, user("p")], *[[SYSTEM, user("q")]] * 3]
+    assert rows[0]["chosen"] == [assistant("a")]
+    assert rows[4] == {"row": 4, **pair([user("r")], [assistant("a")], [assistant("b")])}
+    assert rows[5]["prompt"] == rows[6]["prompt"] == [SYSTEM, user("q")]
+    assert "column `system` is read as the system message: 4 rows (0, 1, 2, ...)" in report.notes
+    assert report.warnings == [
+        "column `system` is not used where the conversation has another system message: 1 row (6)"
+    ]
+
+
+def test_an_empty_system_column_leaves_plain_text_as_it_is():
+    assert check([pair() | {"system": ""}, pair("q") | {"system": None}])[0][0] == {"row": 0, **pair()}
+
+
+def test_messages_as_json_or_python_text_are_read_as_messages():
+    raw = [
+        {name: json.dumps(value) for name, value in pair([user("q")], [assistant("a")], [assistant("b")]).items()},
+        pair(str([user("q")]), str([assistant("c")]), json.dumps(assistant("d"))),
+    ]
+    rows, report = check(raw)
+    assert rows[0] == {"row": 0, **pair([user("q")], [assistant("a")], [assistant("b")])}
+    assert rows[1] == {"row": 1, **pair([user("q")], [assistant("c")], [assistant("d")])}
+    assert report.notes == ["messages that stand there as text, read as messages: 2 rows (0, 1)"]
+    texts = pair('[{"role": "user"', '{"role": 1, "a": [}', "[role] from")
+    assert check([texts])[0] == [{"row": 0, **texts}]
+
+
+def test_one_message_where_a_list_is_meant_is_a_list_of_one():
+    rows, report = check([pair("2+2?", assistant("4"), assistant("5"))])
+    assert rows == [{"row": 0, **pair([user("2+2?")], [assistant("4")], [assistant("5")])}]
+    assert report.notes[0] == "a message where a list of them is meant, read as a list of one: 1 row (0)"
+
+
+def test_a_text_beside_messages_is_a_turn_of_its_own_and_said():
+    rows, report = check([pair("q", [assistant("a")], [assistant("b")]), single([user("q")], "c")])
+    assert rows[0] == {"row": 0, **pair([user("q")], [assistant("a")], [assistant("b")])}
+    assert rows[1] == {"row": 1, **single([user("q")], [assistant("c")])}
+    assert report.notes == [
+        "a text beside messages, read as a turn: a prompt as the user's, an answer as the assistant's: 2 rows (0, 1)"
+    ]
+
+
+def test_empty_picture_columns_are_no_pictures():
+    empty = {"images": [], "videos": [None], "audio": "", "image": None}
+    assert check([pair() | empty, single() | {"images": [[]]}])[1].pairs == 1
+    with pytest.raises(BadInput, match=r"column `images`: only text is supported"):
+        check([pair() | empty, pair("q") | {"images": ["x.png"]}])
+
+
+def test_names_in_capitals_are_known_for_the_guess():
+    raw = [{"Prompt": "p", "Completion ": "a", "Label": True}]
+    with pytest.raises(BadInput, match=r"--map prompt=Prompt completion=Completion  label=Label"):
+        check(raw)
+
+
+def test_gaps_of_pandas_and_lists_of_numpy_are_read_as_what_they_are():
+    chat = single(np.array([user("q")]), np.array([assistant("a")]))
+    rows, report = check([chat, single(completion=float("nan")), single(label=float("nan")), single(np.nan)])
+    assert rows == [{"row": 0, **single([user("q")], [assistant("a")])}]
+    assert report.dropped == {"no `completion`": [1], "no `prompt`": [3], "no label": [2]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"train": [], "test": []}, r"data: a dict of train, test is given where rows are wanted.*rows\['train'\]"),
+        (datasets.DatasetDict(test=datasets.Dataset.from_list([single()])), r"DatasetDict of test .*set\['test'\]"),
+        (pd.DataFrame([single()]), r"a table of pandas is given where rows are wanted: give .*to_dict\('records'\)"),
+        ("rows.jsonl", r"data, row 0: a row is a dict of columns, not str: 'r'"),
+    ],
+)  # fmt: skip
+def test_what_holds_rows_and_is_none_says_how_to_get_at_them(rows, message):
+    with pytest.raises(BadInput, match=message):
+        check(rows)
+    with pytest.raises(BadInput, match=message.replace("data", "the rows", 1) if message[:4] == "data" else message):
+        split_by_prompt(rows, 0.5)
 
 
 def test_a_plain_copy_of_the_prompt_beside_whole_conversations_gives_way_to_them():
@@ -137,6 +305,8 @@ def test_content_in_parts_is_joined_and_said_and_pictures_are_refused():
     rows, report = check([single([user(parts)], [assistant("c")])])
     assert rows[0]["prompt"] == [user("ab")]
     assert report.notes == ["message contents in several parts, joined to one text: 1 row (0)"]
+    several = single([user(parts), user(parts)], [assistant(parts)])
+    assert check([several])[1].notes == ["message contents in several parts, joined to one text: 1 row (0)"]
     with pytest.raises(BadInput, match=r"row 0, prompt: a message content holds image_url: only text"):
         check([single([user([{"type": "image_url", "image_url": "x"}])], [assistant("c")])])
     with pytest.raises(BadInput, match=r"column `images`: only text is supported"):
@@ -170,11 +340,9 @@ def test_exact_repeats_are_counted_and_kept():
 
 def test_few_downs_among_many_ups_are_pointed_out():
     _, report = check([*(single(completion=f"a{i}") for i in range(21)), single(completion="b", label=False)])
-    remark_on_balance(report)
-    assert report.warnings == ["21 ups against 1 downs: the rarer label has little say in the mean of a step"]
+    assert balance(report).text == "21 ups against 1 downs: the rarer label has little say in the mean of a step"
     _, report = check([*(single(completion=f"a{i}") for i in range(20)), single(completion="b", label=False)])
-    remark_on_balance(report)
-    assert report.warnings == []
+    assert balance(report) is None
 
 
 def test_a_row_that_no_tokenizer_can_read_is_dropped_and_counted():
@@ -184,10 +352,10 @@ def test_a_row_that_no_tokenizer_can_read_is_dropped_and_counted():
 
 
 def test_an_answer_that_is_neither_text_nor_messages_is_named():
-    with pytest.raises(BadInput, match=r"Row 1: `chosen` is neither text nor a list of messages, but dict"):
-        check([pair(), pair(chosen={"from": "gpt", "value": "a"})])
-    with pytest.raises(BadInput, match=r"row 0, chosen: a message needs `role` and `content`, .* keys from, value"):
-        check([pair([user("q")], [{"from": "gpt", "value": "a"}], [assistant("b")])])
+    with pytest.raises(BadInput, match=r"Row 1: `chosen` is neither text nor a list of messages, but int: 7"):
+        check([pair(), pair(chosen=7)])
+    with pytest.raises(BadInput, match=r"row 0, chosen: a message needs `role` and `content`, .* keys who, said"):
+        check([pair([user("q")], [{"who": "gpt", "said": "a"}], [assistant("b")])])
 
 
 def rows_of(prompts):
@@ -227,6 +395,12 @@ def test_raw_pairs_are_split_by_their_mapped_or_implicit_prompt():
     train, _ = split_by_prompt(chats, 0.3)
     assert all((a["row"] ^ 1) in {b["row"] for b in train} for a in train)
     assert 20 < len(train) < 60
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan"), float("inf")])
+def test_a_fraction_that_is_no_share_is_refused(fraction):
+    with pytest.raises(BadInput, match=rf"--eval_fraction {fraction} is no share of the prompts: it goes from 0 to 1"):
+        split_by_prompt(rows_of("abc"), fraction)
 
 
 def test_a_fraction_that_leaves_a_side_empty_is_refused_and_none_holds_nothing_out():

@@ -1,11 +1,16 @@
 """Token ids equal TRL's, the right ones are scored, and what does not fit is cut or dropped and counted."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from itertools import pairwise
 
 import datasets
 import pytest
 
+from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.template import merge_system
 from bnf_align.data.tokenize import FEATURES, end_token_id, show_tokens, tokenize_rows
@@ -198,6 +203,162 @@ def test_every_response_has_exactly_one_bos_even_where_the_text_brings_its_own()
 def test_the_first_token_is_never_scored():
     ours, _ = responses_of([{"prompt": "", "completion": "abc", "label": True}], plain_tokenizer())
     assert ours["completion_mask"][0] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("end", ["<eos>", "<eos>\n", " <eos>"])
+def test_a_text_that_brings_its_end_token_along_gets_no_other(end):
+    raw = [{"prompt": "q", "completion": f"a{end}", "label": True}, PLAIN[0]]
+    ours, report = responses_of(raw, plain_tokenizer())
+    assert scored_texts(ours, plain_tokenizer())[0] == [f"a{end}"]
+    assert ours["input_ids"][0][ours["end"][0]] == plain_tokenizer().eos_token_id
+    assert report.notes == ["the answer brings its end token along, so none is added: 1 row (0)"]
+    assert report.warnings == []
+
+
+def test_a_text_that_is_templated_already_ends_with_the_templates_end():
+    tokenizer = chatml_tokenizer()
+    raw = [{"prompt": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", "label": True}]
+    ours, report = responses_of([{**raw[0], "completion": "Blue.<|im_end|>\n"}], tokenizer)
+    assert scored_texts(ours, tokenizer) == [["Blue.<|im_end|>\n"]]
+    assert tokenizer.decode([ours["input_ids"][0][ours["end"][0]]]) == "<|im_end|>"
+    assert "plain text, to which the chat template is not applied: 1 row (0)" in report.notes
+    assert "the answer brings its end token along, so none is added: 1 row (0)" in report.notes
+
+
+def test_an_end_token_inside_an_answer_is_pointed_out():
+    said = (
+        "the text of the answer holds an end token before its end, so the model is taught to stop there and to go on: "
+    )
+    chat = {"prompt": [user("q")], "completion": [assistant("Blue.<|im_end|>")], "label": True}
+    _, report = responses_of([chat, CHAT[0]], chatml_tokenizer())
+    assert report.warnings == [said + "1 row (0)"]
+    plain = {"prompt": "q", "completion": "Blue.<eos> Red.", "label": True}
+    assert responses_of([PLAIN[0], plain], plain_tokenizer())[1].warnings == [said + "1 row (1)"]
+    several = {**chat, "completion": [assistant("a"), user("and?"), assistant("b")]}
+    assert responses_of([several], chatml_tokenizer())[1].warnings == []
+
+
+def test_messages_need_neither_an_eos_nor_a_padding_token():
+    tokenizer = chatml_tokenizer()
+    tokenizer.eos_token = tokenizer.pad_token = None
+    ours, _ = responses_of([*CHAT[:2], PAIRS[0]], tokenizer)
+    whole, _ = responses_of([*CHAT[:2], PAIRS[0]], chatml_tokenizer())
+    assert ours.to_dict() == whole.to_dict()
+    batch = Responses(ours).collate([0, 1, 2], tokenizer.pad_token_id)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape
+    assert not batch["completion_mask"][batch["attention_mask"] == 0].any()
+    with pytest.raises(BadInput, match=r"has no EOS token.*--eos_token"):
+        responses_of([CHAT[0], PLAIN[0]], tokenizer)
+
+
+def test_tokens_that_the_model_has_no_embedding_for_stop_with_both_numbers_and_the_mend():
+    tokenizer = byte_tokenizer(["<pad>", "<eos>", "<tool>", "</tool>"], eos_token="<eos>", pad_token="<pad>")
+    raw = [{"prompt": "2+2=", "completion": "<tool>4</tool>", "label": True}, PLAIN[0]]
+    with pytest.raises(BadInput) as error:
+        responses_of(raw, tokenizer, vocab_size=258)
+    assert str(error.value).startswith(
+        "data: the model's embedding has 258 rows, the tokenizer 260 tokens, and 2 of those that the model has no row "
+        "for stand in 1 row (0): '<tool>' (258), '</tool>' (259). "
+    )
+    assert "model.resize_token_embeddings(len(tokenizer))" in str(error.value)
+    whole, _ = responses_of(raw, tokenizer)
+    assert responses_of(raw, tokenizer, vocab_size=260)[0].to_dict() == whole.to_dict()
+    assert responses_of(raw[1:], tokenizer, vocab_size=258)[1].ups == 1
+    assert len(responses_of(raw, tokenizer, max_length=5, vocab_size=259)[0]) == 1  # what is cut off asks for no row
+
+
+@pytest.mark.parametrize("max_length", [-5, 0, 1])
+def test_a_length_without_room_for_an_answer_is_refused(max_length):
+    with pytest.raises(
+        BadInput, match=rf"--max_length {max_length}: a prompt and an answer have at least a token each"
+    ):
+        responses_of(PLAIN, plain_tokenizer(), max_length)
+
+
+MANY = [
+    row
+    for i in range(300)
+    for row in (
+        {"prompt": [user(f"q{i}")], "completion": [assistant(f"a{i}")], "label": i % 3 == 0},
+        {"prompt": f"p{i}", "chosen": "x" * (i % 40), "rejected": "y"},
+        {"prompt": [user("q"), user("r")], "completion": [assistant(f"b{i}")], "label": True},
+    )
+]
+
+
+@pytest.mark.parametrize("num_proc", [2, 5])
+def test_the_number_of_processes_changes_neither_tokens_nor_report(num_proc):
+    alone, said = responses_of(MANY, gemma_tokenizer(), 36, num_proc=1)
+    shared, said_too = responses_of(MANY, gemma_tokenizer(), 36, num_proc=num_proc)
+    assert shared.to_dict() == alone.to_dict()
+    assert said_too == said
+    assert len(said.dropped) == 2
+    assert said.cut
+
+
+def test_processes_take_the_tokenizer_as_it_is_now():
+    tokenizer = chatml_tokenizer()
+    before, _ = responses_of(CHAT, tokenizer, num_proc=2)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>\\n", "<|im_end|>")
+    after, _ = responses_of(CHAT, tokenizer, num_proc=2)
+    assert [len(ids) for ids in after["input_ids"]] == [len(ids) - 4 for ids in before["input_ids"]]
+
+
+ONCE = """
+import json, sys
+from accelerate import PartialState
+rank = PartialState(cpu=True).process_index
+from bnf_align import BadInput, PreferenceConfig
+from bnf_align.data.prepare import checked_rows, tokenized
+from tiny_models import gemma_tokenizer
+rows = json.loads(sys.stdin.read())
+tokenizer = gemma_tokenizer() if rank == 0 else None  # the other process gets what this one has made
+said = []
+for max_length in (36, 1):
+    config = PreferenceConfig(output_dir="", use_cpu=True, loss_type="dpo", max_length=max_length)
+    checked, report = checked_rows("train", rows, config)
+    try:
+        said.append([tokenized(checked, report, tokenizer, config).to_dict(), report.as_dict()])
+    except BadInput as error:
+        said.append(str(error))
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.golden
+def test_the_processes_of_one_machine_tokenise_once_and_have_the_same_responses_report_and_error(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    results = {}
+    for world in (1, 2):
+        environment = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment |= {"TMPDIR": str(tmp_path), "ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": str(world)}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", ONCE],
+                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        for process in processes:
+            process.stdin.write(json.dumps(MANY[:60]))
+            process.stdin.close()
+        results[world] = [json.loads(process.stdout.read()) for process in processes]
+        assert [process.wait() for process in processes] == [0] * world
+    (alone,) = results[1]
+    assert results[2] == [alone, alone]
+    assert alone[0][1]["pairs"] == 19
+    assert alone[1].startswith("--max_length 1: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_less_than_one_process_is_refused():
+    with pytest.raises(BadInput, match=r"--dataset_num_proc 0: at least one process"):
+        responses_of(PLAIN, plain_tokenizer(), num_proc=0)
 
 
 def test_tokens_are_cut_once_at_the_end_and_cut_answers_are_counted():

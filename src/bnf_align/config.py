@@ -194,6 +194,9 @@ class PreferenceConfig(TrainingArguments):
     eval_fraction: float = _option(0.0, "Share of the prompts to hold out, with all their rows, and evaluate on.")
     chat_template_path: str | None = _option(None, "A chat template: a .jinja file, or a folder or hub name with one.")
     eos_token: str | None = _option(None, "The token that ends a plain-text completion.")
+    dataset_num_proc: int | None = _option(
+        None, "Processes that tokenise. Default: one, and more where rows are many. Changes no result."
+    )
     show_tokens: int = _option(0, "Print this many responses token by token, with what is scored, before training.")
 
     # Defaults that differ from TrainingArguments.

@@ -11,9 +11,9 @@ import numpy as np
 import xxhash
 from transformers import PreTrainedTokenizerBase
 
+from bnf_align.data.pairing import response_ids
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
-from bnf_align.data.scoring import response_ids
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport, rows_text
 

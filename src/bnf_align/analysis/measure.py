@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from bnf_align.analysis.answers import Answers, Row
 from bnf_align.analysis.shifts import TokenScores, shifts
-from bnf_align.data.scoring import batches
+from bnf_align.data.micro_batches import batches
 from bnf_align.fingerprint import weights_hash
 from bnf_align.head import HeadCall, ask, attach
 from bnf_align.head.attach import Implementation
@@ -148,7 +148,7 @@ class _Run:
     ) -> None:
         """Append `finished(row, scores)` for what the journal lacks; a batch once begun is done again as a whole."""
         with tqdm(total=len(rows), desc=f"{name}: responses", unit="row") as bar:
-            for batch in batches(answers.responses, self.max_tokens):
+            for batch in batches(answers.responses.lengths, self.max_tokens):
                 if not {rows[number]["id"] for number in batch} <= journal.done:
                     scored = zip(batch, token_scores(model, answers, batch), strict=True)
                     journal.append([finished(rows[number], scores) for number, scores in scored])

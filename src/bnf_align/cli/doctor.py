@@ -72,6 +72,7 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         test_split=arguments.dataset_test_split,
         fix=arguments.fix,
         redact=arguments.redact,
+        vocab_size=_vocab_size(arguments.model_name_or_path),
     )
     if page is not None:
         _write_page(result, page)
@@ -108,6 +109,18 @@ def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase | None:
     from bnf_align.models.model import configured_tokenizer
 
     return configured_tokenizer(arguments.model_name_or_path, arguments.chat_template_path, arguments.eos_token)
+
+
+def _vocab_size(model: str | None) -> int | None:
+    """Rows of the model's input embedding; None where its config is not beside its tokenizer."""
+    if not model:
+        return None
+    from transformers import AutoConfig
+
+    try:
+        return int(AutoConfig.from_pretrained(model).get_text_config().vocab_size)
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _page_path(arguments: argparse.Namespace) -> Path | None:

@@ -102,7 +102,7 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _redacted(rows: Iterable[dict[str, Any]], masked: Counter[str]) -> Iterator[dict[str, Any]]:
-    from bnf_align.data.personal import redact_row
+    from bnf_align.data.doctor.personal import redact_row
 
     for row in rows:
         clean, counts = redact_row(row)

@@ -10,8 +10,9 @@ from itertools import islice
 from typing import Any
 
 from bnf_align.construct.score import OF_SCORERS
-from bnf_align.data.messages import Message, clean_message
+from bnf_align.data.check import clean_message
 from bnf_align.data.read import iter_rows
+from bnf_align.data.template import Message
 from bnf_align.records import BadInput, rows_text
 
 logger = logging.getLogger(__name__)

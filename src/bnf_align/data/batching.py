@@ -16,14 +16,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bnf_align.data.micro_batches import items_of, plan_step
 from bnf_align.data.responses import MicroBatch, Responses, packed
+from bnf_align.records import BadInput
 
 
 class Step(NamedTuple):
     """One rank's share of an optimizer step."""
 
     micro_batches: list[MicroBatch]
-    mismatched: list[MicroBatch]
-    """KTO's mismatched completions of the same step, cut on their own; empty for other losses."""
+    kl_rows: list[MicroBatch]
+    """KTO's `kl_rows` of the same responses, cut on their own; empty for other losses."""
     size: int
     """Responses (pairs for pairwise losses) in the step over all ranks: what its loss is the mean over."""
 
@@ -35,9 +36,9 @@ class StepDataset(Dataset[Step]):
         responses: The tokenised responses.
         units: Response numbers of each unit (a pair or a single response).
         keep_pairs: Keep a unit in one micro-batch, chosen rows first (pairwise losses).
-        mismatched: KTO's rows, aligned with `responses`.
+        kl_rows: KTO's, one for each of `responses`; None for other losses.
         max_tokens: Budget of tokens per micro-batch, padding included.
-        pad_token_id: What fills the right of shorter rows; masked everywhere.
+        pad_token_id: What fills the right of shorter rows; it is masked, so any token does.
         packing: Micro-batches are one row each, responses one after another.
         rank: This process.
         world: Number of processes.
@@ -49,14 +50,14 @@ class StepDataset(Dataset[Step]):
         units: Sequence[Sequence[int]],
         *,
         keep_pairs: bool,
-        mismatched: Responses | None,
+        kl_rows: Responses | None,
         max_tokens: int,
-        pad_token_id: int,
+        pad_token_id: int | None,
         packing: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.responses, self.units, self.keep_pairs, self.mismatched = responses, units, keep_pairs, mismatched
+        self.responses, self.units, self.keep_pairs, self.kl_rows = responses, units, keep_pairs, kl_rows
         self.max_tokens, self.pad_token_id, self.packing = max_tokens, pad_token_id, packing
         self.rank, self.world = rank, world
 
@@ -67,10 +68,9 @@ class StepDataset(Dataset[Step]):
         """The step made of `units`, this rank's share of it."""
         rows = [row for unit in units for row in self.units[unit]]
         groups = [tuple(self.units[unit]) for unit in units] if self.keep_pairs else [(row,) for row in rows]
-        singles = [(row,) for row in rows] if self.mismatched is not None else []
         return Step(
-            micro_batches=self._micro_batches(self.responses, groups, empty=2 if self.keep_pairs else 1),
-            mismatched=self._micro_batches(self.mismatched, singles, empty=1) if self.mismatched is not None else [],
+            self._micro_batches(self.responses, groups, empty=2 if self.keep_pairs else 1),
+            [] if self.kl_rows is None else self._micro_batches(self.kl_rows, [(row,) for row in rows], empty=1),
             size=len(groups),
         )
 
@@ -93,9 +93,16 @@ class StepSampler(Sampler[list[int]]):
         batch_size: Units in a step, over all ranks; the last step of an epoch may hold fewer.
         seed: Seed of the permutation; None keeps the order (evaluation).
         drop_last: Leave out an incomplete last step.
+
+    Raises:
+        BadInput: If steps would be empty, or the seed is none.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int | None, drop_last: bool = False) -> None:
+        if batch_size < 1:
+            raise BadInput(f"batch_size {batch_size}: an optimizer step holds at least one pair or response.")
+        if seed is not None and seed < 0:
+            raise BadInput(f"--data_seed {seed}: a seed is a whole number from 0 on (without it, --seed is taken).")
         self.count, self.batch_size, self.seed, self.drop_last = count, batch_size, seed, drop_last
         self.epoch = 0
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bnf_align.records import BadInput, DataReport
 
-Row = dict[str, Any]
-
-COLUMNS = ("prompt", "chosen", "rejected", "completion", "label", "messages", "tools", "chat_template_kwargs")
+COLUMNS = (
+    "prompt",
+    "chosen",
+    "rejected",
+    "completion",
+    "label",
+    "messages",
+    "system",
+    "tools",
+    "chat_template_kwargs",
+)
 IMAGES = ("image", "images", "video", "videos", "audio", "audios")
-PAIR = ("prompt", "chosen", "rejected")
-SINGLE = ("prompt", "completion", "label")
 
 SYNONYMS = {
     "prompt": ("question", "instruction", "query", "input", "problem", "context", "user"),
@@ -23,6 +29,11 @@ SYNONYMS = {
     "label": ("score", "feedback", "thumbs", "thumb", "vote", "liked", "kto_tag", "is_good", "correct"),
 }
 """What others call these columns; for the guess in the error message, never for reading."""
+SYSTEM = ("system_prompt", "system_message", "system_instruction")
+TALK = (*SYNONYMS["prompt"], *SYSTEM, "history", "dialogue", "dialog", "conversation", "conversations", "trajectory")
+"""Names of columns that are part of a conversation, where they hold more than one word."""
+
+ROLE_KEYS = ("role", "from", "type")
 
 SHAPES = (
     ("preferred_output", "OpenAI's DPO format", "input, preferred_output and non_preferred_output"),
@@ -39,15 +50,21 @@ class Columns:
     """Our name -> the source's, as `--map` gives it."""
     rated: bool
     """Whether `rating` stands for the label."""
+    system: bool
+    """Whether any row has a text in `system`: then all rows are conversations, those of plain text too."""
     numbered: bool
     """Whether the rows bring their numbers along in `row`, as `split_by_prompt` writes them."""
     rows: int
     names: tuple[str, ...]
     """The source's own names, in the order in which they first occur."""
 
-    def named(self, row: Mapping[str, Any]) -> Row:
+    def named(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of a row under this project's names."""
-        named = _renamed(row, self.renames) if self.renames else dict(row)
+        named = dict(row)
+        if self.renames:  # all values are taken before any is set: `--map chosen=rejected rejected=chosen` swaps
+            gone = set(self.renames.values())
+            named = {name: value for name, value in row.items() if name not in gone}
+            named |= {ours: row.get(theirs) for ours, theirs in self.renames.items()}
         if self.rated:
             named["label"] = named.pop("rating", None)
         return named
@@ -65,110 +82,141 @@ def read_columns(
     Args:
         rows: Raw rows.
         column_map: Our name -> the source's, as `--map` gives it.
-        report: Where their number goes, and that a `rating` is read as the label.
+        report: Where their number goes, that a `rating` is read as the label, and what looks like part of a
+            conversation and is not read.
 
     Raises:
-        BadInput: If the columns hold no preferences; the message says how to name or reshape them.
+        BadInput: If the columns hold no preferences, or another column may be the prompt; the message says how to
+            name or reshape them.
     """
+    renames = column_map or {}
+    # A list without a picture is no picture, and an empty system text is none.
+    sparse = {*IMAGES, renames.get("system", "system")}
     names: dict[str, None] = {}
-    filled: set[str] = set()
+    firsts: dict[str, Mapping[str, Any]] = {}
     numbered, last = True, None
     for row in rows:
         report.rows += 1
-        if not filled.issuperset(row):
+        if not firsts.keys() >= row.keys():
             names.update(dict.fromkeys(row))
-            filled.update([name for name, value in row.items() if value is not None])
+            for name, value in row.items():
+                if value is not None and name not in firsts and (name not in sparse or _says_something(value)):
+                    firsts[name] = row
         number = row.get("row") if numbered else None
         numbered = isinstance(number, int) and (-1 if last is None else last) < number < 2**63
         last = number
     if not report.rows:
         raise BadInput(f"{report.source} is empty: it has 0 rows.")
-    renames = _checked_map(column_map or {}, names)
-    seen, filled = _names_after(names, filled, renames)
+    for ours, theirs in renames.items():
+        if ours not in COLUMNS:
+            raise BadInput(f"--map {ours}={theirs}: there is no column `{ours}` here. Known: {', '.join(COLUMNS)}.")
+        if theirs not in names:
+            raise BadInput(f"--map {ours}={theirs}: no row has a column `{theirs}`. I see: {', '.join(names)}.")
+    taken = {*renames, *renames.values()}
+    seen = [*(name for name in names if name not in taken), *renames]
+    filled = (firsts.keys() - taken) | {ours for ours, theirs in renames.items() if theirs in firsts}
     rated = "label" not in filled and "rating" in filled and bool(filled & {"completion", "messages"})
     if rated:
         filled = filled - {"rating"} | {"label"}
         report.notes.append("column `rating` is read as the label")
     _check_columns(report.source, seen, filled)
-    return Columns(renames, rated, numbered, report.rows, tuple(names))
+    columns = Columns(renames, rated, "system" in filled, numbered, report.rows, tuple(names))
+    read = filled & set(COLUMNS) - (set() if "label" in filled else {"messages"})
+    talk = {name: row for name, row in firsts.items() if name not in taken | read and _talks(name, row[name])}
+    if talk and "prompt" not in filled and "chosen" in read and not _holds_conversation(firsts, renames):
+        flags = " or ".join(f"--map prompt={name}" for name in talk)
+        raise BadInput(
+            f"{report.source}: there is no `prompt`, and {', '.join(f'`{name}`' for name in talk)} may be it. Nothing "
+            f"is guessed from what the answers begin with: say {flags}, or take the column out."
+        )
+    for name, row in talk.items():
+        told = {part for ours in read for part in _texts(columns.named(row).get(ours))}
+        if not all(any(part in text for text in told) for part in _texts(row[name])):
+            ours = "system" if name.lower() in SYSTEM else "prompt"
+            report.warnings.append(
+                f"column `{name}` looks like part of the conversation and is not read. Read it with "
+                f"--map {ours}={name}, or take it out"
+            )
+    return columns
 
 
-def _checked_map(column_map: Mapping[str, str], names: Iterable[str]) -> Mapping[str, str]:
-    for ours, theirs in column_map.items():
-        if ours not in COLUMNS:
-            raise BadInput(f"--map {ours}={theirs}: there is no column `{ours}` here. Known: {', '.join(COLUMNS)}.")
-        if theirs not in names:
-            raise BadInput(f"--map {ours}={theirs}: no row has a column `{theirs}`. I see: {', '.join(names)}.")
-    return column_map
+def _says_something(value: Any) -> bool:
+    return any(map(_says_something, value)) if isinstance(value, list) else value not in (None, "")
 
 
-def _renamed(row: Mapping[str, Any], renames: Mapping[str, str]) -> Row:
-    # All values are taken before any is set: `--map chosen=rejected rejected=chosen` swaps.
-    gone = set(renames.values())
-    named = {name: value for name, value in row.items() if name not in gone}
-    return named | {ours: row.get(theirs) for ours, theirs in renames.items()}
+def _talks(name: str, value: Any) -> bool:
+    """Whether a column looks like part of a conversation: by its name and its words, or by its messages."""
+    if isinstance(value, str):
+        return (name.lower() in TALK and " " in value.strip()) or looks_like_messages(value)
+    return isinstance(value, list) and bool(value) and all(map(is_message, value))
 
 
-def _names_after(
-    names: Mapping[str, None], filled: set[str], renames: Mapping[str, str]
-) -> tuple[list[str], set[str]]:
-    """Names, and names with a value, as they are after renaming."""
-    taken = {*renames, *renames.values()}
-    seen = [*(name for name in names if name not in taken), *renames]
-    return seen, (filled - taken) | {ours for ours, theirs in renames.items() if theirs in filled}
+def is_message(value: Any) -> bool:
+    """Whether an object is a message, of `role` and `content` or of ShareGPT's `from` and `value`."""
+    return isinstance(value, dict) and ("role" in value or {"from", "value"} <= value.keys())
+
+
+def looks_like_messages(text: str) -> bool:
+    """Whether a text may be messages written as JSON, or as Python prints them."""
+    return text[:1] in "[{ \n" and text.lstrip()[:1] in ("[", "{") and ("role" in text or "from" in text)
+
+
+def _holds_conversation(firsts: Mapping[str, Mapping[str, Any]], renames: Mapping[str, str]) -> bool:
+    """Whether answers are whole conversations, with the prompt in them, in the first row that has any."""
+    theirs = renames.get("chosen", "chosen")
+    chosen = firsts[theirs][theirs]
+    return len(chosen) > 1 if isinstance(chosen, list) else isinstance(chosen, str) and looks_like_messages(chosen)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value, roles left out."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        parts = value if isinstance(value, list) else [part for key, part in value.items() if key not in ROLE_KEYS]
+        for part in parts:
+            yield from _texts(part)
 
 
 def _check_columns(source: str, seen: list[str], filled: set[str]) -> None:
     pictures = [name for name in IMAGES if name in filled]
     if pictures:
         raise BadInput(f"{source}: column `{pictures[0]}`: only text is supported, not images, video or audio.")
-    if not (
-        {"chosen", "rejected"} <= filled
-        or {"prompt", "completion", "label"} <= filled
-        or {"messages", "label"} <= filled
+    if any(
+        shape <= filled for shape in ({"chosen", "rejected"}, {"prompt", "completion", "label"}, {"messages", "label"})
     ):
-        raise BadInput(f"{source}: {_unknown(seen, filled)}")
-
-
-def _unknown(seen: list[str], filled: set[str]) -> str:
-    """What to do about columns that hold no preferences."""
-    if shape := _known_shape(seen):
-        return shape
-    found = f"No preference columns found. I see: {', '.join(seen)}."
-    empty = [name for name in seen if name in COLUMNS and name not in filled]
-    if empty:
+        return
+    for key, name, needs in SHAPES:  # its importer reads files: rows in memory come to none
+        if key in seen:
+            raise BadInput(
+                f"{source}: This looks like {name}. It is read from a file (`dataset.to_json(FILE)` makes one of a "
+                f"dataset) and without --map, where its rows have {needs}. Here they have {', '.join(seen)}."
+            )
+    found = f"{source}: No preference columns found. I see: {', '.join(seen)}."
+    if empty := [name for name in seen if name in COLUMNS and name not in filled]:
         found += f" Empty in every row: {', '.join(empty)}."
-    for kind, wanted in (("pairs", PAIR), ("single answers with a label", SINGLE)):
+    pair, single = ("prompt", "chosen", "rejected"), ("prompt", "completion", "label")
+    for kind, wanted in (("pairs", pair), ("single answers with a label", single)):
         guess = {ours: _guess(ours, seen, filled) for ours in wanted}
         if all(guess.values()):
             flags = " ".join(f"{ours}={theirs}" for ours, theirs in guess.items() if ours != theirs)
-            return f"{found} They look like {kind}: name them with --map {flags}"
-    return f"{found} {_missing(filled)}"
+            raise BadInput(f"{found} They look like {kind}: name them with --map {flags}")
+    lacking: tuple[str, ...] = ()
+    if filled & {"chosen", "rejected"}:
+        lacking = ("chosen", "rejected")
+    elif filled & {"completion", "messages"}:
+        lacking = ("label", "prompt")
+    for name in (name for name in lacking if name not in filled):
+        needs = "A pair needs" if "chosen" in lacking else "Single answers need"
+        raise BadInput(f"{found} {needs} `{name}` too: name the column that holds it with --map {name}=COLUMN")
+    raise BadInput(
+        f"{found} Pairs need prompt, chosen and rejected; single answers prompt, completion and label. Name them, for "
+        "example with --map prompt=COLUMN completion=COLUMN label=COLUMN"
+    )
 
 
 def _guess(ours: str, seen: list[str], filled: set[str]) -> str | None:
     if ours in filled:
         return ours
-    return next((name for name in seen if name.lower() in SYNONYMS[ours] and name in filled), None)
-
-
-def _missing(filled: set[str]) -> str:
-    if filled & {"chosen", "rejected"}:
-        lacking = next(name for name in ("chosen", "rejected") if name not in filled)
-        return f"A pair needs `{lacking}` too: name the column that holds it with --map {lacking}=COLUMN"
-    if filled & {"completion", "messages"}:
-        lacking = "label" if "label" not in filled else "prompt"
-        return f"Single answers need `{lacking}` too: name the column that holds it with --map {lacking}=COLUMN"
-    return (
-        "Pairs need prompt, chosen and rejected; single answers prompt, completion and label. Name them, for example "
-        "with --map prompt=COLUMN completion=COLUMN label=COLUMN"
-    )
-
-
-def _known_shape(seen: list[str]) -> str | None:
-    """What to do with a format known by name, or None. Its importer reads files: rows in memory come to none."""
-    found = next(((name, needs) for key, name, needs in SHAPES if key in seen), None)
-    return found and (
-        f"This looks like {found[0]}. It is read from a file (`dataset.to_json(FILE)` makes one of a dataset) and "
-        f"without --map, where its rows have {found[1]}. Here they have {', '.join(seen)}."
-    )
+    names = (ours, *SYNONYMS[ours])
+    return next((name for name in seen if name.strip().lower() in names and name in filled), None)

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from bnf_align.records import BadInput, rows_text
 
 
@@ -37,11 +39,11 @@ def read_labels(
     """Labels as bools, and how they were read.
 
     Without a map: bool, and `Settled`; "true" and "false" in any case; 1 with 0 or 1 with -1, as int or float (Arrow
-    turns a column of integers with gaps into floats). With a map or a table, every value that occurs must be in one
-    of them.
+    turns a column of integers with gaps into floats); NumPy's too. With a map or a table, every value that occurs must
+    be in one of them.
 
     Args:
-        values: The column, None where a row has no label.
+        values: The column, None or NaN where a row has no label.
         label_map: Value, as text -> "up", "down" or "drop", as `--label_map` gives it.
         rows: The rows' numbers, for messages; their positions if not given.
         table: What a known source's values mean, written as in `label_map`, which stands above it.
@@ -59,17 +61,21 @@ def read_labels(
         >>> read_labels([1, -1, None, 1])
         ([True, False, None, True], '2 x 1 read as up, 1 x -1 read as down; another meaning? --label_map')
     """
+    values = [plain(value) for value in values]
+    if "nan" not in (label_map or {}):  # a gap in a column of numbers, as Parquet and pandas write it
+        values = [None if isinstance(value, float) and value != value else value for value in values]
     texts = [None if value is None or isinstance(value, Settled) else _text(value) for value in values]
     counts = Counter(text for text in texts if text is not None)
     kinds = {text: value for text, value in zip(texts, values, strict=True) if text is not None}
     words = {**_on_its_scale(kinds, table or {}), **(label_map or {})}
     meaning = _mapped(kinds, words) if words or table else _read(kinds, counts)
-    unread = [text for text in counts if text not in meaning]
-    if unread:
+    if unread := [text for text in counts if text not in meaning]:
         at = [position for position, text in enumerate(texts) if text in unread]
         numbers = at if rows is None else [rows[position] for position in at]
         raise BadInput(_unread(counts, unread, numbers, bool(label_map) and not table))
-    idle = _idle(kinds, label_map or {})
+    # Where the table knows all values, entries of the map that name none would pass for obeyed.
+    named = {*kinds, *map(str, kinds.values())}
+    idle = [f"{value}={to}" for value, to in (label_map or {}).items() if value not in named]
     obeyed = len(idle) < len(label_map or {})
     if strict and idle and counts and not obeyed:
         raise BadInput(
@@ -78,27 +84,26 @@ def read_labels(
         )
     settled = [value.value if isinstance(value, Settled) else None for value in values]
     labels = [sure if text is None else meaning[text] for sure, text in zip(settled, texts, strict=True)]
-    plain = not label_map and all(text is None or isinstance(kinds[text], bool) for text in texts)
-    unused = f"; no value is what {' '.join(idle)} names" if idle else ""
-    return labels, None if plain or not counts else _sentence(counts, meaning, obeyed) + unused
+    if not counts or (not label_map and all(isinstance(value, bool) for value in kinds.values())):
+        return labels, None
+    words_of = {UP: "read as up", DOWN: "read as down", None: "left out"}
+    note = _listed(counts, {text: words_of[to] for text, to in meaning.items()})
+    note += " (--label_map)" if obeyed else "; another meaning? --label_map"
+    return labels, note + (f"; no value is what {' '.join(idle)} names" if idle else "")
+
+
+def plain(value: Any) -> Any:
+    """NumPy's bools and numbers as Python's; everything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _on_its_scale(kinds: Mapping[str, Any], table: Mapping[str, str]) -> Mapping[str, str]:
     """`table`, without its numbers where others occur: a 1 among marks from 1 to 5 is the lowest, not a thumb up."""
-    numbers = {str(value) if isinstance(value, str) else text for text, value in kinds.items() if _is_mark(value)}
+    marks = {text: value for text, value in kinds.items() if not isinstance(value, bool) and _is_number(str(value))}
+    numbers = {value if isinstance(value, str) else text for text, value in marks.items()}
     if numbers <= table.keys():
         return table
     return {text: to for text, to in table.items() if not _is_number(text)}
-
-
-def _idle(kinds: Mapping[str, Any], label_map: Mapping[str, str]) -> list[str]:
-    """The entries of the map that name no value: where the table knows all values, they would pass for obeyed."""
-    named = {*kinds, *map(str, kinds.values())}
-    return [f"{value}={to}" for value, to in label_map.items() if value not in named]
-
-
-def _is_mark(value: Any) -> bool:
-    return not isinstance(value, bool) and _is_number(str(value))
 
 
 def _text(value: Any) -> str:
@@ -159,13 +164,10 @@ def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bo
     )
 
 
-def _listed(counts: Counter[str]) -> str:
-    listed = ", ".join(f"{count:,} x {text}" for text, count in counts.most_common(SHOWN))
-    return listed if len(counts) <= SHOWN else f"{listed} and {len(counts) - SHOWN:,} other values"
-
-
-def _sentence(counts: Counter[str], meaning: Mapping[str, bool | None], mapped: bool) -> str:
-    words = {UP: "read as up", DOWN: "read as down", None: "left out"}
-    read = ", ".join(f"{count:,} x {text} {words[meaning[text]]}" for text, count in counts.most_common(SHOWN))
-    read += f" and {len(counts) - SHOWN:,} other values" if len(counts) > SHOWN else ""
-    return f"{read} (--label_map)" if mapped else f"{read}; another meaning? --label_map"
+def _listed(counts: Counter[str], words: Mapping[str, str] | None = None) -> str:
+    """The most frequent values with their counts, and what became of each."""
+    listed = [
+        f"{count:,} x {text}" + (f" {words[text]}" if words else "") for text, count in counts.most_common(SHOWN)
+    ]
+    more = len(counts) - SHOWN
+    return ", ".join(listed) + (f" and {more:,} other values" if more > 0 else "")

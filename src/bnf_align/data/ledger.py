@@ -16,9 +16,10 @@ import xxhash
 
 from bnf_align.data.findings import Finding
 from bnf_align.data.importers.scores import THRESHOLDS, threshold_hint
-from bnf_align.data.labels import read_labels
+from bnf_align.data.labels import plain, read_labels
 from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
 
+UNBALANCED = 20
 RULES = ("drop", "keep", "majority")
 OUT, PAIR, DOWN, UP, UNREAD = -1, 0, 1, 2, 3
 HALF_CHARACTER = "half a character (a lone surrogate), which no tokenizer reads"
@@ -27,7 +28,7 @@ CHAT, SYSTEM, LATE_SYSTEM, CONTINUED, UNPROMPTED = 1, 2, 4, 8, 16
 TEXTS = ("prompt", "chosen", "rejected", "completion")
 EXTRAS = ("tools", "chat_template_kwargs")
 
-_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
 
 class Ledger:
@@ -49,7 +50,7 @@ class Ledger:
         """(rows,), after `settle`: `PAIR`, `DOWN` or `UP`; `OUT` where the row is left out."""
 
     def add(self, row: PreferenceRow) -> bool:
-        """Remember a row of `checked_row`; says whether a tokenizer can read it."""
+        """Remember a row of `RowChecker`; says whether a tokenizer can read it."""
         self._numbers.append(row["row"])
         self._flags.append(_flags(row["prompt"]))
         try:
@@ -61,7 +62,7 @@ class Ledger:
             return False
         self._sides.append(UNREAD if "completion" in row else PAIR)
         if "completion" in row:
-            value = row["label"]
+            value = plain(row["label"])
             # One object per distinct value: a million labels are a few objects, many times.
             self._values.append(value if isinstance(value, bool) else self._same.setdefault(repr(value), value))
         return True
@@ -92,7 +93,8 @@ class Ledger:
         self._read_labels(label_map)
         found = self._settle_conflicts(conflicting_labels)
         if not self.kept.any():
-            raise BadInput(f"{self.report.source}: 0 of {self.report.rows:,} rows are usable. {_reasons(self.report)}")
+            why = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in self.report.dropped.items())
+            raise BadInput(f"{self.report.source}: 0 of {self.report.rows:,} rows are usable. {why}.")
         counts = np.bincount(self.sides[self.kept], minlength=3).tolist()
         self.report.pairs, self.report.downs, self.report.ups = counts
         return [*found, *self._remarks()]
@@ -109,7 +111,8 @@ class Ledger:
             self.report.notes.append(f"label: {note}")
         for at, number, value, label in zip(singles.tolist(), numbers, self._values, labels, strict=True):
             if label is None:
-                self._leave_out(at, number, "no label" if value is None else "a label that --label_map drops")
+                missing = value is None or (value != value and "nan" not in (label_map or {}))
+                self._leave_out(at, number, "no label" if missing else "a label that --label_map drops")
             else:
                 self.sides[at] = UP if label else DOWN
 
@@ -172,7 +175,7 @@ def answer_key(row: PreferenceRow) -> int:
     texts = [row[name] for name in TEXTS if name in row]
     extras = [row[name] for name in EXTRAS if name in row]
     if extras or not isinstance(texts[0], str):
-        seen = _canonical(["chosen" in row, texts, extras])
+        seen = canonical(["chosen" in row, texts, extras])
     else:  # to write plain text as JSON takes three times as long as to hash it
         seen = f"{'chosen' in row} {[len(text) for text in texts]} {''.join(texts)}"
     return int(xxhash.xxh3_64_intdigest(seen.encode()))
@@ -189,5 +192,20 @@ def _flags(prompt: str | list[dict[str, Any]]) -> int:
     return flags
 
 
-def _reasons(report: DataReport) -> str:
-    return "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in report.dropped.items()) + "."
+def with_label(row: PreferenceRow, side: int) -> PreferenceRow:
+    """A row with its label as `Ledger.sides` has it; a pair as it is."""
+    return row if side == PAIR else {**row, "label": side == UP}
+
+
+def balance(report: DataReport) -> Finding | None:
+    """What is wrong with the balance of single responses; pairs are balanced by nature."""
+    ups, downs = report.ups, report.downs
+    if report.pairs or (ups and downs and max(ups, downs) <= UNBALANCED * min(ups, downs)):
+        return None
+    if not downs:
+        text = "only ups: nothing says what to avoid, so this is plain supervised fine-tuning on them"
+        return Finding("one_sided", text)
+    if not ups:
+        return Finding("one_sided", "only downs: nothing says what to do instead, so the model can only unlearn")
+    text = f"{ups:,} ups against {downs:,} downs: the rarer label has little say in the mean of a step"
+    return Finding("unbalanced", text, figures={"ups": ups, "downs": downs})

@@ -41,6 +41,12 @@ def items_of(groups: Iterable[Sequence[int]], lengths: np.ndarray, packing: bool
     return [Item(tuple(group), int(size(lengths[row] for row in group))) for group in groups]
 
 
+def batches(lengths: np.ndarray, max_tokens: int) -> list[list[int]]:
+    """Rows that are looked at one by one, without a step: the same cuts on every run, the costliest first."""
+    items = items_of([(row,) for row in range(len(lengths))], lengths)
+    return [[item.rows[0] for item in cut] for cut in plan_step(items, max_tokens, world=1)[0]]
+
+
 def plan_step(items: Sequence[Item], max_tokens: int, world: int, packing: bool = False) -> list[list[list[Item]]]:
     """Cut a step into micro-batches and deal them to the ranks: plan[rank][micro-batch] is a list of items.
 

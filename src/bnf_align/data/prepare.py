@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import pickle
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import datasets
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedTokenizerBase
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.assignments import assignments
-from bnf_align.data.pairing import for_pairs, for_ups
-from bnf_align.data.rows import preference_rows, remark_on_balance, split_by_prompt
+from bnf_align.data.ledger import balance
+from bnf_align.data.pairing import for_pairs, for_ups, own_kl_rows
+from bnf_align.data.rows import preference_rows, split_by_prompt
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport, PreferenceRow
 
 logger = logging.getLogger(__name__)
 
 Rows = Iterable[Mapping[str, Any]]
+Checked = dict[str, tuple[list[PreferenceRow], DataReport]]
 
 
 def checked_rows(name: str, rows: Rows, config: PreferenceConfig) -> tuple[list[PreferenceRow], DataReport]:
@@ -34,9 +42,6 @@ def checked_rows(name: str, rows: Rows, config: PreferenceConfig) -> tuple[list[
     )
 
 
-Checked = dict[str, tuple[list[PreferenceRow], DataReport]]
-
-
 def held_out(checked: Checked, fraction: float) -> Checked:
     """Training rows without those of the held-out prompts, and these as evaluation rows."""
     if "eval" in checked:
@@ -48,20 +53,81 @@ def held_out(checked: Checked, fraction: float) -> Checked:
 
 
 def tokenized(
-    rows: list[PreferenceRow], report: DataReport, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig
+    rows: list[PreferenceRow],
+    report: DataReport,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PreferenceConfig,
+    vocab_size: int | None = None,
 ) -> datasets.Dataset:
-    """Tokenise and truncate checked rows, keep what the loss can use, and say what was not."""
-    responses = tokenize_rows(
-        rows, tokenizer, report, max_length=config.max_length, merge_system_prompt=config.merge_system_prompt
-    )
-    if config.loss.pairwise:
-        responses = for_pairs(responses, report)
-    elif config.loss.preferred_only:
-        responses = for_ups(responses, report)
-    else:
-        remark_on_balance(report)
+    """Tokenise and truncate checked rows, keep what the loss can use, and say what was not.
+
+    Args:
+        rows: Rows of `checked_rows`.
+        report: What became of them.
+        tokenizer: With chat template and end token.
+        config: The run's settings.
+        vocab_size: Rows of the model's input embedding, where that is known.
+    """
+
+    def make() -> datasets.Dataset:
+        responses = tokenize_rows(
+            rows,
+            tokenizer,
+            report,
+            max_length=config.max_length,
+            merge_system_prompt=config.merge_system_prompt,
+            vocab_size=vocab_size,
+            num_proc=config.dataset_num_proc,
+        )
+        if config.loss.pairwise:
+            return for_pairs(responses, report)
+        if config.loss.preferred_only:
+            return for_ups(responses, report)
+        for finding in (balance(report), own_kl_rows(responses) if config.loss.mismatched else None):
+            if finding is not None:
+                finding.say(report)
+        return responses
+
+    responses = once_per_machine(make, report)
     say("\n".join(report.lines()))
     return responses
+
+
+def once_per_machine(make: Callable[[], datasets.Dataset], report: DataReport) -> datasets.Dataset:
+    """What `make` returns and says in `report`, made by one process of each machine and read by its others.
+
+    They wait for its file rather than at a barrier, which would end a long wait with an error; the file's name is
+    nobody else's, and it is gone when all have read it.
+
+    Raises:
+        BadInput: On all of them, if `make` raises it on one.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return make()
+    folder = Path(tempfile.gettempdir()) / broadcast_object_list([f"bnf-align-{secrets.token_hex(8)}"])[0]
+    path = folder / "responses.pickle"
+    if state.is_local_main_process:
+        folder.mkdir(mode=0o700)
+        made: datasets.Dataset | Exception
+        try:
+            made = make()
+        except Exception as error:  # the others must not wait for what never comes
+            made = error if isinstance(error, BadInput) else RuntimeError(f"{type(error).__name__}: {error}")
+        path.with_suffix(".part").write_bytes(pickle.dumps((made, vars(report))))
+        path.with_suffix(".part").replace(path)
+    else:
+        while not path.exists():
+            time.sleep(0.05)
+        made, said = pickle.loads(path.read_bytes())
+        vars(report).update(said)
+    state.wait_for_everyone()
+    if state.is_local_main_process:
+        path.unlink()
+        folder.rmdir()
+    if isinstance(made, Exception):
+        raise made
+    return made
 
 
 def say(text: str) -> None:

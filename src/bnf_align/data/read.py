@@ -20,6 +20,8 @@ from bnf_align.data.importers import IMPORTERS, ImportedRows, Options, hold_own_
 from bnf_align.data.importers.files import KINDS, kind_of, records_of
 from bnf_align.records import BadInput
 
+__all__ = ["dataset_rows", "iter_rows"]
+
 logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = {
@@ -29,11 +31,10 @@ SPLIT_NAMES = {
     "valid": "validation",
     "dev": "validation",
 }
+"""How the name of a split's file begins."""
 
-Row = dict[str, Any]
 
-
-def iter_rows(source: str | Path, split: str = "train", options: Options | None = None) -> Iterable[Row]:
+def iter_rows(source: str | Path, split: str = "train", options: Options | None = None) -> Iterable[dict[str, Any]]:
     """The rows of `source`, one after the other, as they are.
 
     Args:
@@ -53,33 +54,35 @@ def iter_rows(source: str | Path, split: str = "train", options: Options | None 
         if kind_of(path) is None:
             raise BadInput(f"{path}: this kind of file is not read. Known: {', '.join(KINDS)} (also .gz).")
         return _file_rows([path], options)
-    if _looks_like_a_file(str(source)):
+    # A name on the hub is `name` or `owner/name`.
+    if kind_of(path) is not None or str(source).startswith((".", "/", "~")) or str(source).count("/") > 1:
         raise BadInput(_missing(path))
-    return _at_least_one(_hub_rows(str(source), split), source)
+    try:
+        dataset = datasets.load_dataset(str(source), split=split)
+    except Exception as error:  # the hub client raises a dozen unrelated types: offline, gated, unknown, no such split
+        raise BadInput(
+            f"{source}: there is no such file or folder in {Path.cwd()}, and as a dataset of the hub (split "
+            f"{split!r}) it cannot be had: {type(error).__name__}: {error}"
+        ) from error
+    return _rows_of(dataset, source)
 
 
-def _file_rows(files: Sequence[Path], options: Options | None) -> Iterable[Row]:
-    """The rows of files, through an importer where that is wanted and certain."""
-    if options is not None and not options.column_map and (name := _export_of(files)):
-        return ImportedRows(IMPORTERS[name], files, options)
+def _file_rows(files: Sequence[Path], options: Options | None) -> Iterable[dict[str, Any]]:
+    """The rows of files, through an importer where that is wanted and the one that knows them is certain."""
+    if options is not None and not options.column_map:
+        try:
+            names = [] if hold_own_rows(files) else matching(files)
+        except BadInput:  # a file that cannot be read is named when its rows are
+            names = []
+        if len(names) == 1:
+            return ImportedRows(IMPORTERS[names[0]], files, options)
     return (row for _, row in records_of(files))
 
 
-def _export_of(files: Sequence[Path]) -> str | None:
-    """The name of the one importer that knows the files, if they do not hold rows of TRL's types already."""
-    try:
-        names = [] if hold_own_rows(files) else matching(files)
-    except BadInput:  # a file that cannot be read is named when its rows are
-        return None
-    return names[0] if len(names) == 1 else None
-
-
-def _at_least_one(rows: Iterator[Row], source: str | Path) -> Iterator[Row]:
-    count = 0
-    for count, row in enumerate(rows, start=1):  # noqa: B007 (the count is what is wanted after the loop)
-        yield row
-    if count == 0:
+def _rows_of(dataset: datasets.Dataset, source: str | Path) -> Iterator[dict[str, Any]]:
+    if not len(dataset):
         raise BadInput(f"{source} is empty: it has 0 rows.")
+    return dataset_rows(dataset)
 
 
 def _only_train(path: Path, split: str) -> None:
@@ -91,18 +94,22 @@ def _only_train(path: Path, split: str) -> None:
         )
 
 
-# Folders
+def _no_split(source: str | Path, split: str, splits: Iterable[str]) -> str:
+    return (
+        f"{source} has no split {split!r}. It has: {', '.join(splits)}. "
+        "Name one with --dataset_train_split (or --dataset_test_split for the evaluation)."
+    )
 
 
-def _folder_rows(folder: Path, split: str, options: Options | None) -> Iterable[Row]:
+def _folder_rows(folder: Path, split: str, options: Options | None) -> Iterable[dict[str, Any]]:
     if (folder / "dataset_dict.json").is_file():
         splits = datasets.load_from_disk(str(folder))
         if split not in splits:
-            raise BadInput(_no_split(folder, split, list(splits)))
-        return _at_least_one(dataset_rows(splits[split]), folder)
+            raise BadInput(_no_split(folder, split, splits))
+        return _rows_of(splits[split], folder)
     if (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file():
         _only_train(folder, split)
-        return _at_least_one(dataset_rows(datasets.load_from_disk(str(folder))), folder)
+        return _rows_of(datasets.load_from_disk(str(folder)), folder)
     return _file_rows(_files_of_split(folder, split), options)
 
 
@@ -118,43 +125,19 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
         _only_train(folder, split)
         return files
     chosen = [path for path in files if path.name.startswith(split) or names[path] == split]
-    others = tuple(path.name for path in files if names[path] is None and path not in chosen)
+    others = [path.name for path in files if names[path] is None and path not in chosen]
+    unread = f" Not read, as named after no split: {_listed(others)}" if others else ""
     if not chosen:
-        raise BadInput(_no_split(folder, split, sorted({name for name in names.values() if name})) + _of_none(others))
+        raise BadInput(_no_split(folder, split, sorted({name for name in names.values() if name})) + unread)
     if others:
-        _warn_once(f"{folder}: {len(chosen):,} of its files are the split {split!r}.{_of_none(others)}")
+        _warn_once(f"{folder}: {len(chosen):,} of its files are the split {split!r}.{unread}")
     return chosen
-
-
-def _of_none(others: Sequence[str]) -> str:
-    listed = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
-    return f" Not read, as named after no split: {listed}" if others else ""
 
 
 @cache
 def _warn_once(text: str) -> None:
     """Say it the first time only: a source is read several times."""
     logger.warning(text)
-
-
-def _no_split(source: str | Path, split: str, splits: list[str]) -> str:
-    return (
-        f"{source} has no split {split!r}. It has: {', '.join(splits)}. "
-        "Name one with --dataset_train_split (or --dataset_test_split for the evaluation)."
-    )
-
-
-# What is not there
-
-
-def _looks_like_a_file(source: str) -> bool:
-    """Whether `source` cannot be a hub name, which is `name` or `owner/name`."""
-    return kind_of(Path(source)) is not None or source.startswith((".", "/", "~")) or source.count("/") > 1
-
-
-def _holds(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 
 
 def _missing(path: Path) -> str:
@@ -166,13 +149,9 @@ def _missing(path: Path) -> str:
     return f"There is no file {path}. {hint}"
 
 
-def _hub_rows(name: str, split: str) -> Iterator[Row]:
-    """Rows of a dataset on the hub, downloaded into the usual cache of `datasets`."""
-    try:
-        dataset = datasets.load_dataset(name, split=split)
-    except Exception as error:  # the hub client raises a dozen unrelated types: offline, gated, unknown, no such split
-        raise BadInput(
-            f"{name}: there is no such file or folder in {Path.cwd()}, and as a dataset of the hub (split {split!r}) "
-            f"it cannot be had: {type(error).__name__}: {error}"
-        ) from error
-    return dataset_rows(dataset)
+def _holds(folder: Path) -> str:
+    return _listed(sorted(path.name for path in folder.iterdir())) or "nothing"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -35,17 +35,14 @@ class Responses:
         self.ref_logps: np.ndarray | None = None
         if "ref_logps" in dataset.column_names:
             self.ref_logps, self.ref_starts = ragged_column(dataset, "ref_logps")
-            self._check_reference()
-
-    def _check_reference(self) -> None:
-        scored = np.add.reduceat(self.masks.astype(np.int64), self.starts[:-1]) if len(self) else np.zeros(0)
-        wrong = np.flatnonzero(np.diff(self.ref_starts) != scored)
-        if len(wrong):
-            row = wrong[0]
-            raise ValueError(
-                f"Response {row} has {np.diff(self.ref_starts)[row]} reference values for {scored[row]} scored tokens "
-                f"({len(wrong)} such responses): the reference was computed on other tokens."
-            )
+            values = np.diff(self.ref_starts)
+            scored = np.add.reduceat(self.masks.astype(np.int64), self.starts[:-1]) if len(self) else np.zeros(0)
+            if len(wrong := np.flatnonzero(values != scored)):
+                row = wrong[0]
+                raise ValueError(
+                    f"Response {row} has {values[row]} reference values for {scored[row]} scored tokens "
+                    f"({len(wrong)} such responses): the reference was computed on other tokens."
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,14 +60,14 @@ class Responses:
         assert self.ref_logps is not None
         return self.ref_logps[self.ref_starts[row] : self.ref_starts[row + 1]]
 
-    def collate(self, rows: Sequence[int], pad_token_id: int) -> MicroBatch:
-        """Tensors of `rows`, padded on the right to the longest.
+    def collate(self, rows: Sequence[int], pad_token_id: int | None) -> MicroBatch:
+        """Tensors of `rows`, padded on the right to the longest; any token does, for it is masked.
 
         Without rows it is one row with nothing scored: a rank that has no share of a step joins with it.
         """
         shape = (max(len(rows), 1), max((int(self.lengths[row]) for row in rows), default=2))
         batch: dict[str, Any] = {
-            "input_ids": torch.full(shape, pad_token_id, dtype=torch.long),
+            "input_ids": torch.full(shape, pad_token_id or 0, dtype=torch.long),
             "attention_mask": torch.zeros(shape, dtype=torch.long),
             "completion_mask": torch.zeros(shape, dtype=torch.bool),
             "label": torch.zeros(shape[0], dtype=torch.bool),

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import datasets
 
-from bnf_align.data.check import checked_row
-from bnf_align.data.columns import Columns, read_columns
-from bnf_align.data.findings import Finding
+from bnf_align.data.arrow import dataset_rows
+from bnf_align.data.check import RowChecker, shared_prompt
+from bnf_align.data.columns import read_columns
 from bnf_align.data.importers import ImportedRows
-from bnf_align.data.ledger import OUT, PAIR, UP, Ledger
-from bnf_align.data.messages import MessageReader
-from bnf_align.data.read import dataset_rows
-from bnf_align.data.template import shared_prefix
+from bnf_align.data.ledger import OUT, Ledger, canonical, with_label
 from bnf_align.records import BadInput, DataReport, PreferenceRow
 
-UNBALANCED = 20
 ASKING = ("system", "user", "tool")
 
 
@@ -35,7 +30,8 @@ def preference_rows(
     """Check and normalise raw rows of TRL's types; pairs and single answers may stand in one source.
 
     Read are `prompt, chosen, rejected`; `chosen, rejected` that begin with their prompt; `prompt, completion, label`;
-    and `messages, label`, where the last assistant turn is the answer. `tools` and `chat_template_kwargs` stay.
+    and `messages, label`, where the last assistant turn is the answer. A text in `system` becomes the system message.
+    `tools` and `chat_template_kwargs` stay.
 
     Args:
         rows: Raw rows, or an Arrow dataset of them. A row's position is its number in every message.
@@ -53,7 +49,7 @@ def preference_rows(
         BadInput: If the source cannot be read for certain, or no row of it is usable.
     """
     report = DataReport(source)
-    raw = list(_plain_rows(rows))
+    raw = list(_raw_rows(rows, source))
     if isinstance(rows, ImportedRows):
         rows.say(report)
     checker = RowChecker(read_columns(raw, column_map, report), role_map, report)
@@ -64,56 +60,8 @@ def preference_rows(
         ledger.add(row)
     for finding in ledger.settle(label_map, conflicting_labels):
         finding.say(report)
-    return list(labelled(checked, ledger)), report
-
-
-class RowChecker:
-    """Raw rows to checked rows, one at a time.
-
-    Args:
-        columns: What the source calls its columns.
-        role_map: The source's role -> ours.
-        report: Where what is left out is counted.
-    """
-
-    def __init__(self, columns: Columns, role_map: Mapping[str, str] | None, report: DataReport) -> None:
-        self._columns, self._report = columns, report
-        self._messages = MessageReader(role_map, report)
-
-    def row(self, position: int, raw: Mapping[str, Any]) -> PreferenceRow | None:
-        """The row at a position of the source with its label as it stands there; None, and counted, if left out.
-
-        Raises:
-            BadInput: If it is not what can be read at all.
-        """
-        number = self._columns.number(position, raw)
-        named = self._columns.named(raw)
-        try:
-            self._messages.read(number, named)
-            return checked_row(number, named, self._report)
-        except RecursionError:
-            place = f"{self._report.source}, row {number}"
-            raise BadInput(f"{place}: it is nested too deeply to be a conversation.") from None
-
-    def finish(self) -> None:
-        """Say what all rows together have.
-
-        Raises:
-            BadInput: If there are unknown roles.
-        """
-        self._messages.finish()
-
-
-def labelled(rows: Iterable[PreferenceRow], ledger: Ledger) -> Iterator[PreferenceRow]:
-    """Of the rows that `ledger` remembers, in their order, those it keeps, with their labels as it read them."""
-    for row, side in zip(rows, ledger.sides.tolist(), strict=True):
-        if side != OUT:
-            yield with_label(row, side)
-
-
-def with_label(row: PreferenceRow, side: int) -> PreferenceRow:
-    """A row with its label as `ledger.sides` has it; a pair as it is."""
-    return row if side == PAIR else {**row, "label": side == UP}
+    sides = ledger.sides.tolist()
+    return [with_label(row, side) for row, side in zip(checked, sides, strict=True) if side != OUT], report
 
 
 def split_by_prompt(
@@ -133,11 +81,13 @@ def split_by_prompt(
         Training and evaluation rows, each with its number in `row`, which `preference_rows` keeps.
 
     Raises:
-        BadInput: If a fraction above 0 leaves one side empty.
+        BadInput: If the fraction is no share, or one above 0 leaves one side empty.
     """
+    if not 0 <= fraction <= 1:
+        raise BadInput(f"--eval_fraction {fraction} is no share of the prompts: it goes from 0 to 1.")
     sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     prompts = set()
-    for number, row in enumerate(_plain_rows(rows)):
+    for number, row in enumerate(_raw_rows(rows, "the rows")):
         prompt = _prompt_key(row, column_map or {})
         prompts.add(prompt)
         digest = hashlib.blake2b(f"{seed}\0{prompt}".encode(errors="backslashreplace"), digest_size=8).digest()
@@ -151,8 +101,22 @@ def split_by_prompt(
     return sides
 
 
-def _plain_rows(rows: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    return dataset_rows(rows) if isinstance(rows, datasets.Dataset) else rows
+def _raw_rows(rows: Any, source: str) -> Iterator[Mapping[str, Any]]:
+    """The rows, and a word where what is given holds rows without being any."""
+    if isinstance(rows, Mapping):
+        kind, names = type(rows).__name__, [str(name) for name in rows]
+        raise BadInput(
+            f"{source}: a {kind} of {', '.join(names)} is given where rows are wanted. Give one of them: "
+            f"{'dataset' if kind.endswith('DatasetDict') else 'rows'}[{(names or ['train'])[0]!r}]"
+        )
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+        raise BadInput(f"{source}: a table of pandas is given where rows are wanted: give table.to_dict('records').")
+    for number, row in enumerate(dataset_rows(rows) if isinstance(rows, datasets.Dataset) else rows):
+        if not isinstance(row, Mapping):
+            raise BadInput(
+                f"{source}, row {number}: a row is a dict of columns, not {type(row).__name__}: {row!r:.60}"
+            )
+        yield row
 
 
 def _prompt_key(row: Mapping[str, Any], column_map: Mapping[str, str]) -> str:
@@ -164,31 +128,5 @@ def _prompt_key(row: Mapping[str, Any], column_map: Mapping[str, str]) -> str:
         turns = [i for i, turn in enumerate(messages) if isinstance(turn, dict) and turn.get("role") not in ASKING]
         prompt = messages[: turns[-1]] if turns else messages
     elif prompt is None and chosen and rejected and isinstance(chosen, type(rejected)):
-        prompt = chosen[: shared_prefix(chosen, rejected)]
-    return _canonical(prompt)
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-
-
-def remark_on_balance(report: DataReport) -> None:
-    """Warn where single responses are all or nearly all of one label."""
-    if (finding := balance(report)) is not None:
-        finding.say(report)
-
-
-def balance(report: DataReport) -> Finding | None:
-    """What is wrong with the balance of single responses; pairs are balanced by nature."""
-    ups, downs = report.ups, report.downs
-    if report.pairs:
-        return None
-    if not downs:
-        text = "only ups: nothing says what to avoid, so this is plain supervised fine-tuning on them"
-        return Finding("one_sided", text)
-    if not ups:
-        return Finding("one_sided", "only downs: nothing says what to do instead, so the model can only unlearn")
-    if max(ups, downs) <= UNBALANCED * min(ups, downs):
-        return None
-    text = f"{ups:,} ups against {downs:,} downs: the rarer label has little say in the mean of a step"
-    return Finding("unbalanced", text, figures={"ups": ups, "downs": downs})
+        prompt = chosen[: shared_prompt(None, chosen, rejected)]
+    return canonical(prompt)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
 
-from bnf_align.data.messages import Message
-
 if TYPE_CHECKING:  # whoever has a tokenizer has imported it; checking rows needs none
     from transformers import PreTrainedTokenizerBase
 
+Message = dict[str, Any]
 PROBE = "zebra"
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
 """What Jinja, and Python within it, raise on a row: text + None, for instance, is a TypeError."""

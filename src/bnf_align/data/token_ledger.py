@@ -10,23 +10,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnf_align.data.encode import Encoded, encode_row, is_chat
 from bnf_align.data.findings import NOTE, WARNING, Finding
-from bnf_align.data.template import TemplateRefusal, end_token_id, merge_system, takes_system
-from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+from bnf_align.data.template import takes_system
+from bnf_align.records import BadInput, DataReport, rows_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from bnf_align.data.tokenize import Encoded, Outcome
+
 
 class TokenLedger:
-    """Tokenises the rows of one source, and remembers their lengths and what is wrong with them.
+    """Remembers of the tokenised rows of one source their lengths and what is wrong with them.
 
     Args:
         tokenizer: The model's.
         report: What became of the rows. Its counts are set to what is left here.
         max_length: Tokens of prompt and completion kept, from the start; None for all.
-        merge_system_prompt: Put a system message before the first user turn's text instead of in a turn of its own.
+        vocab_size: Rows of the model's input embedding; None where they are not known.
+
+    Raises:
+        BadInput: If `max_length` leaves no room for an answer.
     """
 
     def __init__(
@@ -35,52 +39,55 @@ class TokenLedger:
         report: DataReport,
         *,
         max_length: int | None,
-        merge_system_prompt: bool = False,
+        vocab_size: int | None = None,
     ) -> None:
+        if max_length is not None and max_length < 2:
+            raise BadInput(
+                f"--max_length {max_length}: a prompt and an answer have at least a token each, which is 2."
+            )
         self.tokenizer, self.report = tokenizer, report
-        self.max_length, self._merge = max_length, merge_system_prompt
-        self._chat_end = end_token_id(tokenizer)
+        self.max_length, self.vocab_size = max_length, vocab_size
         self._lengths, self._starts = array("q"), array("q")
         """Of every response that the template writes: tokens, and the place of the first scored one."""
         self._kept, self._cut = array("q"), 0
         """Tokens of the responses that fit, and how many of these are cut."""
         self._units = {"pairs": 0, "ups": 0, "downs": 0}
-        self._rows: dict[str, list[int]] = {"cut": [], "no_end": [], "not_a_prefix": [], "two_bos": []}
+        self._rows: dict[str, list[int]] = {
+            name: [] for name in ("cut", "no_end", "ends_early", "not_a_prefix", "two_bos", "ended")
+        }
         self._lost: list[int] = []
+        self._beyond: tuple[set[int], list[int]] = (set(), [])
 
-    def encode(self, row: PreferenceRow) -> list[Encoded] | None:
-        """The responses of a row of `preference_rows`, not yet cut; None, and counted, where it is left out."""
-        if self._merge and is_chat(row):
-            row = {**row, "prompt": merge_system(row["prompt"])}
-        try:
-            unit = encode_row(row, self.tokenizer, self._chat_end)
-        except TemplateRefusal as error:
-            self.report.drop(f"the chat template refuses them: {error}", row["row"])
+    def add(self, row: int, outcome: Outcome) -> list[Encoded] | None:
+        """Count what `encode_row` made of a row: its responses, not yet cut; None where it is left out."""
+        if isinstance(outcome, str):
+            self.report.drop(outcome, row)
             return None
-        self._lengths.extend(len(answer.ids) for answer in unit)
-        self._starts.extend(int(answer.mask.argmax()) for answer in unit)
-        # A pair stays whole or goes.
-        if not all(answer.mask[: self.max_length].any() for answer in unit):
-            self.report.drop(_too_long(self.max_length), row["row"])
+        self._lengths.extend(len(answer.ids) for answer in outcome)
+        self._starts.extend(int(answer.mask.argmax()) for answer in outcome)
+        if not all(answer.mask[: self.max_length].any() for answer in outcome):  # a pair stays whole or goes
+            self.report.drop(_too_long(self.max_length), row)
             return None
-        self._count(unit)
-        return unit
-
-    def _count(self, unit: list[Encoded]) -> None:
-        self._units["pairs" if len(unit) == 2 else "ups" if unit[0].label else "downs"] += 1
-        self._kept.extend(len(answer.ids) for answer in unit)
-        cut = sum(is_cut(answer, self.max_length) for answer in unit)
+        self._units["pairs" if len(outcome) == 2 else "ups" if outcome[0].label else "downs"] += 1
+        self._kept.extend(len(answer.ids) for answer in outcome)
+        cut = sum(is_cut(answer, self.max_length) for answer in outcome)
         self._cut += cut
-        if not self._lost:
-            self._lost = next((answer.lost for answer in unit if answer.lost), [])
+        self._lost = self._lost or next((answer.lost for answer in outcome if answer.lost), [])
         found = {
             "cut": cut > 0,
-            "no_end": any(answer.end == len(answer.ids) for answer in unit),
-            "not_a_prefix": any(answer.lost for answer in unit),
-            "two_bos": any(answer.doubled for answer in unit),
+            "no_end": any(answer.end == len(answer.ids) for answer in outcome),
+            "ends_early": any(answer.ends_early for answer in outcome),
+            "not_a_prefix": any(answer.lost for answer in outcome),
+            "two_bos": any(answer.doubled for answer in outcome),
+            "ended": any(answer.ended for answer in outcome),
         }
         for name in (name for name, has in found.items() if has):
-            self._rows[name].append(unit[0].row)
+            self._rows[name].append(row)
+        ids = np.concatenate([answer.ids[: self.max_length] for answer in outcome])
+        if self.vocab_size is not None and ids.max() >= self.vocab_size:
+            self._beyond[0].update(ids[ids >= self.vocab_size].tolist())
+            self._beyond[1].append(row)
+        return outcome
 
     def finish(self) -> list[Finding]:
         """Set the report's counts and lengths to what is left.
@@ -89,39 +96,42 @@ class TokenLedger:
             What deserves a look, in the order in which it is said; nothing of it is in the report yet.
 
         Raises:
-            BadInput: If no row is left.
+            BadInput: If no row is left, or the model has no embedding for some of the tokens.
         """
         if not self._kept:
             raise BadInput(self._none_left())
+        if self._beyond[1]:
+            raise BadInput(self._beyond_embedding())
         self.report.pairs, self.report.ups, self.report.downs = self._units.values()
         p50, p95 = (round(length) for length in np.quantile(self._kept, (0.5, 0.95)))
         self.report.lengths = {"p50": p50, "p95": p95, "max": max(self._kept)}
         self.report.cut = self._rows["cut"]
-        texts = {"cut": self._cut_text(p50, p95), **self._template_texts()}
-        return [
-            Finding(name, texts[name], rows, NOTE if name == "two_bos" else WARNING)
-            for name, rows in self._rows.items()
-            if rows
-        ]
-
-    def _cut_text(self, p50: int, p95: int) -> str:
-        return (
-            f"{self._cut / len(self._kept):.1%} of answers, in {rows_text(self._rows['cut'])}, are cut at "
-            f"max_length={self.max_length} and lose their end token, so the model is not taught to stop there (prompt "
-            f"and answer: p50 {p50:,}, p95 {p95:,} tokens). Raise --max_length if memory allows"
-        )
-
-    def _template_texts(self) -> dict[str, str]:
         said = {name: rows_text(rows) for name, rows in self._rows.items()}
-        return {
+        texts = {
+            "cut": (
+                f"{self._cut / len(self._kept):.1%} of answers, in {said['cut']}, are cut at max_length="
+                f"{self.max_length} and lose their end token, so the model is not taught to stop there (prompt and "
+                f"answer: p50 {p50:,}, p95 {p95:,} tokens). Raise --max_length if memory allows"
+            ),
             "no_end": f"no end token after the answer, as the template writes it: {said['no_end']}",
+            "ends_early": (
+                "the text of the answer holds an end token before its end, so the model is taught to stop there and "
+                f"to go on: {said['ends_early']}"
+            ),
             "not_a_prefix": (
                 f"the tokens of a prompt alone are not those it has before its answer: {said['not_a_prefix']}. The "
                 "answer starts where they part; of the first, this end of the prompt is left out: "
                 f"{self.tokenizer.decode(self._lost)!r}"
             ),
             "two_bos": f"the text begins with BOS, which the tokenizer adds too; one is kept: {said['two_bos']}",
+            "ended": f"the answer brings its end token along, so none is added: {said['ended']}",
         }
+        notes = ("two_bos", "ended")
+        return [
+            Finding(name, texts[name], rows, NOTE if name in notes else WARNING)
+            for name, rows in self._rows.items()
+            if rows
+        ]
 
     def _none_left(self) -> str:
         if _too_long(self.max_length) not in self.report.dropped:
@@ -131,6 +141,16 @@ class TokenLedger:
         return (
             f"{self.report.source}: every prompt is longer than max_length={self.max_length} (shortest "
             f"{min(self._starts):,} tokens), so no token of an answer is left to score. Try --max_length {wanted}"
+        )
+
+    def _beyond_embedding(self) -> str:
+        tokens, rows = sorted(self._beyond[0]), self._beyond[1]
+        listed = ", ".join(f"{self.tokenizer.decode([token])!r} ({token})" for token in tokens[:5])
+        return (
+            f"{self.report.source}: the model's embedding has {self.vocab_size:,} rows, the tokenizer "
+            f"{len(self.tokenizer):,} tokens, and {len(tokens):,} of those that the model has no row for stand in "
+            f"{rows_text(rows)}: {listed}{', ...' if len(tokens) > 5 else ''}. Take the tokenizer that belongs to the "
+            "model, or resize the model's embedding and save it: model.resize_token_embeddings(len(tokenizer))"
         )
 
 

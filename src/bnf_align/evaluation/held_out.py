@@ -12,9 +12,10 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bnf_align.data.micro_batches import batches
+from bnf_align.data.pairing import response_ids
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
-from bnf_align.data.scoring import batches, response_ids
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.evaluation.run import Progress
 from bnf_align.evaluation.task import Row
@@ -57,7 +58,7 @@ def measure(
     card = {"task": "held_out", "model": name, "weights": weights_hash(model), "max_length": max_length, "data": data}
     bar = tqdm(total=len(names), desc="held-out responses", unit="row")
     with bar, Journal(out, card=card, about=about) as journal:
-        for batch in batches(responses, max_tokens):
+        for batch in batches(responses.lengths, max_tokens):
             if not {_id(names[row]) for row in batch} <= journal.done:
                 journal.append(_measured(model, responses, batch, names, name, tokenizer.pad_token_id))
             bar.update(len(batch))

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset, StepSampler
 from bnf_align.data.micro_batches import Item, items_of, plan_step
-from bnf_align.data.pairing import mismatched, units
+from bnf_align.data.pairing import kl_rows, units
 from bnf_align.data.prepare import Rows, checked_rows, tokenized
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import split_by_prompt
@@ -54,7 +54,7 @@ class Workload:
     later_tokens: int
     """Tokens, with padding, of the largest micro-batch that is not the first of its step; 0 if there is none."""
     reference_tokens: int
-    """Scored tokens that the reference pass has values for: training, evaluation and mismatched rows."""
+    """Scored tokens that the reference pass has values for: training, evaluation and KL rows."""
     reference_inputs: int
     """Tokens that it runs through the model."""
 
@@ -148,7 +148,7 @@ def of_steps(steps: StepDataset, config: PreferenceConfig, others: Sequence[Step
         config: The run's settings.
         others: Evaluation steps, which the reference pass sees too.
     """
-    seen = [part for each in (steps, *others) for part in (each.responses, each.mismatched) if part is not None]
+    seen = [part for each in (steps, *others) for part in (each.responses, each.kl_rows) if part is not None]
     total = (sum(int(part.masks.sum()) for part in seen), sum(int(part.lengths.sum()) for part in seen))
     return measured(
         "counted by the tokenizer",
@@ -193,7 +193,7 @@ def of_rows(
     parts = [tokenized(*each, tokenizer, config) for each in checked]
     seen = [Responses(part) for part in parts]
     if config.loss.mismatched:
-        seen += [Responses(mismatched(part, config.max_length)) for part in parts]
+        seen += [Responses(kl_rows(part, config.max_length)) for part in parts]
     total = (sum(int(part.masks.sum()) for part in seen), sum(int(part.lengths.sum()) for part in seen))
     return measured(
         "counted by the tokenizer",

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from bnf_align.data.pairing import mismatched
+from bnf_align.data.pairing import kl_rows
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
@@ -52,7 +52,7 @@ def forget(
             max_length=max_length,
             merge_system_prompt=merge_system_prompt,
         )
-        parts = (Responses(made), Responses(mismatched(made, max_length)))
+        parts = (Responses(made), Responses(kl_rows(made, max_length)))
         return {row_key(part.tokens(row), part.mask(row)) for part in parts for row in range(len(part))}
 
     return remove_entries(root, keys(rows) - keys(kept))

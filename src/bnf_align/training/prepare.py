@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset
-from bnf_align.data.pairing import mismatched, units
+from bnf_align.data.pairing import kl_rows, units
 from bnf_align.data.prepare import Rows, checked_rows, held_out, say, tokenized
 from bnf_align.data.responses import Responses
 from bnf_align.data.tokenize import show_tokens
@@ -79,10 +79,11 @@ def starting_point(
         checked |= held_out(checked, config.eval_fraction)
     prepared = PreparedData(reports={name: report for name, (_, report) in checked.items()})
     parts: dict[str, datasets.Dataset] = {}
+    vocab_size = len(model.get_input_embeddings().weight)
     for name, (rows, report) in checked.items():
-        parts[name] = tokenized(rows, report, tokenizer, config)
+        parts[name] = tokenized(rows, report, tokenizer, config, vocab_size)
         if config.loss.mismatched:
-            parts[f"{name} mismatched"] = mismatched(parts[name], config.max_length)
+            parts[f"{name} kl_rows"] = kl_rows(parts[name], config.max_length)
     if config.show_tokens and "train" in parts:
         say(show_tokens(parts["train"], tokenizer, config.show_tokens))
 
@@ -111,12 +112,12 @@ def starting_point(
             say(f"reference: the weights that were passed, which have no name; in the cache it is {counts.namespace}")
 
     for name in checked:
-        others = parts.get(f"{name} mismatched")
+        others = parts.get(f"{name} kl_rows")
         prepared.steps[name] = StepDataset(
             Responses(parts[name]),
             units(parts[name]),
             keep_pairs=config.loss.pairwise,
-            mismatched=Responses(others) if others is not None else None,
+            kl_rows=Responses(others) if others is not None else None,
             max_tokens=config.max_tokens_per_micro_batch,
             pad_token_id=tokenizer.pad_token_id,
             packing=config.packing,

@@ -236,7 +236,7 @@ class PreferenceTrainer(OpenTrainer):
             return None
         sums = torch.zeros(2, device=self.args.device)
         for step in steps:
-            for batch in step.mismatched:
+            for batch in step.kl_rows:
                 with self.compute_loss_context_manager():
                     call = HeadCall(batch, device=self.args.device)
                     ask(model, self.on_device(batch), call)
@@ -332,8 +332,8 @@ class PreferenceTrainer(OpenTrainer):
         where = f"Not finite in {rows_text(broken)}" if broken else f"The step has {rows_text(of_step)}"
         raise BadInput(
             f"Step {self.state.global_step + 1}: the {what} is NaN or infinite, and the step is not taken. {where} of "
-            f"the training data. The learning rate is {self.lr_scheduler.get_last_lr()[0]:.2g}: a smaller one, or a longer "
-            f"--warmup_steps, keeps weights finite. {self._last_checkpoint()}"
+            f"the training data. The learning rate is {self.lr_scheduler.get_last_lr()[0]:.2g}: a smaller one, or a "
+            f"longer --warmup_steps, keeps weights finite. {self._last_checkpoint()}"
         )
 
     def _last_checkpoint(self) -> str:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from bnf_align.data.messages import Message
-from bnf_align.data.template import TemplateRefusal, merge_system, render, shared_prefix, takes_system
+from bnf_align.data.template import Message, TemplateRefusal, merge_system, render, shared_prefix, takes_system
 from bnf_align.records import BadInput
 
 Ids = np.ndarray

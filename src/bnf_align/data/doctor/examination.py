@@ -20,8 +20,7 @@ from bnf_align.data.doctor.result import DoctorResult
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.doctor.texts import excerpts, texts_of
 from bnf_align.data.findings import LEFT_OUT, NOTE, WARNING, Finding
-from bnf_align.data.ledger import CHAT, OUT, Ledger
-from bnf_align.data.rows import balance, with_label
+from bnf_align.data.ledger import CHAT, OUT, Ledger, balance, with_label
 from bnf_align.records import BadInput, DataReport
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class Rules:
     tokenizer: PreTrainedTokenizerBase | None = None
     max_length: int | None = None
     merge_system_prompt: bool = False
+    vocab_size: int | None = None
 
 
 class Examination:
@@ -92,7 +92,8 @@ class Examination:
     def _tokenise(self, tokenizer: PreTrainedTokenizerBase) -> None:
         from bnf_align.data.doctor.tokens import Tokens  # imports torch
 
-        tokens = Tokens(tokenizer, self.report, self.rules.max_length, self.rules.merge_system_prompt)
+        rules = self.rules
+        tokens = Tokens(tokenizer, self.report, rules.max_length, rules.merge_system_prompt, rules.vocab_size)
         tokens.check(self.ledger)
         rows = (with_label(step.row, side) for step, side in self._again("Tokenizing") if step.row and side != OUT)
         self._say(*tokens.read(rows))

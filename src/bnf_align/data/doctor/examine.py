@@ -31,6 +31,7 @@ def examine(
     test_split: str | None = None,
     fix: str | Path | None = None,
     redact: bool = False,
+    vocab_size: int | None = None,
 ) -> DoctorResult:
     """Read, check and, given a tokenizer, tokenise a source as training would, and say what became of its rows.
 
@@ -49,10 +50,11 @@ def examine(
         test_split: Which split of it.
         fix: Where to write the rows without those left out, a .jsonl file; None writes nothing.
         redact: Whether to mask likely personal data in what is written.
+        vocab_size: Rows of the model's input embedding, where that is known.
     """
     maps = (column_map or {}, role_map or {}, label_map or {})
     given = Source(str(source), split, *maps)
-    rules = Rules(label_map or {}, conflicting_labels, tokenizer, max_length, merge_system_prompt)
+    rules = Rules(label_map or {}, conflicting_labels, tokenizer, max_length, merge_system_prompt, vocab_size)
     result = DoctorResult(DataReport(str(source)))
     tested = None
     if test is not None or test_split is not None:

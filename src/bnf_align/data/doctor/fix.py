@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bnf_align.data.columns import COLUMNS, Columns
+from bnf_align.data.doctor.personal import redact_row
 from bnf_align.data.doctor.source import Step
-from bnf_align.data.ledger import OUT
-from bnf_align.data.personal import redact_row
-from bnf_align.data.rows import with_label
+from bnf_align.data.ledger import OUT, with_label
 from bnf_align.data.whole_file import whole_file
 from bnf_align.records import BadInput
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from bnf_align.data.doctor.personal import find
 from bnf_align.data.findings import Finding
 from bnf_align.data.ledger import Ledger
-from bnf_align.data.personal import find
 from bnf_align.records import rows_text
 
 

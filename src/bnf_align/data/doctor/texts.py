@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from bnf_align.data.doctor.personal import redact
 from bnf_align.data.labels import Settled
-from bnf_align.data.personal import redact
 from bnf_align.data.template import shared_prefix
 from bnf_align.records import PreferenceRow
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnf_align.data.check import split_last_answer
 from bnf_align.data.columns import read_columns
 from bnf_align.data.importers.files import Record, kind_of, records_of, unpacked
 from bnf_align.data.importers.importer import Importer, Options, Pair, Thumb
 from bnf_align.data.importers.scores import number_of
 from bnf_align.data.importers.shape import filled
 from bnf_align.data.importers.turns import assistant, choice, messages, user
-from bnf_align.data.messages import split_last_answer
 from bnf_align.records import BadInput, DataReport
 
 EXTRAS = ("id", "created_at", "rater", "reason", "model", "tools")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bnf_align.data.check import clean_message, is_empty
 from bnf_align.data.importers.importer import Pair, Text, Thumb
-from bnf_align.data.messages import clean_message, is_empty
 from bnf_align.records import BadInput
 
 

@@ -35,7 +35,7 @@ PHONE_FORM = re.compile(
 DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}\b")
 
 
-class Finding(NamedTuple):
+class Span(NamedTuple):
     """One place in a text."""
 
     kind: str
@@ -43,19 +43,19 @@ class Finding(NamedTuple):
     end: int
 
 
-def find(text: str) -> list[Finding]:
+def find(text: str) -> list[Span]:
     """What is likely personal in a text, from left to right.
 
     Example:
         >>> find("Call (212) 555-0123 on 2024-01-02 10:30")
-        [Finding(kind='phone number', start=5, end=19)]
+        [Span(kind='phone number', start=5, end=19)]
     """
-    found = [Finding(EMAIL, *match.span()) for match in ADDRESS.finditer(text)] if "@" in text else []
+    found = [Span(EMAIL, *match.span()) for match in ADDRESS.finditer(text)] if "@" in text else []
     for match in DIGITS.finditer(text):
         number = _number(text, *match.span())
         if number and not any(other.start < number.end and number.start < other.end for other in found):
             found.append(number)
-    return sorted(found, key=lambda finding: finding.start)
+    return sorted(found, key=lambda span: span.start)
 
 
 def redact(text: str) -> str:
@@ -96,7 +96,7 @@ def _redacted(text: str, kinds: tuple[str, ...], counts: Counter[str]) -> str:
     return "".join([*parts, text[end:]])
 
 
-def _number(text: str, start: int, end: int) -> Finding | None:
+def _number(text: str, start: int, end: int) -> Span | None:
     """What a row of digits and separators is, with the + or ( before it; None if it is part of something else."""
     while start and text[start - 1] in "+(":
         start -= 1
@@ -104,10 +104,10 @@ def _number(text: str, start: int, end: int) -> Finding | None:
         return None
     for match in CARD_FORM.finditer(text, start, end):
         if _luhn(re.sub(r"\D", "", match[0])):
-            return Finding(CARD, *match.span())
+            return Span(CARD, *match.span())
     digits = sum(character.isdigit() for character in text[start:end])
     if 8 <= digits <= 15 and PHONE_FORM.fullmatch(text, start, end) and not DATE.search(text, start, end):
-        return Finding(PHONE, start, end)
+        return Span(PHONE, start, end)
     return None
 
 
