@@ -58,8 +58,8 @@ def _build(argv: Sequence[str]) -> int:
         os.environ |= SHARDED
     parsed = arguments.parse(flags)
     workers = _workers(options, parsed)
-    model, config, rows, eval_rows = train.load(parsed)
-    _, _, prepared = starting_point(model, None, named_sources(rows, eval_rows), config, workers)
+    loaded, config, rows, eval_rows = train.load(parsed)
+    _, _, prepared = starting_point(loaded.model, loaded.tokenizer, named_sources(rows, eval_rows), config, workers)
     if config.process_index == 0:
         report = prepared.reference
         print(f"namespace {report.namespace}" if report else f"{config.loss_type} needs no reference.")
@@ -89,12 +89,13 @@ def _workers(options: argparse.Namespace, parsed: tuple) -> ReferenceWorkers | N
 def _reference(parsed: tuple, environment: Mapping[str, str]) -> Any:
     """The reference as a worker loads it: the model that the flags name, up to its first step."""
     from bnf_align.cli.arguments import model_kwargs
-    from bnf_align.models.model import load_model
+    from bnf_align.models import load
     from bnf_align.training.prepare import reference_model
 
     os.environ |= environment
-    data, config, model = parsed
-    return reference_model(load_model(model.model_name_or_path, **model_kwargs(model, data)), config)
+    _, config, model = parsed
+    loaded = load(model.model_name_or_path, trainable=True, **model_kwargs(model))
+    return reference_model(loaded.model, config)
 
 
 def _ls(arguments: argparse.Namespace) -> int:

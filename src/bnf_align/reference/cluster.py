@@ -17,7 +17,7 @@ import torch
 
 from bnf_align.cluster import Cluster
 from bnf_align.data.responses import Responses
-from bnf_align.models.model import evaluation_mode
+from bnf_align.models import evaluation_mode
 from bnf_align.records import BadInput
 from bnf_align.reference.cache import namespace_name
 from bnf_align.reference.compute import Forward, as_trained, namespace_of

@@ -27,7 +27,7 @@ from bnf_align.data.micro_batches import items_of, plan_step
 from bnf_align.data.responses import Responses, packed
 from bnf_align.fingerprint import weights_hash
 from bnf_align.head import HeadCall, ask
-from bnf_align.models.model import evaluation_mode
+from bnf_align.models import evaluation_mode
 from bnf_align.records import BadInput
 from bnf_align.reference.cache import ReferenceCache, default_root, digest, row_key
 from bnf_align.training.sharding import asked_for, loads_on_main_process_alone

@@ -24,7 +24,7 @@ from bnf_align.data.batching import Step, StepDataset, StepLoader, StepSampler
 from bnf_align.data.responses import MicroBatch
 from bnf_align.head import HeadCall, ask
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
-from bnf_align.models.model import add_adapter, evaluation_mode, load_model
+from bnf_align.models import add_adapter, evaluation_mode, load, teach_end_of_turn
 from bnf_align.records import BadInput
 from bnf_align.training.checkpoints import latest_checkpoint
 from bnf_align.training.health import Tally
@@ -71,7 +71,9 @@ class PreferenceTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = copy.copy(args) if args is not None else self.config_class(output_dir="outputs")
-        policy: Any = load_model(model) if isinstance(model, str) else model
+        policy: Any = model
+        if isinstance(model, str):
+            policy, processing_class, _ = load(model, tokenizer=processing_class, trainable=True)
         args.fold_batch_size()
         if args.learning_rate is None:
             has_adapter = peft_config is not None or isinstance(policy, PeftModel)
@@ -95,6 +97,7 @@ class PreferenceTrainer(Trainer):
             **kwargs,
         )
         check_sharding(self)
+        teach_end_of_turn(self.model, tokenizer)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(LineCallback)
         self.tally = Tally(self.spec, self.beta, self.args.device)
