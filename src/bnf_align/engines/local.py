@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
@@ -68,9 +68,8 @@ class LocalEngine:
         self.batch_rows, self.batch_tokens = batch_rows, batch_tokens
         self.tokens, self.seconds = 0, 0.0
         # The adapter's layers sit in the base model; its wrapper would hide what the forward pass takes.
-        self._lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        config: Any = self._lm.config.get_text_config()
-        self._context: int | None = getattr(config, "max_position_embeddings", None)
+        self._lm = cast(Any, model.get_base_model() if isinstance(model, PeftModel) else model)
+        self._context: int | None = getattr(self._lm.config.get_text_config(), "max_position_embeddings", None)
 
     @classmethod
     def load(

@@ -98,7 +98,7 @@ def prepare_quantised(model: Any, config: PreferenceConfig) -> Any:
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode inside, quantised layers in training mode; afterwards every module in the mode it was in.
 
-    Outside training mode quantised layers take other kernels: policy and reference would differ from the first step on, and on a
+    Outside training mode they take other kernels: policy and reference would differ from the first step on, and on a
     CPU with AVX-512 bitsandbytes repacks the weights for a kernel that has no gradient, for good.
     """
     modes = [(module, module.training) for module in model.modules()]

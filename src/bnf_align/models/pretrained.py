@@ -130,7 +130,6 @@ def load(
     model, info = loaded
     refuse_missing(source.base, info["missing_keys"], type(model).__name__)
     if gguf:
-        model.hf_quantizer.remove_quantization_config(model)
         model.name_or_path = model.config.name_or_path = source.base  # not its folder: adapters name their base by it
     if source.adapter is not None:
         with reading(f"The adapter {source.adapter} on {source.base}"), warnings.catch_warnings():
