@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(
         parser, "--bins-of", metavar="NAME", help="whose tenths are the bins of Figure 4 (default: DPO, or first)"
     )
-    add_flag(parser, "--trust_remote_code", action="store_true", help="run code that comes with the models")
+    add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the models")
     add_flag(parser, "--dtype", default="auto", help="of the weights: auto (default), float32, bfloat16")
     add_flag(parser, "--head", default="fused", choices=("fused", "logits"), help="as in training")
     add_flag(parser, "--batch-tokens", type=count, default=8192, help="padded tokens at a time (default %(default)s)")

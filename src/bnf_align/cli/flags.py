@@ -56,8 +56,8 @@ def add_batch_flags(parser: Any) -> None:
 
 def add_model_flags(parser: Any) -> None:
     """Which version of a model on the hub, and whether code that comes with it may run."""
-    add_flag(parser, "--model_revision", help="branch, tag or commit of the hub name")
-    add_flag(parser, "--trust_remote_code", action="store_true", help="run code that comes with the model")
+    add_flag(parser, "--model-revision", help="branch, tag or commit of the hub name")
+    add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the model")
 
 
 def where(arguments: argparse.Namespace) -> dict[str, Any]:
