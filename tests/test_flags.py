@@ -85,8 +85,6 @@ def test_a_recipe_says_what_it_seems_to_say(tmp_path, text, value):
 
 DOUBLINGS = "".join(f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdef", "bcdefg", strict=True))
 BOMB = "a: &a [x, x]\n" + DOUBLINGS
-    f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdef", "bcdefg", strict=True)
-)
 
 
 @pytest.mark.parametrize(

@@ -471,6 +471,12 @@ def test_a_continued_qlora_adapter_trains_every_tensor_from_its_own_reference(tm
     assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
 
 
+def test_a_frozen_adapter_is_refused(tmp_path):
+    model = models.load(str(with_adapter(tmp_path / "adapter", written(tmp_path / "base")))).model
+    with pytest.raises(BadInput, match="is_trainable"):
+        make_trainer(tmp_path, singles(2), model=model)
+
+
 def test_quantised_weights_without_an_adapter_are_refused(tmp_path, write, capsys):
     written(tmp_path / "model")
     flags = ["--model_name_or_path", str(tmp_path / "model"), "--dataset_name", str(write(singles(2)))]

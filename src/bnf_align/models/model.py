@@ -21,11 +21,12 @@ from bnf_align.records import BadInput
 logger = logging.getLogger(__name__)
 
 
-def refuse_unsupported(model: PreTrainedModel, config: PreferenceConfig, *data: Any) -> None:
+def refuse_unsupported(model: PreTrainedModel | PeftModel, config: PreferenceConfig, *data: Any) -> None:
     """Stop, by name, before what would train something else than it says.
 
     Raises:
-        BadInput: For vision models, float16 weights, router losses, streaming data and several devices in one process.
+        BadInput: For vision models, float16 weights, router losses, frozen adapters, streaming data and several devices
+            in one process.
     """
     model_config = model.config
     if getattr(model_config, "vision_config", None) is not None:
@@ -37,6 +38,8 @@ def refuse_unsupported(model: PreTrainedModel, config: PreferenceConfig, *data: 
         )
     if next(model.parameters()).dtype == torch.float16:
         raise BadInput("float16 weights are not supported: gradients underflow. Load them with --dtype bfloat16.")
+    if isinstance(model, PeftModel) and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise BadInput("The adapter is frozen. Load it with PeftModel.from_pretrained(..., is_trainable=True).")
     if any(isinstance(rows, datasets.IterableDataset) for rows in data):
         raise BadInput("Streaming data sets are not supported: steps are planned from the lengths. Load it whole.")
     if config.n_gpu > 1:
