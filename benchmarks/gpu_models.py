@@ -32,7 +32,7 @@ from bnf_align.data.tokenize import FEATURES
 from bnf_align.head import HeadCall, ask, attach
 from bnf_align.losses import LOSSES as SPECS
 from bnf_align.losses import bnf_weights
-from bnf_align.models.model import add_adapter, evaluation_mode
+from bnf_align.models import add_adapter, evaluation_mode
 from bnf_align.reference.compute import add_ref_logps
 from bnf_align.training.trainer import PreferenceTrainer
 

@@ -455,7 +455,7 @@ def test_head_and_limit_reach_the_rows(folder, tmp_path):
         (["--bins_of", "KTO"], "there is no such method. Known: BNF, DPO"),
         (["--model", "BNF=bnf", "BNF=dpo"], "two methods called 'BNF'"),
         (["--model", "a/b=bnf"], "can be the name of a file"),
-        (["--model", "BNF=nowhere"], "nowhere is no model with a tokenizer"),
+        (["--model", "BNF=nowhere"], "The tokenizer of nowhere cannot be loaded"),
         (["--data", "BNF=rows.jsonl", "rows.jsonl"], "missing: DPO"),
         (["--data", "rows.jsonl", "rows.jsonl"], "one file for all methods"),
     ],

@@ -1,11 +1,15 @@
-"""Flags that several verbs share."""
+"""Flags that several verbs share, and the recipes that hold flags."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
+from bnf_align.cli import arguments
 from bnf_align.cli.flags import endpoint, text_of
 from bnf_align.cli.main import main
+from bnf_align.cli.recipe import read_recipe
 from bnf_align.judge.wording import wording
 from bnf_align.records import BadInput
 
@@ -47,3 +51,178 @@ def test_a_key_where_its_variables_name_belongs_is_refused_and_not_repeated(key)
     assert key not in str(caught.value)
     arguments.api_key_env = "MY_KEY_2"
     assert endpoint(arguments, "m").api_key_env == "MY_KEY_2"
+
+
+# ------------------------------------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", "010"),  # 8 in YAML 1.1; the flag reads it as 10
+        ("1:30", "1:30"),  # 90
+        ("1_000", "1_000"),
+        ("0x10", "0x10"),
+        ("2026-01-01", "2026-01-01"),
+        ("no", "no"),  # False, and a save_strategy
+        ("on", "on"),
+        ("true", True),
+        ("1e-6", 1e-6),  # a text in YAML 1.1
+        ("-5", -5),
+        (".5", 0.5),
+        ("", None),
+        ("~", None),
+        ("[a, 2]", ["a", 2]),
+        ("{beta: 0.1}", {"beta": 0.1}),
+        ("'5'", "5"),
+    ],
+)
+def test_a_recipe_says_what_it_seems_to_say(tmp_path, text, value):
+    (tmp_path / "recipe.yaml").write_text(f"key: {text}\n")
+    found = read_recipe(tmp_path / "recipe.yaml")["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+DOUBLINGS = "".join(f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdef", "bcdefg", strict=True))
+BOMB = "a: &a [x, x]\n" + DOUBLINGS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nlearning_rate: 2\nseed: 3\n", "seed stands twice.*line 3"),
+        ("loss_kwargs: {beta: 1, beta: 2}\n", "beta stands twice"),
+        (BOMB, "aliases .* are not read.*line 2"),
+        ("5: 1\n", "5 is no name"),
+        ("- a\n", "holds no settings"),
+        ("", "holds no settings"),
+        ("a: [1\n", "cannot be read"),
+        ("a: !!python/object/apply:os.system [ls]\n", "cannot be read"),
+        ("[" * 20_000, "cannot be read"),
+        ("a: " + "x" * 2**20, "longer than"),
+    ],
+)
+def test_a_recipe_that_could_be_read_two_ways_or_never_ends_is_refused(tmp_path, text, message):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(BadInput, match=message) as caught:
+        read_recipe(tmp_path / "recipe.yaml")
+    assert "recipe.yaml" in str(caught.value)
+    with pytest.raises(BadInput, match=r"recipe\.yaml"):
+        arguments.parse(["--config", str(tmp_path / "recipe.yaml")])
+
+
+def test_a_recipe_that_is_no_text_or_not_there_is_named(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"a: caf\xe9")
+    for name in ("latin.yaml", "missing.yaml", "."):
+        with pytest.raises(BadInput, match="--config"):
+            read_recipe(tmp_path / name)
+
+
+NEEDED = {"model_name_or_path": "m", "dataset_name": "d", "output_dir": "o"}
+
+
+def parsed(tmp_path, text: str, *flags: str):
+    lines = "".join(f"{name}: {value}\n" for name, value in NEEDED.items())
+    (tmp_path / "recipe.yaml").write_text(lines + text)
+    return arguments.parse([f"--config={tmp_path / 'recipe.yaml'}", *flags])
+
+
+def test_values_of_a_recipe_arrive_as_their_flags_would_bring_them_and_flags_win(tmp_path):
+    text = """\
+save_strategy: no
+learning_rate: 1e-6
+batch_size: 010
+use_cpu: yes
+disable_dropout: false
+loss_type: dpo
+loss_kwargs: {beta: 0.2}
+report_to: [none]
+label_map: [-1=down, 1=up]
+lora_target_modules: all-linear
+lora_r: 8
+run_name: "5"
+eval_steps: ~
+"""
+    data, config, model = parsed(tmp_path, text, "--lora_r", "4", "--dataset_name", "mine")
+    assert (data.dataset_name, model.model_name_or_path, model.lora_r) == ("mine", "m", 4)
+    assert (config.save_strategy.value, config.learning_rate, config.batch_size) == ("no", 1e-6, 10)
+    assert (config.use_cpu, config.disable_dropout, config.loss_kwargs) == (True, False, {"beta": 0.2})
+    assert (config.label_map, config.run_name, config.eval_steps) == (["-1=down", "1=up"], "5", None)
+    assert model.lora_target_modules == ["all-linear"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_size: [1, 2]\n", "batch_size takes one value"),
+        ("batch_size: 4.5\n", "batch_size.*4.5"),
+        ("batch_size: true\n", "batch_size.*true"),
+        ("learning_rate: {a: 1}\n", "learning_rate takes one value"),
+        ("learning_rate: .nan\n", "learning_rate"),
+        ("dtype: float8\n", "dtype.*float8"),
+        ("lora_r: ~\n", "lora_r takes one value"),
+        ("learning: 1\n", "no such setting: learning"),  # no beginning of a name is that name
+        ("env: {WANDB_PROJECT: x}\n", "no such setting: env.*in the shell"),
+        ("config: other.yaml\n", "no such setting: config"),
+        ("load_in_4bit: true\nload_in_8bit: true\n", "choose one"),
+    ],
+)
+def test_a_value_that_its_flag_does_not_take_is_refused_by_name(tmp_path, text, message):
+    with pytest.raises(BadInput, match=message):
+        parsed(tmp_path, text)
+
+
+@pytest.mark.parametrize("flags", [["--config"], ["--config", "a", "--config", "b"], ["--learning", "1"]])
+def test_flags_that_are_cut_short_or_doubled_are_refused(flags):
+    with pytest.raises(BadInput):
+        arguments.parse(flags)
+
+
+def test_the_flags_of_an_adapter_and_of_quantisation_are_those_of_trl(tmp_path):
+    trl = pytest.importorskip("trl")
+    from dataclasses import fields
+
+    from trl import get_peft_config, get_quantization_config
+
+    ours, theirs = arguments.ModelArguments(), trl.ModelConfig()
+    differ = {f.name for f in fields(theirs) if getattr(ours, f.name) != getattr(theirs, f.name)}
+    assert differ == {"lora_dropout"}  # 0.05 there, and off by default here: see `disable_dropout`
+    assert {f.name for f in fields(ours)} - {f.name for f in fields(theirs)} == {"trust_remote_code"}
+    given = {"use_peft": True, "lora_r": 4, "lora_alpha": 3, "lora_dropout": 0.1, "use_dora": True, "use_rslora": True}
+    given |= {"lora_target_modules": ["q_proj", "v_proj"], "lora_modules_to_save": ["norm"]}
+    for bits in ({"load_in_4bit": True, "dtype": "bfloat16", "use_bnb_nested_quant": True}, {"load_in_8bit": True}):
+        ours, theirs = arguments.ModelArguments(**given, **bits), trl.ModelConfig(**given, **bits)
+        assert arguments.adapter_config(ours).to_dict() == get_peft_config(theirs).to_dict()
+        found = arguments.model_kwargs(ours)["quantization_config"].to_dict()
+        expected = get_quantization_config(theirs).to_dict()
+        compared = expected.keys() if "load_in_4bit" in bits else {"load_in_8bit", "load_in_4bit"}
+        assert {name: found[name] for name in compared} == {name: expected[name] for name in compared}
+    assert arguments.adapter_config(arguments.ModelArguments()) is None
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [(["all-linear"], "all-linear"), (["q_proj"], {"q_proj"}), ([r".*layers\.0\..*proj"], r".*layers\.0\..*proj")],
+)
+def test_one_target_module_is_a_name_a_pattern_or_all(targets, expected):
+    model = arguments.ModelArguments(use_peft=True, lora_target_modules=targets)
+    assert arguments.adapter_config(model).target_modules == expected
+
+
+def test_the_flags_are_read_without_trl_and_help_without_torch():
+    code = (
+        "import sys; sys.modules['trl'] = None; from bnf_align.cli import arguments; arguments.parser().format_help()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = (
+        "import sys; from bnf_align.cli.main import main; main(['train', '--help']); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_revision_of_several_models_or_of_a_served_one_is_refused(tmp_path, capsys):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "p"}\n')
+    flags = ["generate", "--prompts", str(tmp_path / "prompts.jsonl"), "--out", str(tmp_path / "o"), "--model", "a"]
+    for more in (["b", "--model_revision", "v"], ["--url", "http://localhost:9/v1", "--model-revision", "v"]):
+        assert main([*flags, *more]) == 2
+        assert "--model_revision" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_there_is_a_recipe_for_every_model_and_every_method_of_the_paper_and_no_
 @pytest.mark.parametrize("recipe", [*RECIPES, LARGE])
 def test_a_recipe_parses_and_holds_only_what_differs_from_the_defaults(recipe):
     parsed = parse(recipe)
-    defaults = arguments.parser().parse_args_and_config(["--output_dir", "out"])
+    defaults = arguments.parser().parse_args_into_dataclasses(["--output_dir", "out"], look_for_args_file=False)
     for name, value in keys_of(recipe).items():
         (found,) = [(part, default) for part, default in zip(parsed, defaults, strict=True) if hasattr(part, name)]
         assert plain(getattr(found[0], name)) == value, f"{name} does not arrive"

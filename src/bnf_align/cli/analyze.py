@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(
         parser, "--bins-of", metavar="NAME", help="whose tenths are the bins of Figure 4 (default: DPO, or first)"
     )
+    add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the models")
     add_flag(parser, "--dtype", default="auto", help="of the weights: auto (default), float32, bfloat16")
     add_flag(parser, "--head", default="fused", choices=("fused", "logits"), help="as in training")
     add_flag(parser, "--batch-tokens", type=count, default=8192, help="padded tokens at a time (default %(default)s)")
@@ -92,7 +93,7 @@ def _analyze(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     methods = _methods(arguments, models, data)
     paths = measure(
         methods,
-        _loader(arguments.reference, arguments.dtype),
+        _loader(arguments.reference, arguments),
         out,
         head=arguments.head,
         max_tokens=arguments.batch_tokens,
@@ -150,7 +151,7 @@ def _methods(arguments: argparse.Namespace, models: dict[str, str], data: dict[s
         tokenizer = _tokenizer(path, arguments)
         answers = _answers(arguments, data[name], tokenizer)
         check_tokens(answers, tokenizer, reference, name)
-        methods.append(Method(name, _loader(path, arguments.dtype), answers))
+        methods.append(Method(name, _loader(path, arguments), answers))
     return methods
 
 
@@ -172,19 +173,21 @@ def _answers(arguments: argparse.Namespace, file: str, tokenizer: Any) -> Answer
 
 
 def _tokenizer(path: str, arguments: argparse.Namespace) -> Any:
-    """The tokenizer at `path`; of an adapter saved without one, its base's."""
-    from bnf_align.models.model import configured_tokenizer
+    from bnf_align.models import configured_tokenizer
 
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.exists() and not (Path(path) / "tokenizer_config.json").exists():
-        path = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return configured_tokenizer(path, arguments.chat_template_path, arguments.eos_token)
+    return configured_tokenizer(
+        path,
+        arguments.chat_template_path,
+        arguments.eos_token,
+        trust_remote_code=arguments.trust_remote_code,
+    )
 
 
-def _loader(path: str, dtype: str) -> Callable[[], Any]:
-    from bnf_align.models.load import load_pretrained
+def _loader(path: str, arguments: argparse.Namespace) -> Callable[[], Any]:
+    from bnf_align.models import for_inference, load
 
-    return lambda: load_pretrained(path, None, dtype, None, False)[0]
+    place = for_inference(arguments.dtype)
+    return lambda: load(path, trust_remote_code=arguments.trust_remote_code, **place).model
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

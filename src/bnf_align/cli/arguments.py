@@ -1,18 +1,19 @@
-"""The flags of a run: where the rows come from, `PreferenceConfig`, TRL's `ModelConfig`; from YAML and the shell."""
+"""The flags of a run: where the rows come from, the model, `PreferenceConfig`; from a recipe and the shell."""
 
 from __future__ import annotations
 
-from argparse import ArgumentError
+import re
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_type_hints
 
 import torch
 from accelerate import PartialState
-from peft import PeftConfig
-from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig, HfArgumentParser
 
+from bnf_align.cli.recipe import read_recipe
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.assignments import assignments
 from bnf_align.data.importers import ImportedRows, Options
@@ -20,44 +21,70 @@ from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput
 
 
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass
 class DataArguments:
     """Where the rows come from."""
 
-    dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "A .json, .jsonl, .csv or .parquet file (.gz too) or a folder, of rows or of an export that "
-            "`bnf-align import` knows; or a hub name."
-        },
+    dataset_name: str | None = _flag(
+        None,
+        "A .json, .jsonl, .csv or .parquet file (.gz too) or a folder, of rows or of an export that `bnf-align "
+        "import` knows; or a hub name.",
     )
-    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on, where there are splits."})
-    dataset_test_split: str | None = field(default=None, metadata={"help": "Split to evaluate on."})
-    eval_dataset_name: str | None = field(
-        default=None, metadata={"help": "A file, folder or hub name of its own to evaluate on."}
+    dataset_train_split: str = _flag("train", "Split to train on, where there are splits.")
+    dataset_test_split: str | None = _flag(None, "Split to evaluate on.")
+    eval_dataset_name: str | None = _flag(None, "A file, folder or hub name of its own to evaluate on.")
+    eval_task: str | None = _flag(
+        None, "gsm8k, math_l5, crux, mmlu_redux or ifeval: answer it during training."
     )
-    eval_task: str | None = field(
-        default=None,
-        metadata={"help": "A benchmark (gsm8k, math_l5, crux, mmlu_redux, ifeval) to answer during training."},
+    eval_task_data: str | None = _flag(None, "A file of its items, instead of its data set on the hub.")
+    eval_task_items: int = _flag(50, "The first so many items, the same every time.")
+    eval_task_steps: int = _flag(100, "Optimizer steps from one time to the next.")
+
+
+@dataclass
+class ModelArguments:
+    """The model to train, and how. Names are those of TRL's `ModelConfig`."""
+
+    model_name_or_path: str | None = _flag(
+        None, "A folder, a hub name or a GGUF file: the model, or an adapter to continue."
     )
-    eval_task_data: str | None = field(
-        default=None, metadata={"help": "A file of its items, instead of its data set on the hub."}
+    model_revision: str = _flag("main", "Branch, tag or commit of a hub name, for the tokenizer too.")
+    trust_remote_code: bool = _flag(False, "Run code that comes with the model. Only for models that you trust.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = _flag(
+        "float32", "Type of the weights; auto: the one they are stored in."
     )
-    eval_task_items: int = field(default=50, metadata={"help": "The first so many items, the same every time."})
-    eval_task_steps: int = field(default=100, metadata={"help": "Optimizer steps from one time to the next."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with the model. Only for models that you trust."}
-    )
+    attn_implementation: str | None = _flag(None, "eager, sdpa, or flash_attention_2 where that is installed.")
+    use_peft: bool = _flag(False, "Train a LoRA adapter instead of all weights.")
+    lora_r: int = _flag(16, "Rank of the adapter.")
+    lora_alpha: int = _flag(32, "Its scale: the update is multiplied by lora_alpha / lora_r.")
+    lora_dropout: float = _flag(0.0, "Dropout before the adapter; off unless --disable_dropout false.")
+    lora_target_modules: list[str] | None = _flag(None, "Modules that get one, or all-linear. Default: PEFT's.")
+    lora_target_parameters: list[str] | None = _flag(None, "Parameters that get one, such as those of experts.")
+    lora_modules_to_save: list[str] | None = _flag(None, "Modules to train whole beside the adapter.")
+    lora_task_type: str = _flag("CAUSAL_LM", "PEFT's name of the task.")
+    use_rslora: bool = _flag(False, "Scale by lora_alpha over the root of lora_r instead.")
+    use_dora: bool = _flag(False, "DoRA: direction and magnitude of the weights apart.")
+    load_in_8bit: bool = _flag(False, "Quantise the model under the adapter to 8 bits.")
+    load_in_4bit: bool = _flag(False, "Quantise the model under the adapter to 4 bits (QLoRA).")
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = _flag("nf4", "The 4-bit type.")
+    use_bnb_nested_quant: bool = _flag(False, "Quantise the constants of the quantisation too.")
+    bnb_4bit_quant_storage: str | None = _flag(None, "Type that 4-bit weights are stored in, for FSDP.")
 
 
 Rows = Iterable[Mapping[str, Any]]
-Arguments = tuple[DataArguments, PreferenceConfig, ModelConfig]
+Arguments = tuple[DataArguments, PreferenceConfig, ModelArguments]
 
 
-def parser() -> TrlParser:
+def parser() -> HfArgumentParser:
     """The parser of `train` and `reference build`."""
-    types: Any = [DataArguments, PreferenceConfig, ModelConfig]
-    return TrlParser(types, prog="bnf-align train", exit_on_error=False)
+    return HfArgumentParser(_TYPES, prog="bnf-align train", allow_abbrev=False, exit_on_error=False)
+
+
+_TYPES: Any = [DataArguments, PreferenceConfig, ModelArguments]
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -66,10 +93,16 @@ def parse(argv: Sequence[str]) -> Arguments:
     Raises:
         BadInput: For an unknown flag or key, a value of the wrong type, or a missing model, data set or output folder.
     """
-    given = [part for argument in argv for part in _split_config(argument)]
+    recipes = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    recipes.add_argument("--config", action="append", default=[])
+    flags = parser()
     try:
-        data, config, model = parser().parse_args_and_config(given)
-    except (ArgumentError, FileNotFoundError) as error:
+        own, given = recipes.parse_known_args(argv)
+        if len(own.config) > 1:
+            raise BadInput(f"--config is given {len(own.config)} times, and one recipe is read.")
+        from_recipe = [flag for recipe in own.config for flag in _flags_of(recipe, flags)]
+        data, config, model = flags.parse_args_into_dataclasses([*from_recipe, *given], look_for_args_file=False)
+    except ArgumentError as error:
         raise BadInput(f"{error}. `bnf-align train --help-all` lists every flag.") from None
     except ValueError as error:
         raise error if isinstance(error, BadInput) else BadInput(str(error)) from None
@@ -81,11 +114,33 @@ def parse(argv: Sequence[str]) -> Arguments:
     missing = [f"--{name}" for name, value in required.items() if not value]
     if missing:
         raise BadInput(f"{' and '.join(missing)} must be given, on the command line or in the --config file.")
+    if model.load_in_4bit and model.load_in_8bit:
+        raise BadInput("--load_in_4bit and --load_in_8bit: choose one.")
     return data, config, model
 
 
-def _split_config(argument: str) -> list[str]:
-    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
+def _flags_of(path: str, flags: HfArgumentParser) -> list[str]:
+    """What a recipe says, as the flags that say it; lists, mappings and nulls become defaults of `flags`.
+
+    Raises:
+        BadInput: For a key that is no flag, and for several values where one is taken.
+    """
+    recipe = read_recipe(path)
+    kinds = {name: str(kind) for one in _TYPES for name, kind in get_type_hints(one).items()}
+    known = {one.name for kind in _TYPES for one in fields(kind) if one.init}
+    if unknown := [name for name in recipe if name not in known]:
+        advice = " Set variables of the environment in the shell." if "env" in unknown else ""
+        raise BadInput(f"--config {path}: no such setting: {', '.join(unknown)}.{advice}")
+    said = []
+    for name, value in recipe.items():
+        if value is None or isinstance(value, list | dict):
+            form = "None" if value is None else type(value).__name__
+            if form not in kinds[name]:
+                raise BadInput(f"--config {path}: {name} takes one value, not {value}.")
+            flags.set_defaults(**{name: [str(one) for one in value] if isinstance(value, list) else value})
+        else:
+            said.append(f"--{name}={str(value).lower() if isinstance(value, bool) else value}")
+    return said
 
 
 def load_rows(data: DataArguments, config: PreferenceConfig) -> tuple[Rows, Rows | None]:
@@ -113,26 +168,44 @@ def _held(rows: Rows) -> Rows:
     return rows if isinstance(rows, ImportedRows) else list(rows)
 
 
-def model_kwargs(model: ModelConfig, data: DataArguments) -> dict[str, Any]:
-    """What `load_model` takes, from TRL's flags."""
+def model_kwargs(model: ModelArguments) -> dict[str, Any]:
+    """What `models.load` takes, from the flags."""
     kwargs: dict[str, Any] = {
         "dtype": model.dtype,
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
-        "trust_remote_code": data.trust_remote_code,
+        "trust_remote_code": model.trust_remote_code,
     }
-    if (quantization := get_quantization_config(model)) is not None:
-        kwargs["quantization_config"] = quantization
+    if model.load_in_4bit or model.load_in_8bit:
+        kwargs["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=model.load_in_8bit,
+            load_in_4bit=model.load_in_4bit,
+            bnb_4bit_compute_dtype=model.dtype,
+            bnb_4bit_quant_type=model.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=model.use_bnb_nested_quant,
+            bnb_4bit_quant_storage=model.bnb_4bit_quant_storage,
+        )
         if torch.cuda.is_available():
             kwargs["device_map"] = {"": PartialState().local_process_index}
     return kwargs
 
 
-def adapter_config(model: ModelConfig) -> PeftConfig | None:
-    """The LoRA configuration that TRL's flags describe; None without --use_peft."""
-    return get_peft_config(model)
-
-
-def is_adapter(path: str) -> bool:
-    """Whether `path` holds an adapter, which is then continued."""
-    return (Path(path) / "adapter_config.json").exists()
+def adapter_config(model: ModelArguments) -> LoraConfig | None:
+    """The adapter that the flags describe; None without --use_peft."""
+    if not model.use_peft:
+        return None
+    targets: Any = model.lora_target_modules
+    if targets and len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0]):
+        (targets,) = targets  # all-linear, or a pattern, which PEFT tells from a name by its not being in a list
+    return LoraConfig(
+        task_type=model.lora_task_type,
+        r=model.lora_r,
+        lora_alpha=model.lora_alpha,
+        lora_dropout=model.lora_dropout,
+        target_modules=targets,
+        target_parameters=model.lora_target_parameters,
+        modules_to_save=model.lora_modules_to_save,
+        use_rslora=model.use_rslora,
+        use_dora=model.use_dora,
+        bias="none",
+    )

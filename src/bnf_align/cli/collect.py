@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import count
+from bnf_align.cli.flags import add_model_flags, count, where
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder or hub name, an adapter too; with --url the server's name; with --delete_user whose reference "
         "cache to clean, several allowed",
     )
+    add_model_flags(parser)
     _flag(parser, "--url", nargs="+", help="OpenAI-compatible endpoints: http://localhost:8000/v1")
     _flag(parser, "--api_key_env", default="OPENAI_API_KEY", help="the environment variable that holds its key")
     _flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
@@ -139,7 +140,7 @@ def _answerer(arguments: argparse.Namespace) -> Answerer:
         return UrlAnswerer(endpoint, sampling)
     from bnf_align.engines import LocalEngine
 
-    return LocalAnswerer(LocalEngine.load(model, dtype=arguments.dtype), sampling)
+    return LocalAnswerer(LocalEngine.load(model, dtype=arguments.dtype, **where(arguments)), sampling)
 
 
 def _delete(arguments: argparse.Namespace) -> int:
@@ -162,7 +163,7 @@ def _delete(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
-    from bnf_align.models.model import configured_tokenizer
+    from bnf_align.models import configured_tokenizer
     from bnf_align.reference.cache import default_root
     from bnf_align.reference.forget import forget
 
@@ -170,7 +171,7 @@ def _forget(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
     kept = [row for row in rows if row.get("user") != arguments.delete_user]
     entries = 0
     for model in arguments.model_name_or_path:
-        tokenizer = configured_tokenizer(model, arguments.chat_template_path, arguments.eos_token)
+        tokenizer = configured_tokenizer(model, arguments.chat_template_path, arguments.eos_token, **where(arguments))
         entries += forget(
             root,
             rows,

@@ -41,19 +41,14 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: If it is none, or has steps that do not exist.
     """
-    import yaml
-
+    from bnf_align.cli.recipe import read_recipe
     from bnf_align.records import BadInput
 
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise BadInput(f"--config {path} cannot be read: {error}") from error
-    unknown = set(config) - {"folder", *STEPS} if isinstance(config, dict) else {"no steps"}
-    if unknown:
+    config = read_recipe(path)
+    if unknown := set(config) - {"folder", *STEPS}:
         raise BadInput(f"--config {path}: {', '.join(sorted(unknown))}: known are folder, {', '.join(STEPS)}.")
     _check(config, path)
-    return dict(config)
+    return config
 
 
 def _check(config: Mapping[str, Any], path: Path) -> None:

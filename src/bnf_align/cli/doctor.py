@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import add_flag
+from bnf_align.cli.flags import add_flag, add_model_flags, where
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", help="a .json, .jsonl, .csv or .parquet file, a folder, an export, or a hub name")
     add_flag(parser, "--dataset-train-split", default="train", help="which split, where there are several")
     add_flag(parser, "--model-name-or-path", help="the model to train: its tokenizer gives templates and lengths")
+    add_model_flags(parser)
     add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")
     add_flag(parser, "--map", nargs="+", help="columns under other names: prompt=question chosen=good rejected=bad")
     add_flag(parser, "--label-map", nargs="+", help="what labels mean: good=up bad=down unsure=drop")
@@ -106,9 +107,10 @@ def _parser() -> argparse.ArgumentParser:
 def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase | None:
     if not arguments.model_name_or_path:
         return None
-    from bnf_align.models.model import configured_tokenizer
+    from bnf_align.models import configured_tokenizer
 
-    return configured_tokenizer(arguments.model_name_or_path, arguments.chat_template_path, arguments.eos_token)
+    name, template, end = arguments.model_name_or_path, arguments.chat_template_path, arguments.eos_token
+    return configured_tokenizer(name, template, end, **where(arguments))
 
 
 def _vocab_size(model: str | None) -> int | None:

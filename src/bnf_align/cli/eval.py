@@ -10,7 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import RESUME, add_batch_flags, add_flag, add_url_flags, count, endpoint, engine, text_of
+from bnf_align.cli.flags import (
+    RESUME,
+    add_batch_flags,
+    add_flag,
+    add_model_flags,
+    add_url_flags,
+    count,
+    endpoint,
+    engine,
+    text_of,
+    where,
+)
 
 if TYPE_CHECKING:
     from bnf_align.judge import Judge
@@ -45,6 +56,7 @@ def _run_flags(steps: Any) -> None:
     add_flag(parser, "--out", required=True, help="the file of answers")
     add_flag(parser, "--template", help="a file with the wording of the prompt, instead of ours")
     add_batch_flags(parser)
+    add_model_flags(parser)
     add_flag(parser, "--temperature", type=float, default=0.0, help="0 (default) is greedy, as published")
     add_flag(parser, "--seed", type=int, default=0)
     add_flag(parser, "--max-new-tokens", type=count, default=4096, help="the longest answer (default %(default)s)")
@@ -121,19 +133,19 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    import torch
-
     from bnf_align.data.read import iter_rows
     from bnf_align.evaluation.held_out import measure
-    from bnf_align.models.model import configured_tokenizer, load_model
+    from bnf_align.models import configured_tokenizer, load
     from bnf_align.records import BadInput
 
     if not arguments.data or arguments.url:
         raise BadInput("held_out measures your own rows in process: give --data FILE, and no --url.")
+    dtype = "float32" if arguments.dtype == "auto" else arguments.dtype
+    loaded = load(arguments.model, dtype=dtype, **where(arguments))
     progress = measure(
         islice(iter_rows(arguments.data), arguments.limit),
-        load_model(arguments.model, dtype=torch.float32 if arguments.dtype == "auto" else arguments.dtype),
-        configured_tokenizer(arguments.model),
+        loaded.model,
+        configured_tokenizer(loaded.tokenizer),
         arguments.out,
         name=arguments.model,
         max_tokens=min(arguments.batch_tokens, 8192),

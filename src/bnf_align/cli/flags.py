@@ -54,6 +54,17 @@ def add_batch_flags(parser: Any) -> None:
     add_flag(parser, "--batch-tokens", type=count, default=2**18, help="in process: tokens at a time, for memory")
 
 
+def add_model_flags(parser: Any) -> None:
+    """Which version of a model on the hub, and whether code that comes with it may run."""
+    add_flag(parser, "--model-revision", help="branch, tag or commit of the hub name")
+    add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the model")
+
+
+def where(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What those flags say, as `models.load` and `models.load_tokenizer` take it."""
+    return {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
+
+
 def add_cluster_flags(parser: Any) -> None:
     """Who computes."""
     add_flag(
@@ -84,21 +95,20 @@ def engine(arguments: argparse.Namespace, model: str, lazy: bool = False) -> Eng
     """The model in process, on a cluster, or behind `--url`; in process in memory from now on, or only on demand."""
     workers = cluster(arguments)
     if arguments.url:
+        if any(where(arguments).values()):
+            raise BadInput("--model_revision and --trust_remote_code are for a model in process, not behind --url.")
         from bnf_align.engines.url import UrlEngine
 
         return UrlEngine(endpoint(arguments, model))
-    from bnf_align.engines.local import LocalEngine
+    from bnf_align.engines.local import LazyEngine, LocalEngine
 
     options = {"dtype": arguments.dtype, "batch_rows": arguments.batch_rows, "batch_tokens": arguments.batch_tokens}
-    if workers is None and lazy:
-        from bnf_align.engines.lazy import LazyEngine
-
-        return LazyEngine(model, partial(LocalEngine.load, model, **options))
+    load = partial(LocalEngine.load, model, **options, **where(arguments))
     if workers is None:
-        return LocalEngine.load(model, **options)
+        return LazyEngine(model, load) if lazy else load()
     from bnf_align.construct.cluster import ClusterEngine
 
-    return ClusterEngine(workers, model, partial(LocalEngine.load, model, **options))
+    return ClusterEngine(workers, model, load)
 
 
 def endpoint(arguments: argparse.Namespace, model: str) -> Endpoint:

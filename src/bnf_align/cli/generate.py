@@ -14,6 +14,7 @@ from bnf_align.cli.flags import (
     add_batch_flags,
     add_cluster_flags,
     add_flag,
+    add_model_flags,
     add_url_flags,
     count,
     engine,
@@ -41,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
     prompts = read_prompts(arguments.prompts, arguments.split, columns.get("prompt"), arguments.limit)
     if arguments.chat:
         prompts = as_messages(prompts)
+    if len(arguments.model) > 1 and arguments.model_revision:
+        raise BadInput("--model_revision is for one --model: several would be looked for under the same name.")
     several = len(arguments.model) > 1  # they may not fit into memory side by side
     models = [engine(arguments, name, lazy=several) for name in arguments.model]
     # One seed for all would draw the same numbers at every temperature, and like answers from them.
@@ -83,5 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--seed", type=int, default=0)
     add_url_flags(parser)
     add_batch_flags(parser)
+    add_model_flags(parser)
     add_cluster_flags(parser)
     return parser

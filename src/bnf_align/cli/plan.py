@@ -39,7 +39,6 @@ def main(argv: Sequence[str]) -> int:
 def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     import torch
     from transformers.utils import logging as transformers_logging
-    from trl import get_peft_config
 
     from bnf_align.cli import arguments
     from bnf_align.plan.plan import Hardware, make_plan
@@ -54,50 +53,52 @@ def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     if memory is None and accelerator:
         memory = torch.cuda.get_device_properties(0).total_memory
     bf16 = bool(config.bf16) or own.device_memory is not None
-    model_config, dtype = _model(model, data)
+    model_config, dtype = _model(model)
     return make_plan(
         model_config,
         config,
         _workload(own, data, config, model, devices),
         Hardware(devices, memory, own.tflops, None, accelerator, bf16),
         dtype=dtype,
-        peft_config=get_peft_config(model),
+        peft_config=arguments.adapter_config(model),
         attention=model.attn_implementation,
         quantised_bits=4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
     )
 
 
-def _model(model: Any, data: Any) -> tuple[Any, Any]:
+def _model(model: Any) -> tuple[Any, Any]:
     """The model's config, and the dtype that its weights will be loaded in."""
     import torch
-    from transformers import AutoConfig
 
-    from bnf_align.cli.arguments import is_adapter
+    from bnf_align import models
     from bnf_align.records import BadInput
 
-    if is_adapter(model.model_name_or_path):
-        raise BadInput(f"{model.model_name_or_path} is an adapter: plan with its base model and --use_peft.")
-    try:
-        config = AutoConfig.from_pretrained(
-            model.model_name_or_path, revision=model.model_revision, trust_remote_code=data.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise BadInput(f"No config at --model_name_or_path {model.model_name_or_path}: {error}") from None
+    source = models.find(model.model_name_or_path, revision=model.model_revision)
+    if source.adapter:
+        raise BadInput(f"{source.adapter} is an adapter: plan with its base model, {source.base}, and --use_peft.")
+    config = models.load_config(source.base, source.revision, model.trust_remote_code)
     dtype = config.dtype if model.dtype == "auto" else getattr(torch, str(model.dtype or "float32"))
     return config, dtype or torch.float32
 
 
 def _workload(own: argparse.Namespace, data: Any, config: Any, model: Any, devices: int) -> Workload:
     from bnf_align.cli.arguments import load_rows
-    from bnf_align.models.model import configured_tokenizer
+    from bnf_align.models import configured_tokenizer
     from bnf_align.plan.workload import assumed, of_rows
+    from bnf_align.records import BadInput
 
     if own.rows:
         return assumed(own.rows, own.mean_length, config, devices)
     rows, eval_rows = load_rows(data, config)
     try:
-        tokenizer = configured_tokenizer(model.model_name_or_path, config.chat_template_path, config.eos_token)
-    except (OSError, ValueError):  # the config alone is there
+        tokenizer = configured_tokenizer(
+            model.model_name_or_path,
+            config.chat_template_path,
+            config.eos_token,
+            revision=model.model_revision,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except BadInput:  # the config alone is there
         tokenizer = None
     return of_rows(rows, eval_rows, tokenizer, config, devices)
 

@@ -53,8 +53,8 @@ def _build(argv: Sequence[str]) -> int:
     options, flags = parser.parse_known_args(argv)
     if options.sharded:
         os.environ |= SHARDED
-    model, config, rows, eval_rows = train.load(arguments.parse(flags))
-    _, _, prepared = starting_point(model, None, named_sources(rows, eval_rows), config)
+    loaded, config, rows, eval_rows = train.load(arguments.parse(flags))
+    _, _, prepared = starting_point(loaded.model, loaded.tokenizer, named_sources(rows, eval_rows), config)
     if config.process_index == 0:
         report = prepared.reference
         print(f"namespace {report.namespace}" if report else f"{config.loss_type} needs no reference.")

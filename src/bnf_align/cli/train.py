@@ -17,7 +17,7 @@ usage: bnf-align train [--config RECIPE.yaml] --model_name_or_path M --dataset_n
 
 Align the model M with the preferences in DATA. Several devices: accelerate launch -m bnf_align train ...
 
-  --model_name_or_path   folder or hub name of the model, or of an adapter to continue
+  --model_name_or_path   folder or hub name of the model, or of an adapter to continue; or a GGUF file
   --dataset_name         .json, .jsonl, .csv or .parquet file (.gz too), folder, or hub name; pairs, thumbs, or both;
                          an export that `bnf-align import` knows is read as it is
   --output_dir           receives the model, run.json and a model card
@@ -40,7 +40,7 @@ Align the model M with the preferences in DATA. Several devices: accelerate laun
   --ref_cache_dir        folder of the reference cache, shared between runs
   --resume_from_checkpoint   a checkpoint folder of this run, or latest
 
---help-all lists every flag, those of transformers.TrainingArguments and trl.ModelConfig among them."""
+--help-all lists every flag, those of transformers.TrainingArguments among them."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -75,9 +75,14 @@ def make_trainer(parsed: tuple) -> PreferenceTrainer:
     from bnf_align.cli.arguments import adapter_config
     from bnf_align.training.trainer import PreferenceTrainer
 
-    model, config, rows, eval_rows = load(parsed)
+    loaded, config, rows, eval_rows = load(parsed)
     return PreferenceTrainer(
-        model, config, train_dataset=rows, eval_dataset=eval_rows, peft_config=adapter_config(parsed[2])
+        loaded.model,
+        config,
+        train_dataset=rows,
+        eval_dataset=eval_rows,
+        processing_class=loaded.tokenizer,
+        peft_config=adapter_config(parsed[2]),
     )
 
 
@@ -94,15 +99,18 @@ def _evaluation(data: DataArguments) -> Callable[[PreferenceTrainer], EvalCallba
 
 
 def load(parsed: tuple) -> tuple:
-    """The model, the settings, the training and the evaluation rows that the arguments name."""
-    from bnf_align.cli.arguments import is_adapter, load_rows, model_kwargs
-    from bnf_align.models.model import load_model
+    """The model with its tokenizer, the settings, the training and the evaluation rows that the arguments name."""
+    from bnf_align import models
+    from bnf_align.cli.arguments import load_rows, model_kwargs
     from bnf_align.records import BadInput
 
     data, config, model = parsed
     main_process = config.process_index == 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING if main_process else logging.ERROR)
-    if model.use_peft and is_adapter(model.model_name_or_path):
-        raise BadInput(f"{model.model_name_or_path} is an adapter and is continued as it is: leave --use_peft out.")
+    adapter = models.find(model.model_name_or_path, revision=model.model_revision).adapter
+    if model.use_peft and adapter:
+        raise BadInput(f"{adapter} is an adapter and is continued as it is: leave --use_peft out.")
+    if (model.load_in_4bit or model.load_in_8bit) and not (model.use_peft or adapter):
+        raise BadInput("Quantised weights cannot be trained, an adapter on them can: add --use_peft.")
     rows, eval_rows = load_rows(data, config)
-    return load_model(model.model_name_or_path, **model_kwargs(model, data)), config, rows, eval_rows
+    return models.load(model.model_name_or_path, trainable=True, **model_kwargs(model)), config, rows, eval_rows

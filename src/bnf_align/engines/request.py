@@ -7,11 +7,10 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from bnf_align.data.messages import Message
 from bnf_align.records import BadInput
-
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Sampling:
             raise BadInput(f"--top-p {self.top_p}: a share lies above 0 and up to 1, which is the whole distribution.")
         if self.max_new_tokens < 1 or self.n < 1:
             raise BadInput(f"{self.n} texts of {self.max_new_tokens} tokens each: at least one of both is needed.")
+
+    @property
+    def drawn(self) -> int:
+        """Texts to make per prompt: greedy ones are all the same."""
+        return self.n if self.temperature else 1
 
 
 class Request(NamedTuple):

@@ -71,15 +71,12 @@ class Ending:
 
     def finish_reason(self, draft: Draft) -> str | None:
         """Why the draft has ended, asked after each token: "stop", "length", or None where it goes on."""
-        if draft.tokens[-1] in self._ends or self._stopped(draft):
+        if draft.tokens[-1] in self._ends:
+            return "stop"
+        tail = self._decode(draft.tokens[-self._window :]) if self._stop else ""
+        if any(text in tail for text in self._stop) and self._cut(self._written(draft)) is not None:
             return "stop"
         return "length" if len(draft.tokens) >= draft.limit else None
-
-    def _stopped(self, draft: Draft) -> bool:
-        if not self._stop:
-            return False
-        tail = self._decode(draft.tokens[-self._window :])
-        return any(text in tail for text in self._stop) and self._cut(self._written(draft)) is not None
 
     def text(self, draft: Draft) -> str:
         """What a draft says, without its end token and up to its first stop text."""

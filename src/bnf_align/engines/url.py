@@ -51,7 +51,6 @@ class UrlEngine:
             if request.id not in finished
             for call in _calls(request, sampling, self.extra)
         )
-        samples = sampling.n if sampling.temperature else 1
         arrived: dict[str, dict[int, Reply]] = {}
         began = time.perf_counter()
         for reply in self.endpoint.chat(calls):
@@ -61,7 +60,7 @@ class UrlEngine:
             number, _, name = reply.id.partition("/")
             replies = arrived.setdefault(name, {})
             replies[int(number)] = reply
-            if len(replies) == samples and (answer := self._answer(name, arrived.pop(name), sampling.n)):
+            if len(replies) == sampling.drawn and (answer := self._answer(name, arrived.pop(name), sampling.n)):
                 yield [answer]
         if self.failed:
             name, reason = next(iter(self.failed.items()))
@@ -83,7 +82,7 @@ class UrlEngine:
 
 def _calls(request: Request, sampling: Sampling, extra: dict[str, Any]) -> Iterator[Call]:
     """One call per text; greedy texts are all the same, so one is asked for."""
-    for number in range(sampling.n if sampling.temperature else 1):
+    for number in range(sampling.drawn):
         yield Call(
             f"{number}/{request.id}",
             request.prompt,

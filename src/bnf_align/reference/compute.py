@@ -28,7 +28,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from bnf_align.data.micro_batches import items_of, plan_step
 from bnf_align.data.responses import Responses, packed
 from bnf_align.head import HeadCall, ask
-from bnf_align.models.model import evaluation_mode
+from bnf_align.models import evaluation_mode
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.cache import ReferenceCache, Values, default_root, row_key
 from bnf_align.reference.namespace import namespace_of

@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from bnf_align.data.responses import MicroBatch, packed
 from bnf_align.head import HeadCall, ask, can_be_tried, without_flash_kernels
-from bnf_align.models.model import evaluation_mode
+from bnf_align.models import evaluation_mode
 from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)

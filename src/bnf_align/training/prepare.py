@@ -17,7 +17,7 @@ from bnf_align.data.prepare import Rows, checked_rows, held_out, say, tokenized
 from bnf_align.data.responses import Responses
 from bnf_align.data.tokenize import show_tokens
 from bnf_align.head import attach
-from bnf_align.models.model import configured_tokenizer, disable_dropout, prepare_quantised, refuse_unsupported
+from bnf_align.models import configured_tokenizer, disable_dropout, prepare_quantised, refuse_unsupported
 from bnf_align.records import BadInput, DataReport
 from bnf_align.reference.compute import Forward, ReferenceReport, add_ref_logps
 from bnf_align.training.packing import check_packing

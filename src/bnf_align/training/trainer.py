@@ -28,7 +28,7 @@ from bnf_align.data.prepare import Rows
 from bnf_align.data.responses import MicroBatch
 from bnf_align.head import HeadCall, ask
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
-from bnf_align.models.model import add_adapter, evaluation_mode, load_model
+from bnf_align.models import add_adapter, evaluation_mode, load, teach_end_of_turn
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
 from bnf_align.training.checkpoints import checkpoint_to_resume, write_card
@@ -97,7 +97,9 @@ class PreferenceTrainer(OpenTrainer):
             if value is not None:
                 raise BadInput(f"{name} is not supported: {NOT_TAKEN[name]}.")
         args = copy.copy(args) if args is not None else self.config_class(output_dir="outputs")
-        policy: Any = load_model(model) if isinstance(model, str) else model
+        policy: Any = model
+        if isinstance(model, str):
+            policy, processing_class, _ = load(model, tokenizer=processing_class, trainable=True)
         args.fold_batch_size()
         if args.learning_rate is None:
             has_adapter = peft_config is not None or isinstance(policy, PeftModel)
@@ -123,6 +125,7 @@ class PreferenceTrainer(OpenTrainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
         check_sharding(self)
+        teach_end_of_turn(self.model, tokenizer)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(LineCallback)
         self.add_callback(_CheckpointCard(self))

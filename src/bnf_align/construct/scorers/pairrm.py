@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import DebertaV2Config, DebertaV2Model, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerBase
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 
 from bnf_align.construct.scorers.batches import Limits, planned, values_in_batches
@@ -23,6 +23,7 @@ from bnf_align.construct.scorers.encoding import Ids, padded
 from bnf_align.construct.scorers.pretrained import load_scorer_model
 from bnf_align.construct.scorers.scorer import Row, Scored, finite, prompt_text
 from bnf_align.fingerprint import weights_hash
+from bnf_align.models.pretrained import reading
 from bnf_align.records import BadInput
 
 RANKINGS = ("logits", "wins")
@@ -206,13 +207,9 @@ def _scored(name: str, logits: Sequence[float], cut: int, rank_by: str) -> Score
 
 def _config(name_or_path: str, revision: str | None) -> DebertaV2Config:
     """The published configuration, or that of DeBERTa-v3-large where it is llm-blender's own."""
-    from transformers import AutoTokenizer
-
-    try:
+    with reading(f"--model {name_or_path}, as PairRM,"):
         found, _ = DebertaV2Config.get_config_dict(name_or_path, revision=revision)
         if "hidden_size" in found:
             return DebertaV2Config.from_dict(found)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"--model {name_or_path} cannot be loaded as PairRM: {error}") from error
     return DebertaV2Config(**DEBERTA_V3_LARGE, vocab_size=len(tokenizer))  # type: ignore[arg-type]

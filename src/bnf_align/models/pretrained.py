@@ -1,0 +1,288 @@
+"""A model, its tokenizer and its adapter from a folder, the hub or a GGUF file: the one way in for every room."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from bnf_align.records import BadInput
+
+logger = logging.getLogger(__name__)
+
+
+class Source(NamedTuple):
+    """What a name stands for: a model, or an adapter and the model it was trained on; each with its revision."""
+
+    base: str
+    revision: str | None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+
+
+class Loaded(NamedTuple):
+    """What `load` found."""
+
+    model: Any
+    """A `PreTrainedModel`, or a `PeftModel` around one."""
+    tokenizer: PreTrainedTokenizerBase
+    source: Source
+
+
+def find(name_or_path: str, adapter: str | None = None, revision: str | None = None) -> Source:
+    """Whether a name is a model's or an adapter's, without loading either.
+
+    Args:
+        name_or_path: A folder, a hub name, or a GGUF file in either.
+        adapter: An adapter to put on it, a folder or a hub name.
+        revision: Branch, tag or commit of `name_or_path` on the hub.
+
+    Raises:
+        BadInput: If an adapter does not say what it was trained on, or that is an adapter again.
+    """
+    config = _adapter_config(name_or_path, revision)
+    if config is None:
+        return Source(name_or_path, revision, adapter)
+    base = config.get("base_model_name_or_path")
+    if adapter is not None or not base or _adapter_config(base, config.get("revision")) is not None:
+        raise BadInput(
+            f"{name_or_path} is an adapter, and "
+            + (f"{adapter or base} is one too" if adapter or base else "it does not name the model it was trained on")
+            + ": merge it into its base model first (PeftModel.merge_and_unload), and give the merged model."
+        )
+    return Source(base, config.get("revision"), name_or_path, revision)
+
+
+def _adapter_config(name: str, revision: str | None) -> dict[str, Any] | None:
+    with reading(f"The adapter {name}"):
+        path = None if name.endswith(".gguf") else find_adapter_config_file(name, revision=revision)
+        return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def load(
+    name_or_path: str,
+    *,
+    adapter: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    dtype: Any = torch.float32,
+    trainable: bool = False,
+    **kwargs: Any,
+) -> Loaded:
+    """A causal language model in evaluation mode with its tokenizer.
+
+    An adapter brings the model along that it was trained on. Its own tokenizer is taken where it was saved with one,
+    and its base's where not: training, generation and analysis see the same chat template. A GGUF file is
+    dequantised, and can be saved like any other model.
+
+    Args:
+        name_or_path: A folder, a hub name, or a GGUF file in either (`folder/model.gguf`, `owner/name/model.gguf`);
+            a model, or an adapter.
+        adapter: An adapter to put on it, a folder or a hub name.
+        tokenizer: Taken instead of the model's own.
+        revision: Branch, tag or commit of `name_or_path` on the hub; for the tokenizer too.
+        trust_remote_code: Run code that comes with the model or its tokenizer.
+        dtype: Of the weights; "auto" is the one they are stored in.
+        trainable: Whether the weights of an adapter are to be trained.
+        kwargs: For `from_pretrained`: `attn_implementation`, `quantization_config`, `device_map`, ...
+
+    Raises:
+        BadInput: Whatever keeps any of the three from being loaded, and for weights that are missing: the library
+            would draw them at random.
+    """
+    source = find(name_or_path, adapter, revision)
+    if trainable and (Path(name_or_path) / "trainer_state.json").exists():
+        logger.warning(
+            f"{name_or_path} is a checkpoint of a run: its weights become the reference. To go on with that run "
+            "instead, give the model that it started from and --resume_from_checkpoint."
+        )
+    if tokenizer is None:
+        tokenizer = _tokenizer(source, trust_remote_code)
+    place, gguf = _place(source.base)
+    if gguf:
+        if kwargs.get("quantization_config") is not None:
+            raise BadInput(f"{source.base} is read as a whole model: save it as one first, and quantise that.")
+        kwargs["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    with reading(f"The model {source.base}"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            place,
+            revision=source.revision,
+            trust_remote_code=trust_remote_code,
+            dtype=dtype,
+            use_safetensors=True,  # any other kind of weights is a program that loading runs
+            output_loading_info=True,
+            **gguf,
+            **kwargs,
+        )
+    model, info = loaded
+    refuse_missing(source.base, info["missing_keys"], type(model).__name__)
+    if gguf:
+        model.name_or_path = model.config.name_or_path = source.base  # not its folder: adapters name their base by it
+    if source.adapter is not None:
+        with reading(f"The adapter {source.adapter} on {source.base}"), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            model = PeftModel.from_pretrained(
+                model, source.adapter, is_trainable=trainable, revision=source.adapter_revision
+            )
+    return Loaded(model.eval(), tokenizer, source)
+
+
+def for_inference(dtype: str = "auto", device: str | None = None) -> dict[str, Any]:
+    """`dtype` and `device_map` of a model that answers or scores: by default on the accelerator, where there is one.
+
+    Args:
+        dtype: Of the weights; "auto" is bfloat16 on an accelerator and float32 on a CPU.
+        device: As in `device_map` of transformers.
+    """
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        device = accelerator.type if accelerator else "cpu"
+    own = "float32" if device == "cpu" else "bfloat16"
+    return {"dtype": own if dtype == "auto" else dtype, "device_map": device}
+
+
+def load_config(name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model, without its weights.
+
+    Raises:
+        BadInput: If there is none.
+    """
+    place, gguf = _place(name_or_path)
+    with reading(f"The config of {name_or_path}"):
+        return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=trust_remote_code, **gguf)
+
+
+def load_tokenizer(
+    name_or_path: str, *, adapter: str | None = None, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that `load` gives with a model; for the arguments see there.
+
+    Raises:
+        BadInput: If there is none.
+    """
+    return _tokenizer(find(name_or_path, adapter, revision), trust_remote_code)
+
+
+def _tokenizer(source: Source, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    name, revision = source.base, source.revision
+    if source.adapter is not None:
+        with suppress(OSError):  # there is none, or the hub is out of reach
+            cached_file(source.adapter, "tokenizer_config.json", revision=source.adapter_revision)
+            name, revision = source.adapter, source.adapter_revision
+    place, gguf = _place(name)
+    with reading(f"The tokenizer of {name}"):
+        return AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=trust_remote_code, **gguf)
+
+
+def configured_tokenizer(
+    source: str | PreTrainedTokenizerBase,
+    chat_template_path: str | None = None,
+    eos_token: str | None = None,
+    **where: Any,
+) -> PreTrainedTokenizerBase:
+    """A tokenizer with the chat template and end token asked for, and with a padding token.
+
+    Args:
+        source: The tokenizer, or the name of a model or an adapter, as in `load`.
+        chat_template_path: A .jinja file, or the folder or hub name of a tokenizer with a template.
+        eos_token: A token of the vocabulary.
+        where: See `load_tokenizer`.
+
+    Raises:
+        BadInput: If it is no text tokenizer, or what is asked for is not there.
+    """
+    if source == "":
+        raise BadInput("The model was made in Python and has no path to find its tokenizer by: pass processing_class.")
+    tokenizer = load_tokenizer(source, **where) if isinstance(source, str) else source
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise BadInput(
+            f"processing_class is a {type(tokenizer).__name__}: vision and audio are not supported, text is."
+        )
+    if chat_template_path and Path(chat_template_path).is_file():
+        tokenizer.chat_template = Path(chat_template_path).read_text(encoding="utf-8")
+    elif chat_template_path:
+        tokenizer.chat_template = load_tokenizer(chat_template_path).chat_template
+        if tokenizer.chat_template is None:
+            raise BadInput(f"--chat_template_path {chat_template_path}: the tokenizer there has no chat template.")
+    if eos_token:
+        if tokenizer.convert_tokens_to_ids(eos_token) in (None, tokenizer.unk_token_id):
+            raise BadInput(f"--eos_token {eos_token!r} is not a token of this tokenizer.")
+        tokenizer.eos_token = eos_token
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _place(name: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` calls a GGUF file: the folder or hub name that it lies in, and its own name."""
+    if not name.endswith(".gguf"):
+        return name, {}
+    folder, file = os.path.split(name)
+    return folder or ".", {"gguf_file": file}
+
+
+def refuse_missing(name: str, missing: set[str], kind: str) -> None:
+    """Stop where a checkpoint lacks weights of the model that it was loaded as.
+
+    Raises:
+        BadInput: If so.
+    """
+    if missing:
+        raise BadInput(
+            f"{name} lacks {len(missing):,} weights of a {kind}, the first {min(missing)}: they would be drawn at "
+            "random, and so would what is made with them. Is it a model of this kind, and saved whole?"
+        )
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn whatever the libraries raise over a file or a name into a message.
+
+    They raise anything: OSError for what is not there, ImportError for a package, KeyError, AttributeError, and their
+    own for the rest.
+
+    Args:
+        what: The subject of "... cannot be loaded".
+
+    Raises:
+        BadInput: With the first line of the cause, and the mend.
+    """
+    try:
+        yield
+    except (BadInput, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        cause = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
+        raise BadInput(f"{what} cannot be loaded: {cause[:300].rstrip('.')}. {_mend(error)}") from error
+
+
+def _mend(error: Exception) -> str:
+    text = str(error)
+    if "ignore_mismatched_sizes" in text or "size mismatch" in text:  # transformers' word for it, and torch's
+        return "The weights have other shapes than its config says: was it saved for another model or another kind?"
+    if "trust_remote_code" in text:
+        return "It comes with code of its own, which --trust_remote_code runs: only for models that you trust."
+    if "gguf" in text and isinstance(error, ImportError):
+        return "Install it: pip install 'bnf-align[gguf]'."
+    if isinstance(error, ImportError):
+        return "Install the package that it names."
+    if isinstance(error, OSError):
+        return (
+            "Is it a folder with a config.json and safetensors, or a name on the hub that you may read? Weights in "
+            ".bin files run code when they are read: save them as safetensors first."
+        )
+    return f"Is it a causal language model, whole, and of a kind that transformers {transformers.__version__} knows?"
