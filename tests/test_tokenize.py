@@ -261,6 +261,8 @@ def test_tokens_that_the_model_has_no_embedding_for_stop_with_both_numbers_and_t
         "for stand in 1 row (0): '<tool>' (258), '</tool>' (259). "
     )
     assert "model.resize_token_embeddings(len(tokenizer))" in str(error.value)
+    with pytest.raises(BadInput, match=r"has 259 rows, .* and 1 of those .*: '</tool>' \(259\)\. "):
+        responses_of(raw, tokenizer, vocab_size=259)
     whole, _ = responses_of(raw, tokenizer)
     assert responses_of(raw, tokenizer, vocab_size=260)[0].to_dict() == whole.to_dict()
     assert responses_of(raw[1:], tokenizer, vocab_size=258)[1].ups == 1
