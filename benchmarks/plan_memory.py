@@ -3,7 +3,7 @@
     python benchmarks/plan_memory.py [NAME ...]   without names writes the row `plan-memory` of results/claims.csv
     python benchmarks/plan_memory.py --models     the table of docs/plan.md: nothing is run
 
-Measured is the peak resident memory of a fresh process from its start, so interpreter and imports are in it; planned is
+Measured is the peak resident memory of a fresh process from its start, interpreter and imports included; planned is
 `plan` of its own run.json. The allocator is the system's, as a user has it.
 """
 
@@ -68,7 +68,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bytewise, eos_token="<eos>", pad_token="<eos>")
 
 
-def rows(longest: int, count: int = 16) -> list[dict[str, str]]:
+def rows(longest: int, count: int) -> list[dict[str, str]]:
     """Pairs of up to `longest` characters a response, some shorter."""
     prompt = longest // 4
     return [
@@ -90,7 +90,7 @@ def train(shape: str, longest: int, options: dict[str, Any], folder: str) -> Non
     trainer = PreferenceTrainer(
         LlamaForCausalLM(config),
         PreferenceConfig(**{**settings, **options}),
-        train_dataset=rows(longest),
+        train_dataset=rows(longest, 2 * options.get("batch_size", 8)),
         processing_class=tokenizer(),
     )
     with redirect_stdout(sys.stderr):
@@ -130,8 +130,8 @@ def print_models() -> None:
     for name, (model, options) in BIG.items():
         work = assumed(60_000, 500, config, 8)
         ddp, fsdp = (
-            make_plan(model, config, work, Hardware(8, 80 * 2**30, 312, sharded, True, True), **options)
-            for sharded in (False, True)
+            make_plan(model, config, work, Hardware(8, memory, 312, sharded, True, True), **options)
+            for sharded, memory in ((False, None), (True, 80 * 2**30))
         )
         memory, found = fsdp["memory_bytes"], fsdp["suggestion"]
         states = memory["weights"] + memory["gradients"] + memory["optimizer_states"]

@@ -61,17 +61,7 @@ class Hardware:
 
 
 class FakeModel:
-    """A causal language model of shapes.
-
-    Args:
-        model_config: The model's.
-        config: The run's settings.
-        hardware: What it runs on.
-        dtype: Of the weights as loaded.
-        peft_config: A fresh adapter to train.
-        attention: The attention implementation; the model's own choice if None.
-        quantised_bits: 4 or 8 for a quantised base, else None.
-    """
+    """A causal language model of shapes; for the arguments see `make_plan`."""
 
     def __init__(
         self,
@@ -107,14 +97,13 @@ class FakeModel:
                     if values is not None and id(values) not in made:
                         # peft widens whatever of a quantised model is not quantised.
                         wide = quantised is not None and values.is_floating_point() and id(values) not in quantised
-                        fake = torch.empty(values.shape, dtype=torch.float32 if wide else values.dtype)
-                        trained = isinstance(values, nn.Parameter)
-                        made[id(values)] = nn.Parameter(fake, values.requires_grad) if trained else fake
-                    if values is not None:
-                        kept[name] = made[id(values)]
+                        like = torch.empty(values.shape, dtype=torch.float32 if wide else values.dtype)
+                        weight = isinstance(values, nn.Parameter)
+                        made[id(values)] = nn.Parameter(like, values.requires_grad) if weight else like
+                    kept[name] = None if values is None else made[id(values)]
         chosen = self.attention or model.config._attn_implementation
-        variable = "flash" in str(chosen) or "flex" in str(chosen)
-        model.config._attn_implementation = "planned_flash" if variable else chosen
+        without_mask = "flash" in str(chosen) or "flex" in str(chosen)
+        model.config._attn_implementation = "planned_flash" if without_mask else chosen
         model.config._experts_implementation = "planned"
         return model.train()
 
@@ -158,7 +147,8 @@ class FakeModel:
 
     def head_bytes(self, tokens: int) -> dict[str, int]:
         """Bytes that the fused head takes for `tokens` scored tokens: buffers of logits, gradients in float32."""
-        weight, softcap = self.lm.get_output_embeddings().weight, _text(self.lm).get("final_logit_softcapping")
+        weight, text = self.lm.get_output_embeddings().weight, self.lm.config.get_text_config()
+        softcap = getattr(text, "final_logit_softcapping", None)
         tile = min(DEVICE_TILE_BYTES if self.accelerator else CPU_TILE_BYTES, 4 * tokens * len(weight))
         tile = tile * (2 if softcap else 1) + (tile // 2 if self.accelerator and self.bf16 else 0)
         return {
@@ -177,10 +167,6 @@ def linears(lm: Any) -> list[Any]:
     """The linear layers of the model without its output head; adapters' own and GPT-2's Conv1D among them."""
     head = lm.get_output_embeddings()
     return [layer for layer in lm.modules() if layer is not head and isinstance(layer, (nn.Linear, Conv1D))]
-
-
-def _text(lm: Any) -> dict[str, Any]:
-    return vars(lm.config.get_text_config())
 
 
 class _Live(TorchDispatchMode):

@@ -101,10 +101,14 @@ def peak_memory(setup: Setup) -> dict[str, int]:
     # The pass before training: the whole model on every device, no gradients, nothing kept.
     reference = weight_bytes(setup) + _dequantised(setup) + max(setup.trace(tokens, "reference").peaks.values())
     head = setup.model.head_bytes(int(tokens * setup.work.scored_share))
+    without, under = (
+        setup.trace(tokens, "training" if on == setup.checkpointing else "forward", on).activations
+        for on in (False, True)
+    )
     return {
         **parts,
-        "activations_without_checkpointing": setup.trace(tokens, "forward", False).activations,
-        "activations_with_checkpointing": setup.trace(tokens, "forward", True).activations,
+        "activations_without_checkpointing": without,
+        "activations_with_checkpointing": under,
         **{f"head_{name}": size for name, size in head.items()},
         "total": sum(parts.values()),
         "reference_pass": reference + _allocator(setup, reference) + setup.hardware.process,
