@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from bnf_align.head.call import HeadCall
 from bnf_align.head.chunked_lm_head import Head
 from bnf_align.records import BadInput
+from bnf_align.upstream import attention_of, set_attention
 
 Implementation = Literal["fused", "logits"]
 
@@ -160,13 +161,14 @@ def without_flash_kernels(lm: Any) -> Iterator[None]:
     trial asks (does the fused head give the model's log-probabilities? do packed responses see each other?) needs
     their semantics alone.
     """
-    attention = lm.config._attn_implementation
-    if "flash" in str(attention):
-        lm.config._attn_implementation = WITHOUT_KERNELS
+    attention = attention_of(lm)
+    if "flash" in attention:
+        set_attention(lm, WITHOUT_KERNELS)
     try:
         yield
     finally:
-        lm.config._attn_implementation = attention
+        if "flash" in attention:
+            set_attention(lm, attention)
 
 
 def _by_positions(

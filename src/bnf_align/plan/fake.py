@@ -11,16 +11,23 @@ from typing import Any, Literal, NamedTuple
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry
 from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
 from transformers.integrations.moe import ExpertsInterface
 from transformers.pytorch_utils import Conv1D
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.head.chunked_lm_head import CPU_CHUNK_BYTES, DEVICE_CHUNK_BYTES
+from bnf_align.upstream import (
+    FakeTensorMode,
+    TorchDispatchMode,
+    attention_of,
+    flops_of,
+    gated,
+    set_attention,
+    set_experts,
+    storage_of,
+    tree_iter,
+)
 
 Passes = Literal["reference", "forward", "training"]
 """Without gradients; forward as in training, to see what is kept; forward and backward."""
@@ -92,19 +99,19 @@ class FakeModel:
                 model = get_peft_model(model, copy.deepcopy(self.peft_config))
         made: dict[int, Tensor] = {}
         with self.mode:  # meta -> fake tensors of a CPU, which has autocast
-            for kept in (store for module in model.modules() for store in (module._parameters, module._buffers)):
-                for name, values in kept.items():
-                    if values is not None and id(values) not in made:
+            for module in model.modules():
+                weights = list(module.named_parameters(recurse=False, remove_duplicate=False))
+                for name, values in [*weights, *module.named_buffers(recurse=False, remove_duplicate=False)]:
+                    if id(values) not in made:
                         # peft widens whatever of a quantised model is not quantised.
                         wide = quantised is not None and values.is_floating_point() and id(values) not in quantised
                         like = torch.empty(values.shape, dtype=torch.float32 if wide else values.dtype)
                         weight = isinstance(values, nn.Parameter)
                         made[id(values)] = nn.Parameter(like, values.requires_grad) if weight else like
-                    kept[name] = None if values is None else made[id(values)]
-        chosen = self.attention or model.config._attn_implementation
-        without_mask = "flash" in str(chosen) or "flex" in str(chosen)
-        model.config._attn_implementation = "planned_flash" if without_mask else chosen
-        model.config._experts_implementation = "planned"
+                    setattr(module, name, made[id(values)])
+        chosen = self.attention or attention_of(model)
+        set_attention(model, "planned_flash" if "flash" in chosen or "flex" in chosen else chosen)
+        set_experts(model, "planned")
         return model.train()
 
     def _trace(
@@ -175,19 +182,20 @@ class _Live(TorchDispatchMode):
     def __init__(self, model: nn.Module, itemsize: int) -> None:
         super().__init__()
         own = [*model.parameters(), *model.buffers()]
-        self.known: dict[int, int] = dict.fromkeys((values.untyped_storage()._cdata for values in own), 0)
+        self.known: dict[int, int] = dict.fromkeys(map(storage_of, own), 0)
         self.rest = self.gradients = self.flops = 0
         self.peaks = {0: 0}
         self.itemsize = itemsize  # FSDP2 keeps gradients as wide as the weights it shards
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        if (count := flop_registry.get(func._overloadpacket)) is not None:
+        if (count := flops_of(func)) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=output)
         for values in tree_iter(output):
-            if isinstance(values, Tensor) and (storage := values.untyped_storage())._cdata not in self.known:
-                weakref.finalize(storage, self._freed, storage._cdata)
-                self.known[storage._cdata] = storage.nbytes()
+            if isinstance(values, Tensor) and (name := storage_of(values)) not in self.known:
+                storage = values.untyped_storage()
+                weakref.finalize(storage, self._freed, name)
+                self.known[name] = storage.nbytes()
                 self.rest += storage.nbytes()
         self.peaks[self.gradients] = max(self.peaks.get(self.gradients, 0), self.rest)
         return output
@@ -195,8 +203,8 @@ class _Live(TorchDispatchMode):
     def formed(self, parameter: Tensor) -> None:
         """The gradient of `parameter` is there, to stay until the optimizer's step."""
         assert parameter.grad is not None
-        self.rest -= self.known.pop(parameter.grad.untyped_storage()._cdata, 0)
-        self.known[parameter.grad.untyped_storage()._cdata] = 0
+        self.rest -= self.known.pop(storage_of(parameter.grad), 0)
+        self.known[storage_of(parameter.grad)] = 0
         self.gradients += parameter.numel() * self.itemsize
         self.peaks[self.gradients] = self.rest
 
@@ -263,7 +271,7 @@ def _experts(self: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tens
         return torch.bmm(values, weight if self.is_transposed else weight.transpose(1, 2))
 
     up = multiplied(chosen, self.gate_up_proj if self.has_gate else self.up_proj)
-    output = multiplied(self._apply_gate(up) if self.has_gate else self.act_fn(up), self.down_proj)
+    output = multiplied(gated(self, up), self.down_proj)
     output = output.flatten(0, 1)[: tokens * top_k] * top_k_weights.flatten()[:, None]
     return output.view(tokens, top_k, -1).sum(1).to(hidden.dtype)
 

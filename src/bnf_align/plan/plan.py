@@ -28,6 +28,7 @@ from bnf_align.plan.memory import (
 )
 from bnf_align.plan.workload import Workload, of_steps
 from bnf_align.records import BadInput
+from bnf_align.upstream import attention_of
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +143,10 @@ def _flops(setup: Setup) -> dict[str, float]:
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     per_square = 2 * text.num_attention_heads * width * text.num_hidden_layers  # of every two tokens, once
     matmuls = setup.trace(tokens).flops
-    if lm.config._attn_implementation == "eager":  # whose matmuls were counted, before and after one another
+    if attention_of(lm) == "eager":  # whose matmuls were counted, before and after one another
         matmuls -= 2 * per_square * tokens * workload.length
     squares = workload.squares
-    if config.packing and lm.config._attn_implementation != "planned_flash":
+    if config.packing and attention_of(lm) != "planned_flash":
         squares = 2 * workload.tokens * workload.length  # every two tokens of a row, before and after one another
     backbone = workload.tokens * matmuls / tokens + per_square * squares
     # Backward: twice the forward pass, for the operands' gradients; frozen weights get none.
