@@ -54,8 +54,8 @@ def attach(
         kwargs = {name: value for name, value in kwargs.items() if value is not None} | {"use_cache": False}
         if implementation == "logits":
             return head_call.through_logits(type(self).forward(self, *args, **kwargs).logits)
-        body = self.base_model(*args, **kwargs) if self.base_model is not self else None
-        if (hidden := getattr(body, "last_hidden_state", None)) is None:
+        # A class whose body has another name than transformers thinks is its own base model and gives logits.
+        if (hidden := getattr(self.base_model(*args, **kwargs), "last_hidden_state", None)) is None:
             raise BadInput(
                 f"The fused head finds no body in {type(self).__name__} that gives hidden states: transformers knows "
                 f"it as {self.base_model_prefix!r}. Take the model's own logits, --head logits."
