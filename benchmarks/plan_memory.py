@@ -45,8 +45,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 RUNS: dict[str, tuple[str, int, dict[str, Any]]] = {
     # Shape, characters of the longest response, settings.
-    "SmolLM2-135M, 8 responses": ("SmolLM2-135M", 256, {"max_tokens_per_micro_batch": 2048, "batch_size": 4}),
-    "SmolLM2-135M, 1024 tokens each": ("SmolLM2-135M", 1024, {"max_tokens_per_micro_batch": 3072, "batch_size": 2}),
+    "SmolLM2-135M, 8 responses": ("SmolLM2-135M", 256, {"max_tokens_per_micro_batch": 2048}),
+    "SmolLM2-135M, 1024 tokens each": ("SmolLM2-135M", 1024, {"max_tokens_per_micro_batch": 2048, "batch_size": 1}),
     "58M, 2048 tokens": ("58M", 320, {"max_tokens_per_micro_batch": 2048}),
     "58M, 2048 tokens, checkpointing": (
         "58M",
@@ -85,12 +85,12 @@ def train(shape: str, longest: int, options: dict[str, Any], folder: str) -> Non
     """Two steps; `folder` receives run.json."""
     torch.set_num_threads(1)
     config = LlamaConfig(**SHAPES[shape], bos_token_id=None, eos_token_id=None)
-    settings = {"batch_size": 8, "max_steps": 2, "save_strategy": "no", "use_cpu": True, "report_to": "none"}
+    settings = {"batch_size": 4, "max_steps": 2, "save_strategy": "no", "use_cpu": True, "report_to": "none"}
     settings |= {"output_dir": folder, "ref_cache_dir": f"{folder}/cache", "disable_tqdm": True}
     trainer = PreferenceTrainer(
         LlamaForCausalLM(config),
         PreferenceConfig(**{**settings, **options}),
-        train_dataset=rows(longest, 2 * options.get("batch_size", 8)),
+        train_dataset=rows(longest, 2 * options.get("batch_size", 4)),
         processing_class=tokenizer(),
     )
     with redirect_stdout(sys.stderr):
