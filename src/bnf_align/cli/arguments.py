@@ -37,9 +37,7 @@ class DataArguments:
     dataset_train_split: str = _flag("train", "Split to train on, where there are splits.")
     dataset_test_split: str | None = _flag(None, "Split to evaluate on.")
     eval_dataset_name: str | None = _flag(None, "A file, folder or hub name of its own to evaluate on.")
-    eval_task: str | None = _flag(
-        None, "gsm8k, math_l5, crux, mmlu_redux or ifeval: answer it during training."
-    )
+    eval_task: str | None = _flag(None, "gsm8k, math_l5, crux, mmlu_redux or ifeval: answer it during training.")
     eval_task_data: str | None = _flag(None, "A file of its items, instead of its data set on the hub.")
     eval_task_items: int = _flag(50, "The first so many items, the same every time.")
     eval_task_steps: int = _flag(100, "Optimizer steps from one time to the next.")

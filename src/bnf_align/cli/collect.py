@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import add_model_flags, count, where
+from bnf_align.cli.flags import add_model_flags, count, true_or_false, where
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(parser, "--chat_template_path", help="with --delete_user: as in training")
     _flag(parser, "--eos_token", help="with --delete_user: as in training")
     _flag(parser, "--merge_system_prompt", action="store_true", help="with --delete_user: as in training")
+    _flag(parser, "--score_thoughts", type=true_or_false, default=True, help="with --delete_user: as in training")
     _flag(
         parser, "--max_length", type=int, default=4096, help="with --delete_user: as in training (default %(default)s)"
     )
@@ -179,5 +180,6 @@ def _forget(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
             tokenizer,
             max_length=arguments.max_length,
             merge_system_prompt=arguments.merge_system_prompt,
+            score_thoughts=arguments.score_thoughts,
         )
     return f"Removed {entries:,} entries from the reference cache in {root}."

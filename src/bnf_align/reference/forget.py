@@ -24,6 +24,7 @@ def forget(
     *,
     max_length: int | None,
     merge_system_prompt: bool = False,
+    score_thoughts: bool = True,
 ) -> int:
     """Remove the entries of `rows` that the `kept` ones among them do not account for; returns how many.
 
@@ -36,6 +37,7 @@ def forget(
         tokenizer: As it was in training, with chat template and end token.
         max_length: As it was in training: a response that was cut is another entry.
         merge_system_prompt: As it was in training.
+        score_thoughts: As it was in training: another mask is another entry.
 
     Raises:
         BadInput: If the tokenizer cannot write the rows, so that they cannot be in a cache either.
@@ -51,6 +53,7 @@ def forget(
             DataReport(report.source),
             max_length=max_length,
             merge_system_prompt=merge_system_prompt,
+            score_thoughts=score_thoughts,
         )
         parts = (Responses(made), Responses(kl_rows(made, max_length)))
         return {row_key(part.tokens(row), part.mask(row)) for part in parts for row in range(len(part))}
