@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnf_align.config import BNFConfig, PreferenceConfig
+    from bnf_align.data.tokenize import scored_text
     from bnf_align.losses import (
         LOSSES,
         CompletionLogps,
@@ -31,6 +32,7 @@ _HOMES = {
     "BNFTrainer": "training.trainer",
     "PreferenceConfig": "config",
     "PreferenceTrainer": "training.trainer",
+    "scored_text": "data.tokenize",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "nll_pll",
     "orpo",
     "rdpo",
+    "scored_text",
     "sft",
     "simpo",
     "slic_hf",

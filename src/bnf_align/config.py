@@ -191,6 +191,10 @@ class PreferenceConfig(TrainingArguments):
     merge_system_prompt: bool = _option(
         False, "Put a system message in front of the first user turn, for templates without a system role."
     )
+    score_thoughts: bool = _option(
+        True,
+        "Score reasoning that an answer brings (reasoning_content, <think>) with it; false: what follows it alone.",
+    )
     eval_fraction: float = _option(0.0, "Share of the prompts to hold out, with all their rows, and evaluate on.")
     chat_template_path: str | None = _option(None, "A chat template: a .jinja file, or a folder or hub name with one.")
     eos_token: str | None = _option(None, "The token that ends a plain-text completion.")

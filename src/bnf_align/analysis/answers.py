@@ -54,6 +54,7 @@ def read_answers(
     source: str,
     max_length: int | None = 4096,
     merge_system_prompt: bool = False,
+    score_thoughts: bool = True,
     **row_options: Any,
 ) -> Answers:
     """Read and tokenise responses as training does, with or without labels.
@@ -64,6 +65,7 @@ def read_answers(
         source: Name of the source, for messages.
         max_length: As in training.
         merge_system_prompt: As in training.
+        score_thoughts: As in training.
         row_options: `column_map`, `label_map`, ... of `preference_rows`.
 
     Raises:
@@ -74,7 +76,14 @@ def read_answers(
     labelled = bool(renamed & set(LABELLED)) or any(row.get(name) is not None for row in raw for name in LABELLED)
     named = raw if labelled else [{**row, "label": True} for row in raw]
     checked, report = preference_rows(named, source=source, **row_options)
-    dataset = tokenize_rows(checked, tokenizer, report, max_length=max_length, merge_system_prompt=merge_system_prompt)
+    dataset = tokenize_rows(
+        checked,
+        tokenizer,
+        report,
+        max_length=max_length,
+        merge_system_prompt=merge_system_prompt,
+        score_thoughts=score_thoughts,
+    )
     for reason, left_out in report.dropped.items():
         logger.warning(f"{source}: left out {rows_text(left_out)}: {reason}")
     responses = Responses(dataset)

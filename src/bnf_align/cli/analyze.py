@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import add_flag, count
+from bnf_align.cli.flags import add_flag, count, true_or_false
 
 if TYPE_CHECKING:
     from bnf_align.analysis import Answers, Method
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("--map", "--label-map", "--role-map"):
         add_flag(parser, name, nargs="+", metavar="NAME=VALUE", help="as in training")
     add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
+    add_flag(parser, "--score-thoughts", type=true_or_false, default=True, help="as in training (default true)")
     add_flag(parser, "--chat-template-path", help="as in training")
     add_flag(parser, "--eos-token", help="as in training")
     add_flag(parser, "--json", action="store_true", help="print summary.json")
@@ -166,6 +167,7 @@ def _answers(arguments: argparse.Namespace, file: str, tokenizer: Any) -> Answer
         source=file,
         max_length=arguments.max_length,
         merge_system_prompt=arguments.merge_system_prompt,
+        score_thoughts=arguments.score_thoughts,
         column_map=assignments("map", arguments.map),
         label_map=assignments("label_map", arguments.label_map),
         role_map=assignments("role_map", arguments.role_map),

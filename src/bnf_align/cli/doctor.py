@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import add_flag, add_model_flags, where
+from bnf_align.cli.flags import add_flag, add_model_flags, true_or_false, where
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         tokenizer=_tokenizer(arguments),
         max_length=arguments.max_length,
         merge_system_prompt=arguments.merge_system_prompt,
+        score_thoughts=arguments.score_thoughts,
         column_map=assignments("map", arguments.map),
         label_map=assignments("label_map", arguments.label_map),
         role_map=assignments("role_map", arguments.role_map),
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         parser, "--conflicting_labels", default="drop", choices=("drop", "keep", "majority"), help="as in training"
     )
     add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
+    add_flag(parser, "--score-thoughts", type=true_or_false, default=True, help="as in training (default true)")
     add_flag(parser, "--chat-template-path", help="as in training")
     add_flag(parser, "--eos-token", help="as in training")
     parser.add_argument(*TEST_NAMES, metavar="DATA", help="rows whose prompts must not be among these")

@@ -37,6 +37,17 @@ def count(text: str) -> int:
     return number
 
 
+def true_or_false(text: str) -> bool:
+    """The value of a switch that is on by default, spelled as `train` has it.
+
+    Raises:
+        ArgumentTypeError: If it is neither.
+    """
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text}: true or false is needed")
+    return text.lower() == "true"
+
+
 def add_url_flags(parser: Any) -> None:
     """Where a served model is."""
     add_flag(

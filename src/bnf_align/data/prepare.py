@@ -76,6 +76,7 @@ def tokenized(
             report,
             max_length=config.max_length,
             merge_system_prompt=config.merge_system_prompt,
+            score_thoughts=config.score_thoughts,
             vocab_size=vocab_size,
             num_proc=config.dataset_num_proc,
         )

@@ -1,29 +1,71 @@
-"""What a tokenizer's chat template does with a conversation: found by rendering, never by model name."""
+"""What a tokenizer's chat template does with a conversation: found by rendering, never by model name.
+
+A conversation reaches the template in the form that this one writes whole: contents as text or in parts, reasoning as
+`reasoning_content` or in the text, tool arguments as an object or as JSON text. `template_facts` finds which.
+"""
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
 
 if TYPE_CHECKING:  # whoever has a tokenizer has imported it; checking rows needs none
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 Message = dict[str, Any]
 PROBE = "zebra"
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
 """What Jinja, and Python within it, raise on a row: text + None, for instance, is a TypeError."""
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a message's reasoning; transformers hands a template each of them under the names that templates read."""
+THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+"""Reasoning at the beginning of a text."""
+CLOSED_THOUGHT = re.compile(r"(.*?)</think>\s*", re.DOTALL)
+"""The same where the prompt has opened it."""
+USER: Message = {"role": "user", "content": "Hi"}
+NOT_THE_TEMPLATES = ("tools", "documents", "chat_template", "kwargs")
+"""Arguments of `apply_chat_template` that do reach the template."""
 
 
 class TemplateRefusal(ValueError):
     """The chat template raised on a conversation; the message is the template's own."""
 
 
+@dataclass(frozen=True)
+class TemplateFacts:
+    """What one chat template wants, and what it writes around an answer."""
+
+    parts: bool
+    """Contents as lists of parts: those of vision models drop, or refuse, a text."""
+    reasoning: bool
+    """It writes `reasoning_content`, so a thought in the text moves there: it would be written twice, or dropped."""
+    opens_thought: bool
+    """The prompt for generation ends with `<think>`, so what models write there closes a thought it does not open."""
+    text_arguments: bool
+    """Arguments of tool calls as JSON text; otherwise as an object."""
+    empty_content: bool
+    """A tool call without a text needs an empty one."""
+    special: frozenset[int]
+    """Ids of all special and added tokens."""
+    ends: tuple[int, ...]
+    """Tokens that close an answer; empty where the template writes none."""
+    after_answer: int | None
+    """Where it writes none: the token that opens the user's next turn, and so follows an answer."""
+    after_call: int | None
+    """The same for the tool's turn after a tool call."""
+
+
 def render(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], extras: Mapping[str, Any], *, generation: bool = False
 ) -> list[int]:
-    """Token ids of a conversation, by the very call TRL's KTO makes (`tokenize_fn` of trl 1.16, kto_trainer.py).
+    """Token ids of a conversation in the form that its template wants.
 
     Args:
         tokenizer: A tokenizer with a chat template.
@@ -34,42 +76,234 @@ def render(
     Raises:
         TemplateRefusal: If the template raises, on roles that do not alternate for instance.
     """
+    written = as_the_template_wants(messages, template_facts(tokenizer))
+    return list(tokens_of(tokenizer, render_text(tokenizer, written, extras, generation=generation))["input_ids"])
+
+
+def render_text(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], extras: Mapping[str, Any], *, generation: bool = False
+) -> str:
+    """The text of a conversation as it stands, for `tokens_of`; arguments and errors as in `render`."""
     keywords = {"tools": extras.get("tools"), **extras.get("chat_template_kwargs", {})}
-    if generation:
-        keywords["add_generation_prompt"] = True
+    if odd := sorted(_not_the_templates(type(tokenizer)) & keywords.keys()):
+        raise TemplateRefusal(f"chat_template_kwargs asks for {', '.join(odd)}, which is not for the template")
     try:
-        encoded: Any = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **keywords)
+        # Together with `tokens_of` the very call TRL's KTO makes (`tokenize_fn` of trl 1.16, kto_trainer.py).
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation, **keywords)
+        )
     except REFUSALS as error:
         raise TemplateRefusal(str(error)) from error
-    if not isinstance(encoded["input_ids"], list):
-        raise TemplateRefusal("chat_template_kwargs asks for tensors")
-    return list(encoded["input_ids"])
+
+
+@lru_cache
+def _not_the_templates(kind: type[PreTrainedTokenizerBase]) -> set[str]:
+    return inspect.signature(kind.apply_chat_template).parameters.keys() - NOT_THE_TEMPLATES
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str) -> BatchEncoding:
+    """A rendered conversation as tokens, to which nothing is added."""
+    return tokenizer(text, add_special_tokens=False)
+
+
+def template_facts(tokenizer: PreTrainedTokenizerBase) -> TemplateFacts:
+    """What the tokenizer's chat template wants, by some twenty renderings, once for each template."""
+    return _facts(tokenizer, str(tokenizer.chat_template), len(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _facts(tokenizer: PreTrainedTokenizerBase, template: str, tokens: int) -> TemplateFacts:
+    def rendered(*messages: Message, generation: bool = False, extras: Mapping[str, Any] | None = None) -> str:
+        turns = [
+            {**turn, "content": in_parts(turn["content"])} if parts and "content" in turn else turn
+            for turn in messages
+        ]
+        try:
+            return render_text(tokenizer, turns, extras or {}, generation=generation)
+        except TemplateRefusal:
+            return ""
+
+    def answer(**more: Any) -> Message:
+        return {"role": "assistant", "content": PROBE, **more}
+
+    parts = False
+    if PROBE not in rendered(USER, answer()):
+        parts = True
+        parts = PROBE in rendered(USER, answer())
+    text_arguments, empty_content = False, False
+    for text_arguments, empty_content in ((False, False), (False, True), (True, False), (True, True)):
+        call = {"name": PROBE, "arguments": json.dumps(ARGUMENTS) if text_arguments else ARGUMENTS}
+        turn = {"role": "assistant", "tool_calls": [{"id": "call12345", "type": "function", "function": call}]}
+        said = rendered(USER, turn | ({"content": ""} if empty_content else {}), extras={"tools": [TOOL]})
+        tail = said[said.rfind(PROBE) :]
+        # A text that is written as JSON is escaped, an object that is written as text is Python's.
+        if (
+            said
+            and all(f"{word}" in tail for word in ("giraffe", "okapi"))
+            and not re.search(r"\\+\"giraffe|'giraffe':", tail)
+        ):
+            break
+    else:  # it writes no calls: what else a message holds may still be written
+        text_arguments, empty_content = False, True
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+
+    def first_special(text: str, alone: bool = False) -> list[int]:
+        """The first run of special tokens after the probe; with `alone`, none if there is text before it."""
+        ids = tokens_of(tokenizer, text.rpartition(PROBE)[2])["input_ids"] if PROBE in text else []
+        at = next((i for i, token in enumerate(ids) if token in special), len(ids))
+        if alone and tokenizer.decode(ids[:at]).strip():
+            return []
+        stop = next((i for i, token in enumerate(ids[at:], at) if token not in special), len(ids))
+        return list(ids[at:stop])
+
+    ends = first_special(rendered(USER, answer()))
+    after_answer = after_call = None
+    if not ends:
+        after_answer = next(iter(first_special(rendered(USER, answer(), USER), alone=True)), None)
+        after_call = next(
+            iter(first_special(rendered(USER, answer(), {"role": "tool", "content": "4"}), alone=True)), None
+        )
+    return TemplateFacts(
+        parts=parts,
+        reasoning="okapi" in rendered(USER, answer(reasoning_content="okapi")),
+        opens_thought=rendered(USER, generation=True).rstrip().endswith("<think>"),
+        text_arguments=text_arguments,
+        empty_content=empty_content,
+        special=frozenset(special),
+        ends=tuple(ends),
+        after_answer=after_answer,
+        after_call=after_call,
+    )
+
+
+ARGUMENTS = {"giraffe": "okapi"}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": PROBE,
+        "description": "A tool.",
+        "parameters": {"type": "object", "properties": {"giraffe": {"type": "string", "description": "A text."}}},
+    },
+}
+
+
+def in_parts(content: Any) -> Any:
+    """A text as the one part of a content."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def content_of(message: Message) -> str:
+    """A message's text, in parts or not."""
+    content = message.get("content", "")
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def as_the_template_wants(messages: Sequence[Message], facts: TemplateFacts) -> list[Message]:
+    """A conversation in the form that a template writes whole; applied twice it is the same.
+
+    Args:
+        messages: With contents that are text.
+        facts: `template_facts` of the tokenizer.
+    """
+    written = []
+    for message in messages:
+        if message["role"] == "assistant":
+            message = _tool_calls(_reasoning(message, facts), facts)
+        if facts.parts and "content" in message:
+            message = {**message, "content": in_parts(message["content"])}
+        written.append(message)
+    return written
+
+
+def _reasoning(message: Message, facts: TemplateFacts) -> Message:
+    """With its reasoning in `reasoning_content` where the template writes that, and never there and in the text."""
+    content = message.get("content", "")
+    thought, rest = split_thought(content, facts.opens_thought) if isinstance(content, str) else ("", content)
+    keyed = next((message[key] for key in REASONING if message.get(key)), None)
+    if keyed is None and not thought:
+        return message
+    inner = bare_thought(thought)
+    if thought and keyed is None and facts.reasoning:
+        keyed, content = inner, rest
+    elif thought and isinstance(keyed, str) and keyed.strip() == inner:
+        content = rest if facts.reasoning else content
+        keyed = keyed if facts.reasoning else None
+    plain = {key: value for key, value in message.items() if key not in REASONING}
+    return (
+        plain
+        | ({"content": content} if "content" in message else {})
+        | ({"reasoning_content": keyed} if keyed else {})
+    )
+
+
+def _tool_calls(message: Message, facts: TemplateFacts) -> Message:
+    calls = message.get("tool_calls")
+    if not calls or not isinstance(calls, list):
+        return message
+    written = []
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if isinstance(function, dict) and "arguments" in function:
+            function = {**function, "arguments": _arguments(function["arguments"], facts.text_arguments)}
+            call = {**call, "function": function} if "function" in call else function
+        written.append(call)
+    return {**message, "tool_calls": written} | (
+        {"content": ""} if facts.empty_content and "content" not in message else {}
+    )
+
+
+def _arguments(arguments: Any, as_text: bool) -> Any:
+    """Arguments of a tool call in one form or the other; what is no JSON object stays."""
+    if as_text:
+        return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments
+    if isinstance(arguments, str):
+        try:
+            value = json.loads(arguments or "{}")
+        except ValueError:
+            return arguments
+        return value if isinstance(value, dict) else arguments
+    return arguments
+
+
+def split_thought(content: str, opened: bool) -> tuple[str, str]:
+    """The reasoning that a text begins with, with its marks and the space around it, and the rest.
+
+    Args:
+        content: An answer.
+        opened: Whether its prompt ends with `<think>`, so that the text need only close it.
+    """
+    found = THOUGHT.match(content)
+    if found is None and opened and "<think>" not in content:
+        found = CLOSED_THOUGHT.match(content)
+    return (found[0], content[found.end() :]) if found else ("", content)
+
+
+def bare_thought(thought: str) -> str:
+    """Reasoning without its marks and the space around it."""
+    return thought.replace("<think>", "", 1).rpartition("</think>")[0].strip()
 
 
 def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token a finished answer ends with: the template's end of turn, or EOS where there is no template.
 
-    Gemma ends a turn with `<end_of_turn>` and Llama 3 with `<|eot_id|>`; neither is what `eos_token` need say.
+    Gemma ends a turn with `<end_of_turn>` and Llama 3 with `<|eot_id|>`; neither is what `eos_token` need say. GLM 4.5
+    writes no end of its own: an answer is over where the user's next turn is opened.
     """
     if tokenizer.chat_template:
-        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": PROBE}]
-        try:
-            tail = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(PROBE)[2]
-        except REFUSALS:
-            tail = ""
-        special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-        for token in tokenizer(tail, add_special_tokens=False)["input_ids"]:
-            if token in special:
-                return int(token)
+        facts = template_facts(tokenizer)
+        if facts.ends:
+            return facts.ends[-1]
+        if facts.after_answer is not None:
+            return facts.after_answer
     return tokenizer.eos_token_id
 
 
 def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a system message reaches the prompt: Gemma 2 raises on one, other templates leave it out unsaid."""
-    turns = [{"role": "system", "content": PROBE}, {"role": "user", "content": "Hi"}]
+    turns = as_the_template_wants([{"role": "system", "content": PROBE}, USER], template_facts(tokenizer))
     try:
-        return PROBE in str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except REFUSALS:
+        return PROBE in render_text(tokenizer, turns, {}, generation=True)
+    except TemplateRefusal:
         return False
 
 
@@ -98,41 +332,3 @@ def shared_prefix(ids: Sequence[Any], others: Sequence[Any]) -> int:
         else:
             differ = middle
     return same
-
-
-def assistant_spans(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: list[Message],
-    first: int,
-    ids: list[int],
-    extras: Mapping[str, Any],
-    end: int | None,
-) -> list[slice]:
-    """Where in `ids` the assistant's turns of a completion of several turns lie, each with its end of turn.
-
-    A turn starts where the conversation before it, with the assistant's turn opened, stops agreeing with the whole,
-    and ends where the conversation up to it does. Some templates write an old turn otherwise than a last one (Qwen3
-    drops its reasoning): then the two part early, and the turn ends with its end token.
-
-    Args:
-        tokenizer: A tokenizer with a chat template.
-        messages: The whole conversation.
-        first: Number of prompt messages; the completion is the rest.
-        ids: The rendered conversation.
-        extras: The row's `tools` and `chat_template_kwargs`.
-        end: `end_token_id(tokenizer)`.
-    """
-    spans = []
-    for turn in range(first, len(messages)):
-        if messages[turn]["role"] != "assistant":
-            continue
-        start = shared_prefix(render(tokenizer, messages[:turn], extras, generation=True), ids)
-        if turn == len(messages) - 1:
-            spans.append(slice(start, len(ids)))
-            continue
-        through = render(tokenizer, messages[: turn + 1], extras)
-        stop = shared_prefix(through, ids)
-        if stop < len(through) and end in ids[start:]:
-            stop = ids.index(end, start) + 1
-        spans.append(slice(start, stop))
-    return spans

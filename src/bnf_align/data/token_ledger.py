@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from bnf_align.data.tokenize import Encoded, Outcome
 
 
+LEVELS = {
+    "cut": WARNING,
+    "left_out": WARNING,
+    "no_end": WARNING,
+    "ends_early": WARNING,
+    "not_a_prefix": WARNING,
+    "unwritten": WARNING,
+    "context": NOTE,
+    "thoughts": NOTE,
+    "added_end": NOTE,
+    "two_bos": NOTE,
+    "ended": NOTE,
+}
+"""What can be found in a response, in the order in which it is said."""
+
+
 class TokenLedger:
     """Remembers of the tokenised rows of one source their lengths and what is wrong with them.
 
@@ -27,6 +43,7 @@ class TokenLedger:
         tokenizer: The model's.
         report: What became of the rows. Its counts are set to what is left here.
         max_length: Tokens of prompt and completion kept, from the start; None for all.
+        score_thoughts: Whether reasoning that an answer brings is scored.
         vocab_size: Rows of the model's input embedding; None where they are not known.
 
     Raises:
@@ -39,6 +56,7 @@ class TokenLedger:
         report: DataReport,
         *,
         max_length: int | None,
+        score_thoughts: bool = True,
         vocab_size: int | None = None,
     ) -> None:
         if max_length is not None and max_length < 2:
@@ -46,16 +64,17 @@ class TokenLedger:
                 f"--max_length {max_length}: a prompt and an answer have at least a token each, which is 2."
             )
         self.tokenizer, self.report = tokenizer, report
-        self.max_length, self.vocab_size = max_length, vocab_size
+        self.max_length, self.score_thoughts, self.vocab_size = max_length, score_thoughts, vocab_size
         self._lengths, self._starts = array("q"), array("q")
         """Of every response that the template writes: tokens, and the place of the first scored one."""
         self._kept, self._cut = array("q"), 0
         """Tokens of the responses that fit, and how many of these are cut."""
         self._units = {"pairs": 0, "ups": 0, "downs": 0}
-        self._rows: dict[str, list[int]] = {
-            name: [] for name in ("cut", "no_end", "ends_early", "not_a_prefix", "two_bos", "ended")
-        }
-        self._lost: list[int] = []
+        self._rows: dict[str, list[int]] = {name: [] for name in LEVELS}
+        self._left_out: dict[str, list[int]] = {}
+        """What of answers the template leaves out, and in which rows."""
+        self._first: dict[str, Encoded] = {}
+        """The first response with each finding."""
         self._beyond: tuple[set[int], list[int]] = (set(), [])
 
     def add(self, row: int, outcome: Outcome) -> list[Encoded] | None:
@@ -72,17 +91,26 @@ class TokenLedger:
         self._kept.extend(len(answer.ids) for answer in outcome)
         cut = sum(is_cut(answer, self.max_length) for answer in outcome)
         self._cut += cut
-        self._lost = self._lost or next((answer.lost for answer in outcome if answer.lost), [])
-        found = {
-            "cut": cut > 0,
-            "no_end": any(answer.end == len(answer.ids) for answer in outcome),
-            "ends_early": any(answer.ends_early for answer in outcome),
-            "not_a_prefix": any(answer.lost for answer in outcome),
-            "two_bos": any(answer.doubled for answer in outcome),
-            "ended": any(answer.ended for answer in outcome),
-        }
-        for name in (name for name, has in found.items() if has):
-            self._rows[name].append(row)
+        for answer in outcome:
+            found = {
+                "cut": is_cut(answer, self.max_length),
+                "left_out": bool(answer.left_out),
+                "no_end": answer.end == len(answer.ids),
+                "ends_early": answer.ends_early,
+                "not_a_prefix": bool(answer.lost),
+                "unwritten": bool(answer.unwritten) and not answer.context,
+                "context": bool(answer.context),
+                "thoughts": answer.thoughts,
+                "added_end": answer.added,
+                "two_bos": answer.doubled,
+                "ended": answer.ended,
+            }
+            for name in (name for name, has in found.items() if has):
+                self._first.setdefault(name, answer)
+                if self._rows[name][-1:] != [row]:
+                    self._rows[name].append(row)
+        for kind in sorted({kind for answer in outcome for kind in answer.left_out}):
+            self._left_out.setdefault(kind, []).append(row)
         ids = np.concatenate([answer.ids[: self.max_length] for answer in outcome])
         if self.vocab_size is not None and ids.max() >= self.vocab_size:
             self._beyond[0].update(ids[ids >= self.vocab_size].tolist())
@@ -118,20 +146,51 @@ class TokenLedger:
                 "the text of the answer holds an end token before its end, so the model is taught to stop there and "
                 f"to go on: {said['ends_early']}"
             ),
+            "left_out": (
+                "the chat template leaves out part of the answers, so it is not trained on: "
+                + "; ".join(f"{kind} in {rows_text(rows)}" for kind, rows in self._left_out.items())
+                + ". Name a template that writes it with --chat_template_path, or take it out of the rows"
+            ),
             "not_a_prefix": (
                 f"the tokens of a prompt alone are not those it has before its answer: {said['not_a_prefix']}. The "
-                "answer starts where they part; of the first, this end of the prompt is left out: "
-                f"{self.tokenizer.decode(self._lost)!r}"
+                f"answer starts where they part; of the first, this end of the prompt is left out: {self._lost()!r}"
+            ),
+            "unwritten": (
+                f"the prompt for generation ends with {self._of_first('unwritten')!r}, which the chat template leaves "
+                f"out before these answers, so they are trained without it: {said['unwritten']}. Bring reasoning in "
+                "`reasoning_content`, name a template that writes it there with --chat_template_path, or generate "
+                "without it"
+            ),
+            "context": (
+                f"the chat template's own {self._of_first('context')!r} before the answer is not scored: "
+                f"{said['context']}"
+            ),
+            "thoughts": (
+                f"reasoning that answers bring is scored with them; --score_thoughts false leaves it out: "
+                f"{said['thoughts']}"
+                if self.score_thoughts
+                else f"reasoning that answers bring is not scored, only what follows it: {said['thoughts']}"
+            ),
+            "added_end": (
+                f"the chat template writes no end after the last answer; {self._added_end()!r}, with which it opens "
+                f"the next turn, is added and scored: {said['added_end']}"
             ),
             "two_bos": f"the text begins with BOS, which the tokenizer adds too; one is kept: {said['two_bos']}",
             "ended": f"the answer brings its end token along, so none is added: {said['ended']}",
         }
-        notes = ("two_bos", "ended")
-        return [
-            Finding(name, texts[name], rows, NOTE if name in notes else WARNING)
-            for name, rows in self._rows.items()
-            if rows
-        ]
+        return [Finding(name, texts[name], rows, LEVELS[name]) for name, rows in self._rows.items() if rows]
+
+    def _of_first(self, name: str) -> str:
+        """A text that the first response with a finding has of that name; empty where there is none."""
+        return str(getattr(self._first[name], name)) if name in self._first else ""
+
+    def _lost(self) -> str:
+        first = self._first.get("not_a_prefix")
+        return "" if first is None else self.tokenizer.decode(first.lost)
+
+    def _added_end(self) -> str:
+        first = self._first.get("added_end")
+        return "" if first is None else self.tokenizer.decode([first.ids[-1]])
 
     def _none_left(self) -> str:
         if _too_long(self.max_length) not in self.report.dropped:

@@ -1,8 +1,10 @@
 """From checked rows to responses: token ids and which of them are scored, cut to length here and nowhere else.
 
-The ids are those of TRL's KTO trainer (`tokenize_fn` in trl 1.16, kto_trainer.py), but for four things it leaves as
-they come: only the assistant's turns of an answer of several turns are scored, a doubled BOS is left out, the very
-first token is never scored, and a plain text that ends in its end token, or in the chat template's, gets no other.
+Scored are the answer's own words, from where they begin in what the chat template writes (`turns.py`) to the token that
+ends them. The ids are those of TRL's KTO trainer (`tokenize_fn` in trl 1.16, kto_trainer.py), but for five things it
+leaves as they come: messages reach the template in the form it writes whole, a template without an end of turn gets one,
+a doubled BOS is left out, the very first token is never scored, and a plain text that ends in its end token, or in the
+chat template's, gets no other.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -21,18 +23,32 @@ import xxhash
 from datasets.utils import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from bnf_align.data.rows import preference_rows
 from bnf_align.data.template import (
     TemplateRefusal,
-    assistant_spans,
+    as_the_template_wants,
     end_token_id,
     merge_system,
-    render,
+    render_text,
     shared_prefix,
+    split_thought,
+    template_facts,
+    tokens_of,
 )
 from bnf_align.data.token_ledger import TokenLedger, check_tokenizer
+from bnf_align.data.turns import REASONING, Conversation
 from bnf_align.records import BadInput, DataReport, PreferenceRow
 
-__all__ = ["FEATURES", "Encoded", "encode_row", "end_token_id", "is_chat", "show_tokens", "tokenize_rows"]
+__all__ = [
+    "FEATURES",
+    "Encoded",
+    "encode_row",
+    "end_token_id",
+    "is_chat",
+    "scored_text",
+    "show_tokens",
+    "tokenize_rows",
+]
 
 FEATURES = datasets.Features(
     {
@@ -64,15 +80,25 @@ class Encoded(NamedTuple):
     end: int
     """Position of the scored token that ends the answer; T where there is none."""
     prompt: int
-    """Hash of the prompt's own tokens."""
+    """Hash of the prompt."""
     lost: list[int]
     """Tokens at the end of the prompt, rendered alone, that are not there when the answer follows."""
     doubled: bool
     """Whether a second BOS at the start was left out."""
-    ended: bool
+    ended: bool = False
     """Whether it is plain text that brought its end token along."""
-    ends_early: bool
+    ends_early: bool = False
     """Whether an end token stands in the text of an answer, before the one that ends it."""
+    context: str = ""
+    """What the template writes of its own between the prompt for generation and the answer."""
+    unwritten: str = ""
+    """The end of the prompt for generation that the template leaves out before an answer."""
+    added: bool = False
+    """Whether its end token was added, because the template writes none."""
+    thoughts: bool = False
+    """Whether it brings reasoning that the template writes."""
+    left_out: frozenset[str] = frozenset()
+    """What of the answer the template leaves out: "reasoning", "text", "tool calls"."""
 
 
 def tokenize_rows(
@@ -82,6 +108,7 @@ def tokenize_rows(
     *,
     max_length: int | None,
     merge_system_prompt: bool = False,
+    score_thoughts: bool = True,
     vocab_size: int | None = None,
     num_proc: int | None = None,
 ) -> datasets.Dataset:
@@ -93,6 +120,7 @@ def tokenize_rows(
         report: What became of these rows. Its counts are set to what is left here, so each call wants its own.
         max_length: Tokens of prompt and completion kept, from the start; None for all.
         merge_system_prompt: Put a system message before the first user turn's text instead of in a turn of its own.
+        score_thoughts: Whether reasoning that an answer brings is scored with it, or only what follows it.
         vocab_size: Rows of the model's input embedding, where that is known: no token may lie beyond.
         num_proc: Processes that share the work; None: one, and more where rows are many. Changes no result.
 
@@ -111,9 +139,11 @@ def tokenize_rows(
         row["row"] for row in rows if is_chat(row) and any(turn["role"] == "system" for turn in written(row["prompt"]))
     ]
     check_tokenizer(chat, plain, system, tokenizer, report)
-    ledger = TokenLedger(tokenizer, report, max_length=max_length, vocab_size=vocab_size)
+    ledger = TokenLedger(
+        tokenizer, report, max_length=max_length, score_thoughts=score_thoughts, vocab_size=vocab_size
+    )
     encode = partial(
-        encode_row, tokenizer=tokenizer, chat_end=end_token_id(tokenizer), merge_system_prompt=merge_system_prompt
+        encode_row, tokenizer=tokenizer, merge_system_prompt=merge_system_prompt, score_thoughts=score_thoughts
     )
     outcomes = tqdm(_shared_out(rows, encode, num_proc), "Tokenizing", len(rows), unit="row", delay=2)
     units = [unit for row, outcome in zip(rows, outcomes, strict=True) if (unit := ledger.add(row["row"], outcome))]
@@ -134,6 +164,46 @@ def tokenize_rows(
     # In memory: a cache on disk would outlive a changed tokenizer, and rows that somebody deletes. With explicit
     # types: Arrow would store Python's integers in 8 bytes each.
     return datasets.Dataset.from_dict(columns, features=FEATURES)
+
+
+def scored_text(
+    row: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None = None,
+    merge_system_prompt: bool = False,
+    score_thoughts: bool = True,
+    **row_options: Any,
+) -> list[str]:
+    """The text that training scores of a row: the decoded scored tokens of each response, of a pair the chosen first.
+
+    Args:
+        row: A raw row of TRL's types.
+        tokenizer: The model's, with the chat template and the end token that training uses.
+        max_length: Tokens of prompt and completion kept, from the start; None for all.
+        merge_system_prompt: As in training.
+        score_thoughts: As in training.
+        row_options: `column_map`, `label_map`, `role_map`, `conflicting_labels` of `preference_rows`.
+
+    Raises:
+        BadInput: If training would leave the row out; the message says why.
+
+    Example:
+        >>> scored_text({"prompt": "2+2=", "chosen": "4", "rejected": "5"}, tokenizer)  # doctest: +SKIP
+        ['4<eos>', '5<eos>']
+    """
+    rows, report = preference_rows([row], source="the row", **row_options)
+    made = tokenize_rows(
+        rows,
+        tokenizer,
+        report,
+        max_length=max_length,
+        merge_system_prompt=merge_system_prompt,
+        score_thoughts=score_thoughts,
+        num_proc=1,
+    )
+    scored = (np.array(one["input_ids"])[np.array(one["completion_mask"], dtype=bool)] for one in made)
+    return [str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in scored]
 
 
 def is_chat(row: PreferenceRow) -> bool:
@@ -212,72 +282,141 @@ def _work(
 
 
 def encode_row(
-    row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, chat_end: int | None, merge_system_prompt: bool = False
+    row: PreferenceRow,
+    tokenizer: PreTrainedTokenizerBase,
+    merge_system_prompt: bool = False,
+    score_thoughts: bool = True,
 ) -> Outcome:
-    """The responses of a checked row, a pair's chosen one first; or why the chat template refuses it.
+    """The responses of a checked row, a pair's chosen one first; or why it is left out.
 
     Args:
         row: A row of `preference_rows`.
         tokenizer: The model's.
-        chat_end: `end_token_id(tokenizer)`, which ends the answers of conversational rows; EOS ends plain ones.
         merge_system_prompt: As in `tokenize_rows`.
+        score_thoughts: As in `tokenize_rows`.
     """
     sides = [("chosen", True), ("rejected", False)] if "chosen" in row else [("completion", row["label"])]
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if not is_chat(row):
-        prompt = tokenizer(text=row["prompt"])["input_ids"]
-        ends = [eos] if chat_end in (None, eos) or not tokenizer.chat_template else [eos, chat_end]
-        texts = tuple(tokenizer.convert_ids_to_tokens(ends))
-        unit = []
-        for side, label in sides:
-            ended = row[side].rstrip().endswith(texts)
-            ids = tokenizer(text=row["prompt"] + row[side] + ("" if ended else tokenizer.eos_token))["input_ids"]
-            spans = [slice(shared_prefix(prompt, ids), len(ids))]
-            unit.append(_response(row["row"], label, ids, spans, prompt, ends, bos)._replace(ended=ended))
-        return unit
-    messages = merge_system(row["prompt"]) if merge_system_prompt else row["prompt"]
+        return [_plain(row, side, label, tokenizer, score_thoughts) for side, label in sides]
+    facts, unit, others = template_facts(tokenizer), [], []
+    messages = as_the_template_wants(merge_system(row["prompt"]) if merge_system_prompt else row["prompt"], facts)
     try:
-        prompt = render(tokenizer, messages, row, generation=True)
-        unit = []
+        prompt = render_text(tokenizer, messages, row, generation=True)
         for side, label in sides:
-            ids = render(tokenizer, messages + row[side], row)
-            spans = [slice(shared_prefix(prompt, ids), len(ids))]
-            if len(row[side]) > 1:
-                spans = assistant_spans(tokenizer, messages + row[side], len(messages), ids, row, chat_end)
-            unit.append(_response(row["row"], label, ids, spans, prompt, [chat_end], bos))
-        return unit
+            conversation = Conversation(
+                tokenizer,
+                messages + as_the_template_wants(row[side], facts),
+                row,
+                score_thoughts=score_thoughts,
+                others=others,
+            )
+            answer = _chat(row["row"], label, conversation, len(messages), prompt)
+            if isinstance(answer, str):
+                return answer
+            unit.append(answer)
     except TemplateRefusal as error:
         return f"the chat template refuses them: {error}"
+    if len(unit) == 2 and np.array_equal(unit[0].ids, unit[1].ids):
+        return "chosen and rejected are the same as the chat template writes them"
+    return unit
+
+
+def _plain(
+    row: PreferenceRow, side: str, label: bool, tokenizer: PreTrainedTokenizerBase, score_thoughts: bool
+) -> Encoded:
+    prompt, text, eos = row["prompt"], row[side], tokenizer.eos_token_id
+    end = end_token_id(tokenizer) if tokenizer.chat_template else eos
+    ends = {token for token in (eos, end) if token is not None}
+    ended = text.rstrip().endswith(tuple(tokenizer.convert_ids_to_tokens(list(ends))))
+    ids = tokenizer(text=prompt + text + ("" if ended else tokenizer.eos_token))["input_ids"]
+    alone = tokenizer(text=prompt)["input_ids"]
+    thought = split_thought(text, prompt.rstrip().endswith("<think>"))[0]
+    before = alone if score_thoughts or not thought else tokenizer(text=prompt + thought)["input_ids"]
+    mask = np.zeros(len(ids), dtype=bool)
+    mask[shared_prefix(before, ids) :] = True
+    found = [i for i, token in enumerate(ids) if mask[i] and token in ends]
+    return _response(
+        row["row"], label, ids, mask, found[-1] if found else None, prompt, tokenizer.bos_token_id
+    )._replace(
+        lost=alone[shared_prefix(alone, ids) :],
+        ended=ended,
+        ends_early=any(ids[i] == ids[found[-1]] for i in found[:-1]),
+        thoughts=bool(thought),
+    )
+
+
+def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt: str) -> Encoded | str:
+    """A response in messages; or why there is nothing of it.
+
+    Args:
+        row: Its number.
+        label: True for a thumb up.
+        conversation: Prompt and answer.
+        first: Number of prompt messages; the answer is the rest.
+        prompt: The prompt for generation, with the assistant's turn opened.
+    """
+    text, ids, tokenizer = conversation.text, conversation.ids, conversation.tokenizer
+    facts = template_facts(tokenizer)
+    opened = shared_prefix(prompt, text)
+    begin, turns = opened, {}
+    for at, message in enumerate(conversation.messages[first:], first):
+        if message["role"] == "assistant":
+            turn = conversation.turn(at, begin)
+            if not turns and opened == len(prompt):  # what the prompt for generation holds is not the answer's
+                turn = turn._replace(start=max(turn.start, opened), stop=max(turn.stop, opened))
+            begin, turns[at] = turn.stop, turn
+    brings = frozenset().union(*(turn.brings for turn in turns.values()))
+    lost = frozenset().union(*(turn.lost for turn in turns.values()))
+    if all(turn.brings <= turn.lost for turn in turns.values()):
+        return "nothing of an answer is left as the chat template writes it"
+    if not conversation.score_thoughts and all(turn.brings <= turn.lost | {REASONING} for turn in turns.values()):
+        return "an answer is nothing but reasoning, which --score_thoughts false does not score"
+    mask, end, early, added = np.zeros(len(ids) + 1, dtype=bool), None, False, False
+    ends = {*facts.ends, facts.after_answer, facts.after_call}
+    for at, turn in turns.items():
+        if turn.brings <= turn.lost:  # its end alone would teach to say nothing
+            continue
+        start, stop, end = conversation.span(at, turn)
+        early |= any(token in ends for token in ids[start : stop - (end is not None)])
+        follows = facts.after_call if turn.calls else facts.after_answer
+        if end is None and follows is not None and at == len(conversation.messages) - 1:
+            ids, end, stop, added = [*ids, follows], len(ids), len(ids) + 1, True
+        mask[start:stop] = True
+    answer = _response(row, label, ids, mask[: len(ids)], end, prompt, tokenizer.bos_token_id)
+    start = next(iter(turns.values())).start
+    context = text[opened:start] if text[opened:start].strip() else ""
+    border, lost_tokens = start if context else opened, []
+    at = conversation.token_at(border)
+    if conversation.straddles(at, border):
+        alone = list(tokens_of(tokenizer, text[:border])["input_ids"])
+        lost_tokens = alone[shared_prefix(alone, ids) :]
+    return answer._replace(
+        lost=lost_tokens,
+        ends_early=early,
+        context=context,
+        unwritten=prompt[opened:],
+        added=added,
+        thoughts=REASONING in brings - lost,
+        left_out=lost,
+    )
 
 
 def _response(
-    row: int,
-    label: bool,
-    ids: list[int],
-    spans: list[slice],
-    prompt: list[int],
-    ends: list[int | None],
-    bos: int | None,
+    row: int, label: bool, ids: list[int], mask: np.ndarray, end: int | None, prompt: str, bos: int | None
 ) -> Encoded:
-    tokens, mask = np.asarray(ids, dtype=np.int32), np.zeros(len(ids), dtype=bool)
-    for span in spans:
-        mask[span] = True
     # A text that begins with BOS gets a second one from tokenizers that add it; models have never seen two.
     extra = max(next((i for i, token in enumerate(ids) if token != bos), 0) - 1, 0)
-    tokens, mask = tokens[extra:], mask[extra:]
+    mask = mask[extra:]
     mask[:1] = False  # nothing predicts the first token
-    found = np.flatnonzero(mask & np.isin(tokens, [end for end in ends if end is not None]))
     return Encoded(
         row,
         label,
-        tokens,
+        np.asarray(ids[extra:], dtype=np.int32),
         mask,
-        end=int(found[-1]) if len(found) else len(tokens),
-        prompt=xxhash.xxh3_64_intdigest(np.asarray(prompt, dtype=np.int32).tobytes()),
-        lost=prompt[shared_prefix(prompt, ids) :],
+        end=len(mask) if end is None else end - extra,
+        prompt=xxhash.xxh3_64_intdigest(prompt.encode(errors="backslashreplace")),
+        lost=[],
         doubled=extra > 0,
-        ended=False,
-        ends_early=len(found) > 0 and int((tokens[found] == tokens[found[-1]]).sum()) > len(spans),
     )
 
 

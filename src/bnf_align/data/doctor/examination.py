@@ -38,6 +38,7 @@ class Rules:
     tokenizer: PreTrainedTokenizerBase | None = None
     max_length: int | None = None
     merge_system_prompt: bool = False
+    score_thoughts: bool = True
     vocab_size: int | None = None
 
 
@@ -93,7 +94,8 @@ class Examination:
         from bnf_align.data.doctor.tokens import Tokens  # imports torch
 
         rules = self.rules
-        tokens = Tokens(tokenizer, self.report, rules.max_length, rules.merge_system_prompt, rules.vocab_size)
+        settings = rules.max_length, rules.merge_system_prompt, rules.score_thoughts, rules.vocab_size
+        tokens = Tokens(tokenizer, self.report, *settings)
         tokens.check(self.ledger)
         rows = (with_label(step.row, side) for step, side in self._again("Tokenizing") if step.row and side != OUT)
         self._say(*tokens.read(rows))

@@ -23,6 +23,7 @@ def examine(
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_length: int | None = None,
     merge_system_prompt: bool = False,
+    score_thoughts: bool = True,
     column_map: Mapping[str, str] | None = None,
     label_map: Mapping[str, str] | None = None,
     role_map: Mapping[str, str] | None = None,
@@ -41,6 +42,7 @@ def examine(
         tokenizer: The model's; without one, templates are not looked at and lengths are in characters.
         max_length: As in training.
         merge_system_prompt: As in training.
+        score_thoughts: As in training.
         column_map: As in `preference_rows`, and so are the next three.
         label_map: See there.
         role_map: See there.
@@ -54,7 +56,8 @@ def examine(
     """
     maps = (column_map or {}, role_map or {}, label_map or {})
     given = Source(str(source), split, *maps)
-    rules = Rules(label_map or {}, conflicting_labels, tokenizer, max_length, merge_system_prompt, vocab_size)
+    asked = (max_length, merge_system_prompt, score_thoughts, vocab_size)
+    rules = Rules(label_map or {}, conflicting_labels, tokenizer, *asked)
     result = DoctorResult(DataReport(str(source)))
     tested = None
     if test is not None or test_split is not None:

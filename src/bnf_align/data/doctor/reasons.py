@@ -11,6 +11,7 @@ IN_EXPORT = "in the export: "
 """How a reason begins whose row numbers are those of the export's records, not of the rows that its importer gives."""
 REASONS = {
     IN_EXPORT: "in_the_export",
+    "chosen and rejected are the same as the": "equal_in_template",
     "chosen and rejected are the same": "equal_answers",
     "an empty answer": "empty_answer",
     "no label": "no_label",
@@ -21,6 +22,8 @@ REASONS = {
     "no assistant turn": "no_answer",
     "prompts longer than": "prompt_too_long",
     "the chat template refuses": "template_refuses",
+    "nothing of an answer is left": "lost_in_template",
+    "an answer is nothing but reasoning": "only_reasoning",
 }
 """How a reason for which rows are left out begins -> what programs call it."""
 MENDED = {

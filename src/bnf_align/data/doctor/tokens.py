@@ -12,7 +12,6 @@ from bnf_align.data.doctor.lengths import Lengths
 from bnf_align.data.doctor.near_identical import NearIdentical
 from bnf_align.data.findings import Finding
 from bnf_align.data.ledger import CHAT, DOWN, LATE_SYSTEM, PAIR, SYSTEM, UP, Ledger
-from bnf_align.data.template import end_token_id
 from bnf_align.data.token_ledger import TokenLedger, check_tokenizer
 from bnf_align.data.tokenize import encode_row
 from bnf_align.records import DataReport, PreferenceRow
@@ -30,9 +29,12 @@ class Tokens:
         report: DataReport,
         max_length: int | None,
         merge_system_prompt: bool,
+        score_thoughts: bool,
         vocab_size: int | None,
     ) -> None:
-        self._ledger = TokenLedger(tokenizer, report, max_length=max_length, vocab_size=vocab_size)
+        self._ledger = TokenLedger(
+            tokenizer, report, max_length=max_length, score_thoughts=score_thoughts, vocab_size=vocab_size
+        )
         self._merge = merge_system_prompt
         self.lengths, self._near = Lengths("tokens"), NearIdentical("tokens")
         self._sides = array("b")
@@ -55,9 +57,9 @@ class Tokens:
             BadInput: If none of them is left.
         """
         tokenizer = self._ledger.tokenizer
-        end = end_token_id(tokenizer)
         for row in rows:
-            unit = self._ledger.add(row["row"], encode_row(row, tokenizer, end, self._merge))
+            outcome = encode_row(row, tokenizer, self._merge, self._ledger.score_thoughts)
+            unit = self._ledger.add(row["row"], outcome)
             if unit is None:
                 continue
             answers = [answer.ids[answer.mask] for answer in unit]
