@@ -7,7 +7,7 @@ import csv
 import json
 from pathlib import Path
 
-from bnf_align.data.importers import Options
+from bnf_align.sources import Options
 
 Thumb = tuple[str, str, bool]
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnf_align.data.importers import import_rows
-from bnf_align.data.importers.files import data_files, records, records_of, unpacked
 from bnf_align.journal import json_stream
 from bnf_align.journal.json_stream import JsonStream
 from bnf_align.records import BadInput
+from bnf_align.sources import import_rows
+from bnf_align.sources.files import data_files, records, records_of, unpacked
 from exports_chat import openwebui
 
 ROWS = [{"a": "é\u2028\n", "b": [1, {"c": None}]}, {"a": 'x, "y"', "b": 2.5}]

@@ -15,9 +15,9 @@ from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.assignments import assignments
-from bnf_align.data.importers import ImportedRows, Options
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput
+from bnf_align.sources import ImportedRows, Options
 
 
 @dataclass

@@ -15,9 +15,9 @@ import numpy as np
 import xxhash
 
 from bnf_align.data.findings import Finding
-from bnf_align.data.importers.scores import THRESHOLDS, threshold_hint
 from bnf_align.data.labels import read_labels
 from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+from bnf_align.sources.scores import THRESHOLDS, threshold_hint
 
 RULES = ("drop", "keep", "majority")
 OUT, PAIR, DOWN, UP, UNREAD = -1, 0, 1, 2, 3

@@ -16,9 +16,9 @@ from typing import Any
 import datasets
 
 from bnf_align.data.arrow import dataset_rows
-from bnf_align.data.importers import IMPORTERS, ImportedRows, Options, hold_own_rows, matching
-from bnf_align.data.importers.files import KINDS, kind_of, records_of
 from bnf_align.records import BadInput
+from bnf_align.sources import SOURCES, ImportedRows, Options, hold_own_rows, matching
+from bnf_align.sources.files import KINDS, kind_of, records_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def iter_rows(source: str | Path, split: str = "train", options: Options | None 
 def _file_rows(files: Sequence[Path], options: Options | None) -> Iterable[Row]:
     """The rows of files, through an importer where that is wanted and certain."""
     if options is not None and not options.column_map and (name := _export_of(files)):
-        return ImportedRows(IMPORTERS[name], files, options)
+        return ImportedRows(SOURCES[name], files, options)
     return (row for _, row in records_of(files))
 
 

@@ -12,12 +12,12 @@ import datasets
 from bnf_align.data.check import checked_row
 from bnf_align.data.columns import Columns, read_columns
 from bnf_align.data.findings import Finding
-from bnf_align.data.importers import ImportedRows
 from bnf_align.data.ledger import OUT, PAIR, UP, Ledger
 from bnf_align.data.messages import MessageReader
 from bnf_align.data.read import dataset_rows
 from bnf_align.data.template import shared_prefix
 from bnf_align.records import BadInput, DataReport, PreferenceRow
+from bnf_align.sources import ImportedRows
 
 UNBALANCED = 20
 ASKING = ("system", "user", "tool")

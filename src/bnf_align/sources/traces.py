@@ -1,0 +1,434 @@
+"""Tracing products: where each keeps a rating, and the input and output of the step that is rated."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnf_align.records import BadInput, DataReport, rows_text
+from bnf_align.sources.fields import Where, dicts, first_of, has, inside, mapping
+from bnf_align.sources.files import unpacked
+from bnf_align.sources.scores import THUMBS, chosen_score, is_thumb, number_of
+from bnf_align.sources.source import Message, Options, Record, Source
+from bnf_align.sources.spans import Score, Trace
+from bnf_align.sources.turns import assistant, message, messages
+
+TRUE_FALSE = {"true": "up", "false": "down"}
+
+_FOLDER = "give the folder of the whole export, with scores/ and observations_v2/, or traces with score columns."
+_NO_SCORES = ("tags", "scores", "observations", "input", "output", "metadata", "labels")
+"""Columns of a trace of Langfuse's that may hold a list and are no score."""
+_LANGFUSE_SPAN: Mapping[str, Where] = {
+    "id": ("id",),
+    "trace": ("trace_id", "traceId"),
+    "parent": ("parent_observation_id", "parentObservationId"),
+    "call": lambda record: record.get("type") == "GENERATION",
+    "given": ("input",),
+    "produced": ("output",),
+    "model": ("provided_model_name", "providedModelName", "model"),
+}
+_is_trace = has("id", "timestamp", "input", "output")
+
+
+def _langfuse_value(record: Record) -> Any:
+    kind, value = first_of(record, ("data_type", "dataType")), record["value"]
+    if kind == "CATEGORICAL":
+        return first_of(record, ("string_value", "stringValue")) or value
+    if kind == "BOOLEAN" and is_thumb(str(record["name"])) and number_of(value) in (0, 1):
+        return number_of(value) == 1
+    return None if value == "" else value
+
+
+def _langfuse_target(record: Record) -> Any:
+    names = ("observation_id", "observationId", "trace_id", "traceId")
+    return next((record[name] for name in names if record.get(name)), None)
+
+
+def _langfuse_refusal(record: Record) -> str:
+    if first_of(record, ("data_type", "dataType")) == "TEXT":
+        return "a score that is free text"
+    return "" if _langfuse_target(record) else "a score of a session or a run, not of an answer"
+
+
+def _is_observation(record: Record) -> bool:
+    named = all(first_of(record, names) for names in (("trace_id", "traceId"), ("start_time", "startTime")))
+    return named and "input" in record
+
+
+def _score_columns(record: Record) -> Iterator[Record]:
+    """The columns of a trace that hold a list of scores."""
+    for name, cell in record.items():
+        values = unpacked(cell) if name not in _NO_SCORES else None
+        if isinstance(values, list) and all(isinstance(value, int | float | str) for value in values):
+            yield from ({**record, "name": name, "value": value} for value in values)
+
+
+LANGFUSE = Trace(
+    "langfuse",
+    "a Langfuse export",
+    "observation or trace",
+    ("scores", "observations or traces"),
+    _FOLDER,
+    rates=lambda record: has("value", "name")(record) and first_of(record, ("data_type", "dataType")) is not None,
+    steps=lambda record: _is_trace(record) or _is_observation(record),
+    certain=lambda record: (
+        _is_observation(record) or (_is_trace(record) and not {"tags", "sessionId"}.isdisjoint(record))
+    ),
+    rating={
+        "name": ("name",),
+        "value": _langfuse_value,
+        "target": _langfuse_target,
+        "refused": _langfuse_refusal,
+        "id": ("id",),
+        "created_at": ("timestamp",),
+        "rater": ("author_user_id", "authorUserId"),
+        "reason": ("comment",),
+    },
+    span=_LANGFUSE_SPAN,
+    values=TRUE_FALSE,
+    typed=True,
+    alone=Trace(
+        "langfuse",
+        "a Langfuse export",
+        "trace",
+        ("scores", "traces"),
+        _FOLDER,
+        rates=_is_trace,
+        steps=_is_trace,
+        ratings=_score_columns,
+        rating={"name": ("name",), "value": ("value",), "target": ("id",), "rater": ("userId",)}
+        | {"created_at": ("timestamp",)},
+        span=_LANGFUSE_SPAN,
+    ),
+)
+r"""Langfuse: the folder of a blob storage export, what its API answers, or the traces that its pages export.
+
+Scores (`scores/`, GET /api/public/v2/scores) are joined to enriched or legacy observations (`observations_v2/`,
+`observations/`) and to traces (`traces/`); JSON, JSON Lines, CSV or Parquet, in snake_case or camelCase:
+
+    {"id": "s1", "trace_id": "t1", "observation_id": "o1", "name": "user-feedback", "data_type": "BOOLEAN",
+     "value": 1, "string_value": null, "source": "API", "comment": "Helpful", "timestamp": "2026-05-29 13:46:19"}
+    {"id": "o1", "trace_id": "t1", "parent_observation_id": "", "type": "GENERATION", "start_time": "...",
+     "input": "[{\"role\": \"user\", ...}]", "output": "{\"role\": \"assistant\", ...}"}
+
+The pages' own export of traces has a column for each score, with a list of its values: {"id": "t1", "timestamp":
+"...", "userId": "u", "input": {...}, "output": {...}, "tags": [], "user-feedback": [1]}.
+
+A BOOLEAN score under a name of `scores.THUMBS`, or there in a column of 1 and 0 alone, is a thumb. The meaning of
+any other, of every NUMERIC one (1 may be the top of a scale of 0 to 1 or the bottom of one of 1 to 5) and of
+categories is asked for with `--label_map`, or `--up_from` and `--down_to`. TEXT scores are no ratings. Source:
+langfuse.com/docs/api-and-data-platform/features/blob-storage-export-fields and langfuse.com/docs/observability/
+features/user-feedback, read in 2026.
+"""
+
+_BUTTONS = frozenset({"user_liked", "user_disliked"})
+
+
+class _LangSmith(Trace):
+    """Feedback under several keys, with corrections beside it."""
+
+    def scores(self, paths: Sequence[Path], options: Options, report: DataReport) -> list[Score]:
+        """The scores under the key that is the thumb, or the two buttons' keys, and corrections that stand alone."""
+        scored = Counter(mark.name for mark in self.marks(paths) if mark.value is not None)
+        buttons = scored.keys() <= _BUTTONS and not options.score_name
+        wanted = _BUTTONS if buttons else {chosen_score(scored, options, report)}
+        found: dict[str, Score] = {}
+        foreign: list[int] = []
+        for mark in self.marks(paths):
+            mine = not scored or mark.name in wanted
+            if (mine and mark.corrected and mark.better is None and not mark.refused) or (
+                not mine and mark.better and mark.value is not None  # what that score means is not known
+            ):
+                foreign.append(mark.row)
+            if (mine or (mark.better and mark.value is None)) and mark.refused:
+                report.drop(mark.refused, mark.row)
+            elif mine or (mark.better and mark.value is None):
+                found[repr(mark.extras.get("id", (mark.row,)))] = mark
+        if foreign:
+            report.notes.append(f"corrections that are no new answer, or beside another score: {rows_text(foreign)}")
+        scores = list(found.values())
+        keyed = [_keyed(mark) for mark in scores]
+        known = all(value is None or value in self.values for value in keyed)
+        if len(wanted) == 1 and (not known or options.places_a_scale):
+            return scores  # a 1 among other numbers is a place on their scale, and no thumbs up
+        self._refuse_two_scales(Counter(value for value in keyed if value is not None), options)
+        return [mark._replace(value=value) for mark, value in zip(scores, keyed, strict=True)]
+
+    def _refuse_two_scales(self, seen: Counter[str], options: Options) -> None:
+        """Where 0 and -1 stand side by side, one may mean no opinion."""
+        for value in seen:
+            name, _, number = value.rpartition(":")
+            zero = f"{name}:0"
+            if number == "-1" and zero in seen and not {zero, value} <= options.label_map.keys():
+                raise BadInput(
+                    f"The scores hold both 0 ({seen[zero]:,}) and -1 ({seen[value]:,}): one may mean down and the "
+                    f"other no opinion. Say what each means, for example --label_map {name}:1=up {value}=down "
+                    f"{zero}=drop"
+                )
+
+
+def _keyed(mark: Score) -> str | None:
+    """A score with its key, as `values` has it; None where there is no score."""
+    number = number_of(mark.value)
+    text = str(mark.value).lower() if number is None else f"{number:g}"
+    return None if mark.value is None else f"{mark.name.lower().replace('-', '_').replace(' ', '_')}:{text}"
+
+
+def _langsmith_score(record: Record) -> Any:
+    return next((record[name] for name in ("score", "value") if record.get(name) not in (None, "")), None)
+
+
+def _disputed(record: Record) -> str:
+    """Why a score does not count: its correction is another one, as LangSmith's audit of evaluators writes it."""
+    better, score = inside(unpacked(record.get("correction")), "score"), number_of(_langsmith_score(record))
+    other = better is not None and (number_of(better) is None or number_of(better) != score)
+    return "a score that was corrected to another one" if other else ""
+
+
+LANGSMITH = _LangSmith(
+    "langsmith",
+    "a LangSmith export",
+    "run",
+    ("feedback", "runs"),
+    "LangSmith keeps them apart. Write both, a JSON object a line, from client.list_runs(...) and "
+    "client.list_feedback(run_ids=...). A bulk export has the runs only.",
+    rates=lambda record: has("run_id", "key")(record) and ("score" in record or "value" in record),
+    steps=has("run_type", "inputs", "outputs", "trace_id"),
+    rating={
+        "name": ("key",),
+        "value": _langsmith_score,
+        "target": ("run_id",),
+        "refused": _disputed,
+        "better": lambda record: rewritten(record.get("correction")),
+        "corrected": lambda record: record.get("correction") not in (None, "", "null", {}, "{}"),
+        "id": ("id",),
+        "created_at": ("created_at",),
+        "rater": ("feedback_source.user_id",),
+        "reason": ("comment",),
+    },
+    span={
+        "id": ("id",),
+        "trace": ("trace_id",),
+        "parent": ("parent_run_id",),
+        "call": lambda record: record.get("run_type") == "llm",
+        "given": lambda record: unpacked(record.get("inputs")),
+        "produced": lambda record: unpacked(record.get("outputs")),
+        "model": ("extra.metadata.ls_model_name",),
+    },
+    values={f"{key}:{value}": "up" for key in THUMBS for value in ("1", "true")}
+    | {f"{key}:{value}": "down" for key in THUMBS for value in ("0", "-1", "false")}
+    | {"user_disliked:1": "down", "user_disliked:true": "down"}
+    | {"user_disliked:0": "drop", "user_disliked:false": "drop"},  # not to dislike is not to like
+)
+"""LangSmith: runs (a bulk export, or `client.list_runs`) and feedback (`client.list_feedback`), a file of each.
+
+    {"id": "r1", "trace_id": "r1", "parent_run_id": null, "run_type": "llm", "start_time": "...",
+     "inputs": {"messages": [{"role": "user", "content": "Hi"}]}, "outputs": {"messages": [...]}}
+    {"id": "f1", "run_id": "r1", "key": "user_score", "score": 1.0, "value": null, "comment": null,
+     "feedback_source": {"type": "api", "user_id": null}, "created_at": "2026-05-05T23:23:11"}
+
+Inputs and outputs may be messages of OpenAI, Anthropic or LangChain, `generations`, `choices`, one text, or JSON text
+of these, as in the bulk export's Parquet. A score of 1, 0 or -1 under a key of `scores.THUMBS` is a thumb, as is
+`user_disliked`, upside down. The meaning of any other score is asked for.
+
+A `correction` with a rewritten answer (`rewritten`) is chosen over the run's answer where its score is a down, or
+there is no score, and nobody rated that answer up. A correction of the score ({"score": 1} on a score of 0) disputes
+it: the rating is left out. One of another shape says nothing here, and is counted. Source: docs.langchain.com,
+langsmith/feedback-data-format, run-data-format, log-llm-trace, data-export; for 1 and -1 and the keys user_liked and
+user_disliked agent-server-feedback; for corrections of a score audit-evaluator-scores; read in 2026.
+"""
+
+
+_SHORT = ("output", "answer", "response", "completion", "text", "message", "messages", "desired", "desired_output")
+BETTER = (*_SHORT, "expected", "expected_output", "expected_response", "corrected", "correction", "ground_truth")
+"""Under which of its names a correction holds the better answer. A `comment` or `explanation` is about an answer."""
+
+
+def rewritten(correction: Any, depth: int = 3) -> list[Message] | None:
+    """The better answer in a correction: a text, a turn, the last of several, or one of these under one of `BETTER`.
+
+    Example:
+        >>> rewritten({"answer": "Paris."}), rewritten({"score": 1, "explanation": "It is right."})
+        ([{'role': 'assistant', 'content': 'Paris.'}], None)
+    """
+    value = unpacked(correction)
+    if isinstance(value, str):
+        return [assistant(value)] if value.strip() else None
+    turn = message(value)
+    turns = messages(value) if turn is None else [turn]
+    if turns is not None:
+        return turns[-1:] if turns[-1]["role"] == "assistant" and turns[-1].get("content") else None
+    named = [value[name] for name in BETTER if value.get(name)] if isinstance(value, dict) else []
+    return rewritten(named[0], depth - 1) if len(named) == 1 and depth else None
+
+
+_FLAT = re.compile(r"(?:attributes\.)?llm\.(input|output)_messages\.(\d+)\.message\.(role|content)")
+
+
+def _phoenix_text(side: str) -> Any:
+    """What a span was given or produced: its messages, flattened or not, or its value."""
+
+    def text(record: Record) -> Any:
+        flat: dict[int, Record] = {}
+        for name, value in {**record, **mapping(unpacked(record.get("attributes")))}.items():
+            if (found := _FLAT.fullmatch(str(name))) and found[1] == side:
+                flat.setdefault(int(found[2]), {})[found[3]] = value
+        turns = messages(first_of(record, (f"attributes.llm.{side}_messages",)))
+        return turns or messages([flat[at] for at in sorted(flat)]) or inside(record, f"attributes.{side}.value")
+
+    return text
+
+
+PHOENIX = Trace(
+    "phoenix",
+    "a Phoenix export",
+    "span",
+    ("annotations", "spans"),
+    "write both, a JSON object a line, from its client's get_spans and get_span_annotations.",
+    rates=lambda record: "annotator_kind" in record and first_of(record, ("span_id", "context.span_id")) is not None,
+    steps=lambda record: "span_kind" in record and inside(record, "context.span_id") is not None,
+    rating={
+        "name": ("name", "annotation_name"),
+        "value": ("result.score", "result.label"),
+        "target": ("span_id", "context.span_id"),
+        "id": ("id",),
+        "created_at": ("created_at",),
+        "rater": ("user_id", "identifier"),
+        "reason": ("result.explanation",),
+    },
+    span={
+        "id": ("context.span_id",),
+        "trace": ("context.trace_id",),
+        "parent": ("parent_id",),
+        "call": lambda record: record.get("span_kind") == "LLM",
+        "given": _phoenix_text("input"),
+        "produced": _phoenix_text("output"),
+        "model": ("attributes.llm.model_name",),
+    },
+    values=TRUE_FALSE | {"thumbs-up": "up", "thumbs-down": "down"},
+)
+"""Arize Phoenix: spans and their annotations, from its API or its data frames, a file of each.
+
+    {"name": "chat", "context": {"trace_id": "t1", "span_id": "s1"}, "span_kind": "LLM", "parent_id": null,
+     "attributes": {"llm.input_messages": [{"message.role": "user", "message.content": "Hi"}],
+                    "llm.output_messages": [...], "input.value": "...", "output.value": "..."}}
+    {"id": "a1", "span_id": "s1", "name": "user feedback", "annotator_kind": "HUMAN",
+     "result": {"label": "thumbs-up", "score": 1, "explanation": null}, "user_id": null, "created_at": "..."}
+
+In data frames the names hold dots: `context.span_id`, `attributes.input.value`, `result.score`. The score is read, or
+where there is none the label. Source: arize.com/docs/phoenix, capture-feedback, read in 2026.
+"""
+
+
+def _plain(value: Any) -> Any:
+    """A value out of its JSON text, a quoted text too."""
+    if isinstance(value, str) and value.startswith('"'):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return unpacked(value)
+
+
+def _attribute(name: str) -> Any:
+    return lambda span: _plain(mapping(unpacked(span.get("attributes"))).get(f"mlflow.{name}", span.get(name)))
+
+
+def _mlflow_spans(record: Record) -> Iterator[Record]:
+    """The spans of a trace, after the trace itself where it has texts of its own."""
+    trace = first_of(record, _TRACE)
+    asked, said = (first_of(record, (f"data.{name}", name)) for name in ("request", "response"))
+    if asked is not None:
+        yield {"span_id": trace, "trace": trace, "spanInputs": asked, "spanOutputs": said}
+    for span in dicts(unpacked(first_of(record, ("data.spans", "spans")))):
+        yield {**span, "trace": trace}
+
+
+def _assessments(record: Record) -> Iterator[Record]:
+    """The feedback on a trace. Expectations, errors and what a later assessment replaced are no ratings."""
+    for one in dicts(unpacked(first_of(record, ("info.assessments", "assessments")))):
+        if isinstance(one.get("feedback"), dict) and one.get("valid") is not False and not one.get("error"):
+            yield {**one, "trace": first_of(record, _TRACE)}
+
+
+def _is_mlflow(record: Record) -> bool:
+    whole = inside(record, "data.spans") is not None and first_of(record, _TRACE[:2]) is not None
+    return whole or {"trace_id", "assessments", "spans"} <= record.keys()
+
+
+_TRACE = ("info.trace_id", "info.request_id", "trace_id")
+MLFLOW = Trace(
+    "mlflow",
+    "an MLflow export",
+    "span or trace",
+    ("assessments", "traces"),
+    "write them a JSON object a line, for example from trace.to_dict() of mlflow.search_traces.",
+    rates=_is_mlflow,
+    steps=_is_mlflow,
+    ratings=_assessments,
+    rating={
+        "name": ("assessment_name", "name"),
+        "value": ("feedback.value",),
+        "target": lambda one: one.get("span_id") or one["trace"],
+        "id": ("assessment_id",),
+        "created_at": ("create_time", "create_time_ms"),
+        "rater": ("source.source_id",),
+        "reason": ("rationale",),
+    },
+    spans=_mlflow_spans,
+    span={
+        "id": ("span_id", "context.span_id"),
+        "trace": ("trace",),
+        "parent": ("parent_span_id", "parent_id"),
+        "call": lambda span: _attribute("spanType")(span) in ("LLM", "CHAT_MODEL"),
+        "given": _attribute("spanInputs"),
+        "produced": _attribute("spanOutputs"),
+    },
+    values=TRUE_FALSE,
+)
+r"""MLflow: traces with their assessments, as `trace.to_dict()` or the data frame of `search_traces` has them.
+
+    {"info": {"trace_id": "t1", "assessments": [{"assessment_id": "a1", "assessment_name": "user_feedback",
+       "feedback": {"value": true}, "source": {"source_type": "HUMAN", "source_id": "ann"}, "span_id": null}]},
+     "data": {"spans": [{"span_id": "s1", "parent_span_id": null, "attributes": {"mlflow.spanType": "\"LLM\"",
+       "mlflow.spanInputs": "{...}", "mlflow.spanOutputs": "{...}"}}]}}
+
+An assessment without `span_id` is of the whole trace. Source: mlflow/mlflow, mlflow/entities/assessment.py, span.py.
+"""
+
+OPIK = Trace(
+    "opik",
+    "an Opik export",
+    "trace or span",
+    ("feedback scores", "traces or spans"),
+    "write them a JSON object a line, for example from trace.dict() of client.search_traces(...).",
+    rates=has("id", "input", "output", "feedback_scores"),
+    steps=has("id", "input", "output", "feedback_scores"),
+    ratings=lambda record: [{**one, "of": record["id"]} for one in dicts(unpacked(record["feedback_scores"]))],
+    rating={"name": ("name",), "value": ("value",), "target": ("of",), "reason": ("reason",)}
+    | {"created_at": ("created_at",), "rater": ("created_by",)},
+    span={
+        "id": ("id",),
+        "trace": ("trace_id",),
+        "parent": ("parent_span_id",),
+        "call": lambda record: record.get("type") == "llm",
+        "given": ("input",),
+        "produced": ("output",),
+        "model": ("model",),
+    },
+    values=TRUE_FALSE,
+)
+"""Opik: traces with their feedback scores, and spans, as `search_traces` and `search_spans` give them.
+
+    {"id": "t1", "name": "chat", "start_time": "...", "input": {...}, "output": {...}, "thread_id": null,
+     "feedback_scores": [{"name": "user_feedback", "value": 1.0, "reason": "...", "created_by": "ann"}]}
+    {"id": "s1", "trace_id": "t1", "parent_span_id": null, "type": "llm", "input": {...}, "output": {...}, ...}
+
+Source: comet.com/docs/opik, export-data and the schema of a trace, read in 2026.
+"""
+
+TRACES: tuple[Source, ...] = (LANGFUSE, LANGSMITH, PHOENIX, MLFLOW, OPIK)
