@@ -14,7 +14,7 @@ from bnf_align.sources.files import kind_of, records_of, unpacked
 from bnf_align.sources.rows import facing
 from bnf_align.sources.scores import number_of
 from bnf_align.sources.source import Contest, Item, Options, Pair, Record, Source, Text, Thumb
-from bnf_align.sources.turns import assistant, ending, messages, user
+from bnf_align.sources.turns import assistant, ending, messages, messages_in, user
 
 SIDES = ("first", "second")
 """What a table's two answers are called in `--map`, where neither is the better one in every row."""
@@ -110,10 +110,9 @@ def _named(names: Sequence[str], options: Options) -> dict[str, str]:
 
 def _opened(cell: Any, ours: str) -> Any:
     """A cell with JSON text of messages or tools as what it holds; all other text, JSON or not, as it is."""
-    value = unpacked(cell)
-    if ours == "tools" or messages(value) is not None:
-        return value
-    return cell
+    if not isinstance(cell, str) or (ours != "tools" and messages_in(cell) is None):
+        return cell
+    return unpacked(cell)
 
 
 def _two(named: Record, sides: Sequence[str]) -> tuple[Text, Text, Text] | str:
@@ -130,8 +129,7 @@ def _single(named: Record) -> tuple[Any, Any] | None:
     if completion in (None, ""):
         turns = messages(named.get("messages"))
         return None if turns is None else split_last_answer(turns)
-    if isinstance(completion, dict):
-        completion = [completion]
+    completion = [completion] if isinstance(completion, dict) else completion
     if isinstance(prompt, list | dict) or isinstance(completion, list):
         return _prompt(prompt), [assistant(completion)] if isinstance(completion, str) else completion
     return prompt or "", completion

@@ -48,7 +48,7 @@ def messages(value: Any) -> list[Message] | None:
         >>> messages([{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}])
         [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]
     """
-    value = unpacked(value)
+    value = [value] if isinstance(value, dict) else unpacked(value)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]  # LangChain calls a model with a batch of conversations
     if not isinstance(value, list) or not value:
@@ -62,6 +62,13 @@ def messages(value: Any) -> list[Message] | None:
             return None
         turns.append(turn)
     return turns
+
+
+def messages_in(text: str) -> list[Message] | None:
+    """The conversation in a text that is JSON of one; None for any other text, which may be JSON of something else."""
+    value = unpacked(text)
+    parts = dicts(value if isinstance(value, list) else [value])
+    return messages(value) if parts and all("role" in part or "from" in part for part in parts) else None
 
 
 def message(value: Any) -> Message | None:
@@ -176,7 +183,7 @@ def with_system(turns: list[Message], system: Any) -> list[Message]:
 
 def ending(value: Any) -> tuple[list[Message], list[Message]] | None:
     """An answer, and the turns before it where it is the end of a whole conversation; None for what is no answer."""
-    turns = messages([value] if isinstance(value, dict) else value)
-    if isinstance(value, str) and turns is None:  # text, which may be a JSON object or list without being turns
+    turns = messages_in(value) if isinstance(value, str) else messages(value)
+    if isinstance(value, str) and turns is None:
         return [], [assistant(value)]
     return (turns[:-1], turns[-1:]) if turns and turns[-1]["role"] == "assistant" else None
