@@ -7,22 +7,18 @@ mixes the branches, so only the pointers say what an answer replied to.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from bnf_align.records import DataReport
-from bnf_align.sources.fields import dicts, inside
-from bnf_align.sources.source import Extras, Message, Thumb
+from bnf_align.sources.fields import Where, dicts, filled, inside, part
+from bnf_align.sources.shelf import Shelf
+from bnf_align.sources.source import Message, Options, Record, Source, Thumb
 
-Node = Mapping[str, Any]
-
-
-class Nodes(Protocol):
-    """The messages of one conversation or of many, by id; a dict is one."""
-
-    def get(self, key: str, /) -> Any:
-        """The message with an id, None without one."""
+Nodes = Mapping[str, Any] | Shelf
+"""The messages of one conversation or of many, by id."""
 
 
 ROOTS = (None, "", "00000000-0000-0000-0000-000000000000")
@@ -53,45 +49,97 @@ def without_reasoning(text: str) -> str:
     return REASONING.sub("", text).strip() if folded else text
 
 
-@dataclass(frozen=True)
-class Tree:
-    """Where the messages of a product keep their parts."""
+class Rated(NamedTuple):
+    """A message that was rated."""
 
+    row: int
+    """Number of the record that says so."""
+    nodes: Nodes
+    leaf: Any
+    """Its id."""
+    value: Any
+    chat: Any
+    """What identifies the conversation: message ids may repeat from one to the next."""
+    about: Record
+    """The record that the extras are read from."""
+    system: Any = None
+    """The system prompt of the conversation, where the product keeps it beside the messages."""
+    refused: str = ""
+    """Why it makes no row."""
+
+
+@dataclass(frozen=True)
+class Tree(Source):
+    """A chat product: where its messages keep their parts, and which of them are rated."""
+
+    name: str
+    title: str
+    knows: Callable[[Record], bool]
+    """Whether a record is certainly one of this product."""
     id: str
     parent: str
-    role: Callable[[Node], str | None]
+    role: Callable[[Record], str | None]
     """Whose a message is; "" for one that was not shown, such as a tool's or an empty root; None where it is not
     said."""
-    text: Callable[[Node], Any]
+    text: Callable[[Record], Any]
     """What it says; anything but a string is a message that is not text."""
-    files: Callable[[Node], Any] = lambda node: node.get("files")
-    """What came with it, a list of objects with a type."""
+    rated: Callable[[Sequence[Path]], Iterator[Rated]]
+    """The ratings in files."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, Where] = field(default_factory=dict)
+    """Our column -> where `Rated.about` has it."""
+    files: Callable[[Record], Any] = lambda node: node.get("files")
+    """What came with a message, a list of objects with a type."""
 
-    def nodes(self, messages: Iterator[Node]) -> dict[str, Node]:
-        """Messages by their ids."""
-        return {node[self.id]: node for node in messages if isinstance(node.get(self.id), str)}
+    def matches(self, record: Record, path: Path) -> bool:
+        """Whether a record is certainly one of this product."""
+        return self.knows(record)
 
-    def path(self, nodes: Nodes, leaf: Any) -> list[Node]:
-        """The messages from the root of a tree to `leaf`.
+    def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
+        """A thumb per rating; what cannot be rebuilt is counted."""
+        for one in self.rated(paths):
+            try:
+                if one.refused:
+                    raise BrokenThread(one.refused)
+                yield self.thumb(one)
+            except BrokenThread as error:
+                report.drop(str(error), one.row)
+
+    def thumb(self, one: Rated) -> Thumb:
+        """A rating with its conversation.
 
         Raises:
-            BrokenThread: If a parent is missing or the pointers go in a circle.
+            BrokenThread: If that cannot be rebuilt.
         """
-        path: list[Node] = []
-        seen = set()
-        at = leaf
+        path: list[Record] = []
+        seen, at = set(), one.leaf
         while at not in ROOTS:
-            node = nodes.get(at) if isinstance(at, str) else None
+            node = one.nodes.get(at) if isinstance(at, str) else None
             if isinstance(at, str) and at in seen:
                 raise BrokenThread("its thread goes in a circle")
-            if not isinstance(node, Mapping):
+            if not isinstance(node, dict):
                 raise BrokenThread("a message of its thread is missing" if path else "the answer is not in its thread")
             seen.add(at)
             path.append(node)
             at = node.get(self.parent)
-        return path[::-1]
+        said = [self.message(node) for node in reversed(path)]
+        if not said or said[-1] is None or said[-1]["role"] != "assistant":
+            raise BrokenThread("what is rated is not an assistant's answer")
+        turns = [turn for turn in said if turn is not None]
+        if isinstance(one.system, str) and one.system.strip():
+            turns.insert(0, {"role": "system", "content": one.system})
+        question = path[0].get(self.parent)
+        return Thumb(
+            one.row,
+            turns[:-1],
+            turns[-1:],
+            one.value,
+            answer=f"{one.chat}/{one.leaf}",
+            extras=filled(**{name: part(one.about, where) for name, where in self.extras.items()}),
+            question=None if question in (None, "") else f"{one.chat}/{question}",
+        )
 
-    def message(self, node: Node) -> Message | None:
+    def message(self, node: Record) -> Message | None:
         """A message; None of one that was not shown.
 
         Raises:
@@ -111,54 +159,11 @@ class Tree:
             raise BrokenThread("a message that is not text")
         return {"role": role, "content": without_reasoning(text) if role == "assistant" else text}
 
-    def thumb(
-        self,
-        number: int,
-        nodes: Nodes,
-        leaf: Any,
-        value: Any,
-        chat: Any,
-        extras: Extras,
-        report: DataReport,
-        system: Any = None,
-    ) -> Iterator[Thumb]:
-        """The rating of a message as a thumb; none, and counted, where its conversation cannot be rebuilt.
 
-        Args:
-            number: The record's number.
-            nodes: The messages.
-            leaf: Id of the one that is rated.
-            value: The rating.
-            chat: What identifies the conversation: message ids may repeat from one to the next.
-            extras: Columns that travel along.
-            report: Where what cannot be rebuilt is counted.
-            system: The system prompt of the conversation, where the product keeps it beside the messages.
-        """
-        try:
-            path = self.path(nodes, leaf)
-            turns = [turn for node in path if (turn := self.message(node)) is not None]
-            if not turns or turns[-1]["role"] != "assistant" or self.message(path[-1]) is None:
-                raise BrokenThread("what is rated is not an assistant's answer")
-        except BrokenThread as error:
-            report.drop(str(error), number)
-            return
-        first = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
-        question = path[-1].get(self.parent)
-        yield Thumb(
-            number,
-            first + turns[:-1],
-            turns[-1:],
-            value,
-            answer=f"{chat}/{leaf}",
-            extras=extras,
-            question=None if question in (None, "") else f"{chat}/{question}",
-        )
-
-
-def role_at(path: str, roles: Mapping[Any, str] | None = None) -> Callable[[Node], str | None]:
+def role_at(path: str, roles: Mapping[Any, str] | None = None) -> Callable[[Record], str | None]:
     """Whose a message is, by a field of it: as it stands there, or what its values mean; None for all else."""
 
-    def role(node: Node) -> str | None:
+    def role(node: Record) -> str | None:
         value = inside(node, path)
         known = value if roles is None else roles.get(value) if isinstance(value, str | bool) else None
         return known if isinstance(known, str) and known else None
