@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import cache
 from typing import Any
 
 from bnf_align.data.columns import IMAGES
@@ -11,10 +12,8 @@ from bnf_align.records import BadInput
 from bnf_align.sources.files import unpacked
 from bnf_align.sources.source import Options, Record
 
-Names = tuple[str, ...]
-"""Paths of fields, as `inside` reads them; the first one that a record has counts."""
-Where = Names | Callable[[Record], Any]
-"""Where a part of a record stands, or what makes it of a record."""
+Where = str | Callable[[Record], Any]
+"""Where a part of a record stands, such as `feedback.rating|rating` (see `first_of`), or what makes it of a record."""
 
 PROMPTS = ("prompt", "instruction")
 ANSWERS = ("completion", "response")
@@ -49,14 +48,19 @@ def inside(record: Any, path: str) -> Any:
     return inside(unpacked(record.get(head)), rest) if rest else None
 
 
-def first_of(record: Record, paths: Sequence[str]) -> Any:
-    """The value of the first of `paths` that the record has, and None where it has none of them."""
-    return next((value for path in paths if (value := inside(record, path)) is not None), None)
+def first_of(record: Record, paths: str) -> Any:
+    """The value of the first of some paths, with `|` between them, that the record has; None where it has none."""
+    return next((value for path in _paths(paths) if (value := inside(record, path)) is not None), None)
+
+
+@cache
+def _paths(paths: str) -> list[str]:
+    return paths.split("|") if paths else []
 
 
 def part(record: Record, where: Where) -> Any:
     """A part of a record, None where it has none."""
-    return first_of(record, where) if isinstance(where, tuple) else where(record)
+    return first_of(record, where) if isinstance(where, str) else where(record)
 
 
 def has_pictures(record: Record) -> bool:

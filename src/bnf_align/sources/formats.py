@@ -30,9 +30,9 @@ OPENAI = Format(
     "OpenAI's DPO format",
     wanted="a pair with input, non_preferred_output, preferred_output",
     knows=("input", "preferred_output", "non_preferred_output"),
-    prompt=Prompt(turns=("input.messages",)),
-    tools=("input.tools",),
-    verdicts=(Chosen(("preferred_output",), ("non_preferred_output",), _turns, without=NO_MESSAGES),),
+    prompt=Prompt(turns="input.messages"),
+    tools="input.tools",
+    verdicts=(Chosen("preferred_output", "non_preferred_output", _turns, without=NO_MESSAGES),),
     no_prompt=NO_MESSAGES,
 )
 """OpenAI's and Azure's JSON Lines for direct preference optimisation.
@@ -101,9 +101,9 @@ LLAMAFACTORY = _LlamaFactory(
     "LLaMA-Factory's format, ShareGPT or Alpaca",
     wanted="a row with conversations, messages or an instruction",
     knows=(),
-    holds=lambda record: isinstance(first_of(record, ("conversations", "messages", "instruction")), list | str),
-    prompt=Prompt(turns=("conversations", "messages"), texts=(("instruction",), ("input",)), answer=("output",)),
-    verdicts=(Chosen(), Labelled(("kto_tag", "label"))),
+    holds=lambda record: isinstance(first_of(record, "conversations|messages|instruction"), list | str),
+    prompt=Prompt(turns="conversations|messages", texts=("instruction", "input"), answer="output"),
+    verdicts=(Chosen(), Labelled("kto_tag|label")),
     values=TRUE_FALSE,
     no_prompt="turns that are not all text",
 )
@@ -120,7 +120,7 @@ github.com/hiyouga/LLaMA-Factory: data/README.md, data/dataset_info.json and src
 """
 
 _QUESTION = ("prompt", "instruction", "input", "question")
-_CHOSEN, _REJECTED = ("chosen", "chosen_response"), ("rejected", "rejected_response")
+_CHOSEN, _REJECTED = "chosen|chosen_response", "rejected|rejected_response"
 
 
 def _is_axolotl(record: Record) -> bool:
@@ -129,7 +129,7 @@ def _is_axolotl(record: Record) -> bool:
     if any("rank" in answer for answer in dicts(unpacked(record.get("answers")))):
         return "prompt" in keys
     turns = isinstance(record.get("messages"), list) and isinstance(record.get("chosen"), dict)
-    foreign = {"chosen", "rejected"} <= keys and isinstance(first_of(record, ("input", "question")), str)
+    foreign = {"chosen", "rejected"} <= keys and isinstance(first_of(record, "input|question"), str)
     own = {"chosen_response", "rejected_response"} <= keys and bool(keys & set(_QUESTION))
     tagged = {"completion", "label"} <= keys and bool(keys & {"instruction", "question"}) and "prompt" not in keys
     return turns or own or tagged or (foreign and not keys & {"instruction", "prompt"})
@@ -145,15 +145,15 @@ AXOLOTL = Format(
     "Axolotl's format",
     wanted="a row with two answers, ranked answers, or a completion",
     knows=_is_axolotl,
-    holds=lambda record: not {"completion", "answers", *_CHOSEN, *_REJECTED}.isdisjoint(record),
-    prompt=Prompt(turns=("messages",), texts=(_QUESTION,), history=()),
+    holds=lambda record: not {"completion", "answers", *_CHOSEN.split("|"), *_REJECTED.split("|")}.isdisjoint(record),
+    prompt=Prompt(turns="messages", texts=("|".join(_QUESTION),), history=""),
     verdicts=(
-        Labelled(("label",), ("completion",), ("chosen",), "a completion without prompt, or that is no answer"),
-        Scored(_ranked, ("answers",), ranks=True, without="fewer than two answers of different rank"),
+        Labelled("label", "completion", "chosen", "a completion without prompt, or that is no answer"),
+        Scored(_ranked, "answers", ranks=True, without="fewer than two answers of different rank"),
         Chosen(_CHOSEN, _REJECTED),
     ),
     values=TRUE_FALSE,
-    tools=(),
+    tools="",
 )
 """Axolotl's formats, all with an optional `system`.
 
@@ -169,7 +169,7 @@ Of ranked answers rank 1 is the best, as in the Nectar data, and the last one th
 docs/rlhf.qmd and src/axolotl/prompt_strategies; for the ranks huggingface.co/datasets/berkeley-nest/Nectar.
 """
 
-_SWIFT_REJECTED = ("rejected_response", "rejected_messages")
+_SWIFT_REJECTED = "rejected_response|rejected_messages"
 
 
 def _is_ms_swift(record: Record) -> bool:
@@ -187,12 +187,10 @@ MS_SWIFT = Format(
     knows=_is_ms_swift,
     holds=lambda record: (
         not {"messages", "query", "conversation", "instruction"}.isdisjoint(record)
-        and not {*_SWIFT_REJECTED, "label"}.isdisjoint(record)
+        and not {*_SWIFT_REJECTED.split("|"), "label"}.isdisjoint(record)
     ),
-    prompt=Prompt(
-        ("messages", "conversation"), (("query", "instruction"), ("input",)), ("response", "output"), needs_answer=True
-    ),
-    verdicts=(Chosen((), _SWIFT_REJECTED), Labelled()),
+    prompt=Prompt("messages|conversation", ("query|instruction", "input"), "response|output", needs_answer=True),
+    verdicts=(Chosen("", _SWIFT_REJECTED), Labelled()),
     values=TRUE_FALSE,
     no_prompt="turns that are not all text",
 )
@@ -227,7 +225,7 @@ HH = Format(
     "transcripts as in Anthropic's HH",
     wanted="a pair of transcripts (chosen and rejected)",
     knows=_is_hh,
-    prompt=Prompt(texts=(("prompt",),)),
+    prompt=Prompt(texts=("prompt",)),
     verdicts=(Chosen(read=_transcript_end),),
 )
 r"""Anthropic's helpful and harmless transcripts (hh-rlhf), and what others write like them.
@@ -275,12 +273,12 @@ ULTRAFEEDBACK = Format(
     wanted="an instruction with completions",
     knows=lambda record: _has_completions(record) and bool(_scores_in(record)),
     holds=_has_completions,
-    prompt=Prompt(texts=(("instruction",),), system=(), history=()),
+    prompt=Prompt(texts=("instruction",), system="", history=""),
     verdicts=(Scored(_completions),),
     scores=_scores_in,
     usual=("overall_score", "ratings"),
     values={"N/A": "drop"},
-    tools=(),
+    tools="",
 )
 """UltraFeedback (openbmb), and what distilabel writes.
 

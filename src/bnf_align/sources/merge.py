@@ -17,11 +17,7 @@ Row = dict[str, Any]
 
 
 def merged(
-    source: Source,
-    paths: Sequence[Path],
-    options: Options,
-    report: DataReport,
-    ratings: Ratings | None = None,
+    source: Source, paths: Sequence[Path], options: Options, report: DataReport, ratings: Ratings | None = None
 ) -> Iterator[Row]:
     """The rows of a source: `prompt, completion, label`, or `prompt, chosen, rejected`, with the extras.
 

@@ -13,14 +13,14 @@ from bnf_align.sources.scores import number_of
 from bnf_align.sources.source import Message, Record
 from bnf_align.sources.turns import EXTRA_ID_TURN, assistant, messages, transcript, user
 
-_PROMPT = Prompt(texts=(("prompt",),))
+_PROMPT = Prompt(texts=("prompt",))
 
 PKU_SAFERLHF = Format(
     "pku-saferlhf",
     "PKU-SafeRLHF",
     knows=("prompt", "response_0", "response_1", "better_response_id"),
     prompt=_PROMPT,
-    verdicts=(Winner(("response_0",), ("response_1",)),),
+    verdicts=(Winner("response_0", "response_1"),),
     scores=("better_response_id", "safer_response_id"),
     winners={"0": "first", "1": "second"},
 )
@@ -39,7 +39,7 @@ CHATBOT_ARENA = Format(
     "conversations of Chatbot Arena",
     knows=("conversation_a", "conversation_b", "winner"),
     prompt=Prompt(),
-    verdicts=(Winner(partial(_arena_side, "conversation_a"), partial(_arena_side, "conversation_b"), ("winner",)),),
+    verdicts=(Winner(partial(_arena_side, "conversation_a"), partial(_arena_side, "conversation_b"), "winner"),),
     winners={"model_a": "first", "model_b": "second", "tie": "tie", "tie (inconsistent)": "tie"}
     | {"tie (bothbad)": "both_bad", "both_bad": "both_bad"},
 )
@@ -78,7 +78,7 @@ HELPSTEER = Format(
     "helpsteer",
     "HelpSteer",
     knows=("prompt", "response", "helpfulness"),
-    prompt=Prompt(texts=(("prompt",),), split=_SPLIT),
+    prompt=Prompt(texts=("prompt",), split=_SPLIT),
     verdicts=(
         Scored(lambda record, name: [Candidate(row.get("response"), row.get(name), row=n) for n, row in record[ROWS]]),
     ),
@@ -96,12 +96,8 @@ HELPSTEER_PREFERENCE = Format(
         {"prompt", "response_1", "response_2", "preference_strength"} <= record.keys()
         or {"context", "response1", "response2", "overall_preference"} <= record.keys()
     ),
-    prompt=Prompt(turns=("context",), texts=(("prompt",),), split=_SPLIT),
-    verdicts=(
-        Winner(
-            ("response_1", "response1"), ("response_2", "response2"), ("preference_strength", "overall_preference")
-        ),
-    ),
+    prompt=Prompt(turns="context", texts=("prompt",), split=_SPLIT),
+    verdicts=(Winner("response_1|response1", "response_2|response2", "preference_strength|overall_preference"),),
     winners={"-3": "first", "-2": "first", "-1": "first", "0": "tie", "1": "second", "2": "second", "3": "second"},
 )
 """nvidia/HelpSteer2 (preference) and HelpSteer3: from -3, the first is much better, to 3, the second is."""
@@ -110,8 +106,8 @@ SHP = Format(
     "shp",
     "the Stanford Human Preferences",
     knows=("history", "human_ref_A", "human_ref_B", "labels"),
-    prompt=Prompt(texts=(("history",),), history=()),
-    verdicts=(Winner(("human_ref_A",), ("human_ref_B",), ("labels",)),),
+    prompt=Prompt(texts=("history",), history=""),
+    verdicts=(Winner("human_ref_A", "human_ref_B", "labels"),),
     winners={"1": "first", "0": "second"},
 )
 """stanfordnlp/SHP: a post with two comments; 1 where A has the higher score."""
@@ -120,7 +116,7 @@ WEBGPT = Format(
     "webgpt",
     "WebGPT's comparisons",
     knows=("question", "answer_0", "answer_1", "score_0", "score_1"),
-    prompt=Prompt(texts=(("question.full_text", "question"),)),
+    prompt=Prompt(texts=("question.full_text|question",)),
     verdicts=(
         Scored(
             lambda record, _: [Candidate(record.get(f"answer_{n}"), record.get(f"score_{n}")) for n in (0, 1)],
@@ -134,7 +130,7 @@ ULTRAINTERACT = Format(
     "ultrainteract",
     "UltraInteract's pairs",
     knows=("trajectory", "chosen", "rejected"),
-    prompt=Prompt(turns=("trajectory",)),
+    prompt=Prompt(turns="trajectory"),
     verdicts=(Chosen(),),
     no_prompt="a trajectory that is no conversation",
 )
@@ -145,7 +141,7 @@ MATH_STEP_DPO = Format(
     "Math-Step-DPO",
     knows=("prompt", "initial_reason_steps", "chosen", "rejected"),
     prompt=_PROMPT,
-    verdicts=(Chosen(opening=("initial_reason_steps",)),),
+    verdicts=(Chosen(opening="initial_reason_steps"),),
 )
 """xinlai/Math-Step-DPO-10K: a right and a wrong next step, both after the first steps, which begin both answers."""
 
@@ -154,7 +150,7 @@ BEAVERTAILS = Format(
     "BeaverTails",
     knows=("prompt", "response", "is_safe"),
     prompt=_PROMPT,
-    verdicts=(Labelled(("is_safe",), ("response",)),),
+    verdicts=(Labelled("is_safe", "response"),),
     values={"true": "up", "false": "down"},
 )
 """PKU-Alignment/BeaverTails: is an answer safe? By several people, who are merged. It says nothing of its use."""

@@ -14,18 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bnf_align.records import BadInput, DataReport
-from bnf_align.sources.fields import (
-    NO_TOOLS,
-    Names,
-    Where,
-    filled,
-    first_of,
-    has,
-    has_pictures,
-    inside,
-    part,
-    tools_of,
-)
+from bnf_align.sources.fields import NO_TOOLS, Where, filled, first_of, has, has_pictures, inside, part, tools_of
 from bnf_align.sources.files import records_like, records_of
 from bnf_align.sources.scores import number_of
 from bnf_align.sources.source import Contest, Extras, Item, Message, Options, Pair, Record, Source, Thumb
@@ -44,23 +33,23 @@ ROWS = "rows of one question"
 class Prompt:
     """Where the turns before the answers stand."""
 
-    turns: Names = ()
+    turns: str = ""
     """Fields with a conversation."""
-    texts: tuple[Names, ...] = ()
-    """Fields with the question as text, where there is no conversation: the first of each group, one a line."""
-    answer: Names = ()
+    texts: tuple[str, ...] = ()
+    """Fields with the question as text, where there is no conversation: one a line."""
+    answer: str = ""
     """Fields with the answer to that question, which ends the conversation."""
     needs_answer: bool = False
     """Whether a question without an answer is no conversation."""
-    system: Names = ("system",)
-    history: Names = ("history",)
+    system: str = "system"
+    history: str = "history"
     split: Callable[[Any], list[Message] | None] = transcript
     """What makes turns of a text that holds several, None of any other."""
 
     def of(self, record: Record) -> list[Message] | None:
         """The turns, or None where there are none, or none that can be read."""
         talk, system = first_of(record, self.turns), first_of(record, self.system)
-        texts = [first_of(record, names) for names in self.texts]
+        texts = [first_of(record, one) for one in self.texts]
         question = texts[0] if texts else None
         talk = question if talk is None and isinstance(question, list) else talk
         turns = self.split(question) if talk is None else messages(talk)
@@ -116,11 +105,11 @@ def _said(turn: Message) -> Any:
 class Chosen:
     """The better answer in one field, the worse in another."""
 
-    chosen: Names = ("chosen",)
-    """None: the turn that ends the conversation."""
-    rejected: Names = ("rejected",)
+    chosen: str = "chosen"
+    """The turn that ends the conversation, where it is empty."""
+    rejected: str = "rejected"
     read: Callable[[Any], Answer | None] = ending
-    opening: Names = ()
+    opening: str = ""
     """A field with text that both answers begin with."""
     without: str = NO_ANSWER
     """Why a row without one of the answers is left out."""
@@ -145,10 +134,10 @@ class Chosen:
 class Labelled:
     """One answer with a rating of its own."""
 
-    label: Names = ("label",)
-    answer: Names = ()
-    """None: the turn that ends the conversation."""
-    before: Names = ()
+    label: str = "label"
+    answer: str = ""
+    """The turn that ends the conversation, where it is empty."""
+    before: str = ""
     """Where the conversation stands if not in the prompt's own field."""
     without: str = "no answer at the end"
     """Why a row without an answer is left out."""
@@ -172,14 +161,14 @@ class Winner:
 
     first: Where
     second: Where
-    winner: Where = ()
-    """None: the field that is the format's score, of which `--score_name` may name another."""
+    winner: Where = ""
+    """Where it is empty, the field that is the format's score, of which `--score_name` may name another."""
 
     def __call__(self, row: Row) -> Iterable[Item | str] | None:
         """A contest."""
         first, second = (ending(part(row.record, side)) for side in (self.first, self.second))
         found = facing(row.prompt, first, second)
-        won = part(row.record, self.winner or (row.score,))
+        won = part(row.record, self.winner or row.score)
         return [found if isinstance(found, str) else Contest(row.number, *found, won, row.extras)]
 
 
@@ -205,7 +194,7 @@ class Scored:
 
     answers: Callable[[Record, str], Iterable[Candidate]]
     """The answers of a record with their scores of a name."""
-    fields: Names = ()
+    fields: str = ""
     """Where they stand, if rows may have another verdict instead."""
     ranks: bool = False
     """Whether the numbers are ranks, of which the lowest is the best one."""
@@ -243,7 +232,7 @@ class Format(Source):
 
     name: str
     title: str
-    knows: Names | Callable[[Record], bool]
+    knows: tuple[str, ...] | Callable[[Record], bool]
     """The fields that make a record certainly one of this format, or what tells."""
     prompt: Prompt
     verdicts: tuple[Verdict, ...]
@@ -253,13 +242,13 @@ class Format(Source):
     """The shape in words, for messages; "": a row with the fields of `knows`."""
     holds: Callable[[Record], bool] | None = None
     """Whether a record can be read as a row, where that is less than what makes it certain."""
-    scores: Names | Callable[[Record], Iterable[str]] = ()
+    scores: tuple[str, ...] | Callable[[Record], Iterable[str]] = ()
     """The scores that can be read, the usual one first, or what finds those of a record."""
-    usual: Names = ()
+    usual: tuple[str, ...] = ()
     """Of those that are found the ones that are read without `--score_name`, the first that is there."""
     grouped: str = ""
     """A field that rows which stand one after the other share where they are answers to one question."""
-    tools: Names = ("tools",)
+    tools: str = "tools"
     extras: Mapping[str, str] = field(default_factory=dict)
     """Our column -> the field whose value travels along."""
     note: str = ""

@@ -33,9 +33,9 @@ class Chainlit(Source):
     name = "chainlit"
     title = "a Chainlit export"
     values: Mapping[str, str] = {"1": "up", "0": "down", "1.0": "up", "0.0": "down"}
-    RATED = ("forId", "stepId")
+    RATED = "forId|stepId"
     """Which step a feedback rates, in the SQLAlchemy and in the official data layer."""
-    TIMES = ("startTime", "createdAt", "start")
+    TIMES = "startTime|createdAt|start"
     SPEAKERS: Mapping[str, str] = {"user_message": "user", "assistant_message": "assistant"}
 
     def matches(self, record: Record, path: Path) -> bool:
@@ -73,7 +73,7 @@ class Chainlit(Source):
     def _kind(self, record: Record) -> str:
         if isinstance(record.get("steps"), list) and "id" in record:
             return "thread"
-        if {"value", "comment"} <= record.keys() and any(name in record for name in self.RATED):
+        if {"value", "comment"} <= record.keys() and first_of(record, self.RATED) is not None:
             return "feedback"
         return "step" if {"id", "type", "output", "threadId", "parentId"} <= record.keys() else ""
 

@@ -23,21 +23,21 @@ _FOLDER = "give the folder of the whole export, with scores/ and observations_v2
 _NO_SCORES = ("tags", "scores", "observations", "input", "output", "metadata", "labels")
 """Columns of a trace of Langfuse's that may hold a list and are no score."""
 _LANGFUSE_SPAN: Mapping[str, Where] = {
-    "id": ("id",),
-    "trace": ("trace_id", "traceId"),
-    "parent": ("parent_observation_id", "parentObservationId"),
+    "id": "id",
+    "trace": "trace_id|traceId",
+    "parent": "parent_observation_id|parentObservationId",
     "call": lambda record: record.get("type") == "GENERATION",
-    "given": ("input",),
-    "produced": ("output",),
-    "model": ("provided_model_name", "providedModelName", "model"),
+    "given": "input",
+    "produced": "output",
+    "model": "provided_model_name|providedModelName|model",
 }
 _is_trace = has("id", "timestamp", "input", "output")
 
 
 def _langfuse_value(record: Record) -> Any:
-    kind, value = first_of(record, ("data_type", "dataType")), record["value"]
+    kind, value = first_of(record, "data_type|dataType"), record["value"]
     if kind == "CATEGORICAL":
-        return first_of(record, ("string_value", "stringValue")) or value
+        return first_of(record, "string_value|stringValue") or value
     if kind == "BOOLEAN" and is_thumb(str(record["name"])) and number_of(value) in (0, 1):
         return number_of(value) == 1
     return None if value == "" else value
@@ -49,14 +49,15 @@ def _langfuse_target(record: Record) -> Any:
 
 
 def _langfuse_refusal(record: Record) -> str:
-    if first_of(record, ("data_type", "dataType")) == "TEXT":
+    if first_of(record, "data_type|dataType") == "TEXT":
         return "a score that is free text"
     return "" if _langfuse_target(record) else "a score of a session or a run, not of an answer"
 
 
 def _is_observation(record: Record) -> bool:
-    named = all(first_of(record, names) for names in (("trace_id", "traceId"), ("start_time", "startTime")))
-    return named and "input" in record
+    return (
+        bool(first_of(record, "trace_id|traceId") and first_of(record, "start_time|startTime")) and "input" in record
+    )
 
 
 def _score_columns(record: Record) -> Iterator[Record]:
@@ -73,20 +74,20 @@ LANGFUSE = Trace(
     "observation or trace",
     ("scores", "observations or traces"),
     _FOLDER,
-    rates=lambda record: has("value", "name")(record) and first_of(record, ("data_type", "dataType")) is not None,
+    rates=lambda record: has("value", "name")(record) and first_of(record, "data_type|dataType") is not None,
     steps=lambda record: _is_trace(record) or _is_observation(record),
     certain=lambda record: (
         _is_observation(record) or (_is_trace(record) and not {"tags", "sessionId"}.isdisjoint(record))
     ),
     rating={
-        "name": ("name",),
+        "name": "name",
         "value": _langfuse_value,
         "target": _langfuse_target,
         "refused": _langfuse_refusal,
-        "id": ("id",),
-        "created_at": ("timestamp",),
-        "rater": ("author_user_id", "authorUserId"),
-        "reason": ("comment",),
+        "id": "id",
+        "created_at": "timestamp",
+        "rater": "author_user_id|authorUserId",
+        "reason": "comment",
     },
     span=_LANGFUSE_SPAN,
     values=TRUE_FALSE,
@@ -100,8 +101,7 @@ LANGFUSE = Trace(
         rates=_is_trace,
         steps=_is_trace,
         ratings=_score_columns,
-        rating={"name": ("name",), "value": ("value",), "target": ("id",), "rater": ("userId",)}
-        | {"created_at": ("timestamp",)},
+        rating={"name": "name", "value": "value", "target": "id", "rater": "userId"} | {"created_at": "timestamp"},
         span=_LANGFUSE_SPAN,
     ),
 )
@@ -199,25 +199,25 @@ LANGSMITH = _LangSmith(
     rates=lambda record: has("run_id", "key")(record) and ("score" in record or "value" in record),
     steps=has("run_type", "inputs", "outputs", "trace_id"),
     rating={
-        "name": ("key",),
+        "name": "key",
         "value": _langsmith_score,
-        "target": ("run_id",),
+        "target": "run_id",
         "refused": _disputed,
         "better": lambda record: rewritten(record.get("correction")),
         "corrected": lambda record: record.get("correction") not in (None, "", "null", {}, "{}"),
-        "id": ("id",),
-        "created_at": ("created_at",),
-        "rater": ("feedback_source.user_id",),
-        "reason": ("comment",),
+        "id": "id",
+        "created_at": "created_at",
+        "rater": "feedback_source.user_id",
+        "reason": "comment",
     },
     span={
-        "id": ("id",),
-        "trace": ("trace_id",),
-        "parent": ("parent_run_id",),
+        "id": "id",
+        "trace": "trace_id",
+        "parent": "parent_run_id",
         "call": lambda record: record.get("run_type") == "llm",
         "given": lambda record: unpacked(record.get("inputs")),
         "produced": lambda record: unpacked(record.get("outputs")),
-        "model": ("extra.metadata.ls_model_name",),
+        "model": "extra.metadata.ls_model_name",
     },
     values={f"{key}:{value}": "up" for key in THUMBS for value in ("1", "true")}
     | {f"{key}:{value}": "down" for key in THUMBS for value in ("0", "-1", "false")}
@@ -277,7 +277,7 @@ def _phoenix_text(side: str) -> Any:
         for name, value in {**record, **mapping(unpacked(record.get("attributes")))}.items():
             if (found := _FLAT.fullmatch(str(name))) and found[1] == side:
                 flat.setdefault(int(found[2]), {})[found[3]] = value
-        turns = messages(first_of(record, (f"attributes.llm.{side}_messages",)))
+        turns = messages(first_of(record, f"attributes.llm.{side}_messages"))
         return turns or messages([flat[at] for at in sorted(flat)]) or inside(record, f"attributes.{side}.value")
 
     return text
@@ -289,25 +289,25 @@ PHOENIX = Trace(
     "span",
     ("annotations", "spans"),
     "write both, a JSON object a line, from its client's get_spans and get_span_annotations.",
-    rates=lambda record: "annotator_kind" in record and first_of(record, ("span_id", "context.span_id")) is not None,
+    rates=lambda record: "annotator_kind" in record and first_of(record, "span_id|context.span_id") is not None,
     steps=lambda record: "span_kind" in record and inside(record, "context.span_id") is not None,
     rating={
-        "name": ("name", "annotation_name"),
-        "value": ("result.score", "result.label"),
-        "target": ("span_id", "context.span_id"),
-        "id": ("id",),
-        "created_at": ("created_at",),
-        "rater": ("user_id", "identifier"),
-        "reason": ("result.explanation",),
+        "name": "name|annotation_name",
+        "value": "result.score|result.label",
+        "target": "span_id|context.span_id",
+        "id": "id",
+        "created_at": "created_at",
+        "rater": "user_id|identifier",
+        "reason": "result.explanation",
     },
     span={
-        "id": ("context.span_id",),
-        "trace": ("context.trace_id",),
-        "parent": ("parent_id",),
+        "id": "context.span_id",
+        "trace": "context.trace_id",
+        "parent": "parent_id",
         "call": lambda record: record.get("span_kind") == "LLM",
         "given": _phoenix_text("input"),
         "produced": _phoenix_text("output"),
-        "model": ("attributes.llm.model_name",),
+        "model": "attributes.llm.model_name",
     },
     values=TRUE_FALSE | {"thumbs-up": "up", "thumbs-down": "down"},
 )
@@ -341,26 +341,26 @@ def _attribute(name: str) -> Any:
 def _mlflow_spans(record: Record) -> Iterator[Record]:
     """The spans of a trace, after the trace itself where it has texts of its own."""
     trace = first_of(record, _TRACE)
-    asked, said = (first_of(record, (f"data.{name}", name)) for name in ("request", "response"))
+    asked, said = (first_of(record, f"data.{name}|{name}") for name in ("request", "response"))
     if asked is not None:
         yield {"span_id": trace, "trace": trace, "spanInputs": asked, "spanOutputs": said}
-    for span in dicts(unpacked(first_of(record, ("data.spans", "spans")))):
+    for span in dicts(unpacked(first_of(record, "data.spans|spans"))):
         yield {**span, "trace": trace}
 
 
 def _assessments(record: Record) -> Iterator[Record]:
     """The feedback on a trace. Expectations, errors and what a later assessment replaced are no ratings."""
-    for one in dicts(unpacked(first_of(record, ("info.assessments", "assessments")))):
+    for one in dicts(unpacked(first_of(record, "info.assessments|assessments"))):
         if isinstance(one.get("feedback"), dict) and one.get("valid") is not False and not one.get("error"):
             yield {**one, "trace": first_of(record, _TRACE)}
 
 
 def _is_mlflow(record: Record) -> bool:
-    whole = inside(record, "data.spans") is not None and first_of(record, _TRACE[:2]) is not None
+    whole = inside(record, "data.spans") is not None and first_of(record, "info.trace_id|info.request_id") is not None
     return whole or {"trace_id", "assessments", "spans"} <= record.keys()
 
 
-_TRACE = ("info.trace_id", "info.request_id", "trace_id")
+_TRACE = "info.trace_id|info.request_id|trace_id"
 MLFLOW = Trace(
     "mlflow",
     "an MLflow export",
@@ -371,19 +371,19 @@ MLFLOW = Trace(
     steps=_is_mlflow,
     ratings=_assessments,
     rating={
-        "name": ("assessment_name", "name"),
-        "value": ("feedback.value",),
+        "name": "assessment_name|name",
+        "value": "feedback.value",
         "target": lambda one: one.get("span_id") or one["trace"],
-        "id": ("assessment_id",),
-        "created_at": ("create_time", "create_time_ms"),
-        "rater": ("source.source_id",),
-        "reason": ("rationale",),
+        "id": "assessment_id",
+        "created_at": "create_time|create_time_ms",
+        "rater": "source.source_id",
+        "reason": "rationale",
     },
     spans=_mlflow_spans,
     span={
-        "id": ("span_id", "context.span_id"),
-        "trace": ("trace",),
-        "parent": ("parent_span_id", "parent_id"),
+        "id": "span_id|context.span_id",
+        "trace": "trace",
+        "parent": "parent_span_id|parent_id",
         "call": lambda span: _attribute("spanType")(span) in ("LLM", "CHAT_MODEL"),
         "given": _attribute("spanInputs"),
         "produced": _attribute("spanOutputs"),
@@ -409,16 +409,16 @@ OPIK = Trace(
     rates=has("id", "input", "output", "feedback_scores"),
     steps=has("id", "input", "output", "feedback_scores"),
     ratings=lambda record: [{**one, "of": record["id"]} for one in dicts(unpacked(record["feedback_scores"]))],
-    rating={"name": ("name",), "value": ("value",), "target": ("of",), "reason": ("reason",)}
-    | {"created_at": ("created_at",), "rater": ("created_by",)},
+    rating={"name": "name", "value": "value", "target": "of", "reason": "reason"}
+    | {"created_at": "created_at", "rater": "created_by"},
     span={
-        "id": ("id",),
-        "trace": ("trace_id",),
-        "parent": ("parent_span_id",),
+        "id": "id",
+        "trace": "trace_id",
+        "parent": "parent_span_id",
         "call": lambda record: record.get("type") == "llm",
-        "given": ("input",),
-        "produced": ("output",),
-        "model": ("model",),
+        "given": "input",
+        "produced": "output",
+        "model": "model",
     },
     values=TRUE_FALSE,
 )
