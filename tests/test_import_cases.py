@@ -270,6 +270,10 @@ def test_langfuse_a_column_of_another_name_or_scale_is_asked_for(tmp_path):
             for n, value in enumerate(values)
         ]
 
+    twice = [{**trace, "user-feedback": [1, 1, 0]} for trace in traces("user-feedback", 1)]
+    rows, report = imported("langfuse", lines(tmp_path / "0.jsonl", twice))
+    assert told(rows) == [("A0", True)]  # three people, of whom two liked it
+    assert any(note.startswith("2 more ratings") for note in report.notes)
     with pytest.raises(BadInput, match="Seen: 1 x 1, 1 x 0"):
         imported("langfuse", lines(tmp_path / "1.jsonl", traces("toxic", 1, 0)))
     with pytest.raises(BadInput, match="Seen: 1 x 1, 1 x 5"):

@@ -67,7 +67,7 @@ def _kinds(files: tuple[tuple[Path, int, int], ...]) -> tuple[Kind, ...]:
     for path, _, _ in files:
         own = not described(path)  # an index beside a file says what its columns mean
         for number, record in enumerate(file_records(path)):
-            shape = tuple((name, value.__class__) for name, value in record.items() if value is not None)
+            shape = (*record, *map(type, record.values()))
             if (own, shape) in found:
                 continue
             kind = found[own, shape] = _kind(record, path, own, f"{path.name}, row {number}")

@@ -56,23 +56,13 @@ def data_files(paths: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def records(path: Path, under: str | None = None) -> Iterator[tuple[int, Record]]:
-    """The records of one file, each with its number from 0.
-
-    Args:
-        path: A file of a known kind.
-        under: In a .json file that is one object: the key with the list of records, where it has that key. Without
-            it the object's only list is taken, unless the object looks like a row itself.
+def records_of(paths: Sequence[Path]) -> Iterator[tuple[int, Record]]:
+    """The records of several files of one shape; the numbers go on from file to file, and one of them may be empty.
 
     Raises:
-        BadInput: If the file is empty, cut short, not UTF-8, or a record of it is not an object.
+        BadInput: If all are empty; on the way, if a file is cut short, not UTF-8, or a record of it is not an object.
     """
-    return at_least_one(file_records(path, under), [path])
-
-
-def records_of(paths: Sequence[Path], under: str | None = None) -> Iterator[tuple[int, Record]]:
-    """The records of several files of one shape; the numbers go on from file to file, and one of them may be empty."""
-    return at_least_one((record for path in paths for record in file_records(path, under)), paths)
+    return at_least_one((record for path in paths for record in file_records(path)), paths)
 
 
 def first_record(path: Path) -> Record:
@@ -81,11 +71,7 @@ def first_record(path: Path) -> Record:
 
 
 def at_least_one(found: Iterator[Record], paths: Sequence[Path]) -> Iterator[tuple[int, Record]]:
-    """Records with their numbers.
-
-    Raises:
-        BadInput: At the end, if the files hold none.
-    """
+    """Records with their numbers; `BadInput` at the end, if there are none."""
     number = -1
     for number, record in enumerate(found):
         yield number, record
@@ -100,14 +86,7 @@ def records_like(
     report: DataReport,
     read: Callable[[Sequence[Path]], Iterator[tuple[int, Record]]] = records_of,
 ) -> Iterator[tuple[int, Record]]:
-    """The records that fit, each with its number; the others are counted as left out.
-
-    Args:
-        paths: Files of one shape.
-        fits: Whether a record has the shape.
-        wanted: The shape in words, for messages.
-        report: Where the others are counted.
-        read: What makes records of the files, where it is not one per row.
+    """The records that fit, each with its number; the others are counted as not `wanted`, the shape in words.
 
     Raises:
         BadInput: At the end, if no record fitted.
@@ -143,8 +122,8 @@ def unpacked(value: Any) -> Any:
 # One file of each kind
 
 
-def file_records(path: Path, under: str | None = None) -> Iterator[Record]:
-    """The records of one file, which may be empty; `under` as in `records`.
+def file_records(path: Path) -> Iterator[Record]:
+    """The records of one file, which may be empty.
 
     Raises:
         BadInput: On the way, if the file is cut short, not UTF-8, not of its kind, or a record is no object.
@@ -155,20 +134,20 @@ def file_records(path: Path, under: str | None = None) -> Iterator[Record]:
 
         return parquet_rows(path)
     if kind == ".json":
-        return _json_records(path, under)
+        return _json_records(path)
     return line_rows(path) if kind in (".jsonl", ".ndjson") else _table(path, "\t" if kind == ".tsv" else None)
 
 
-def _json_records(path: Path, under: str | None) -> Iterator[Record]:
-    for number, record in enumerate(_json_values(path, under)):
+def _json_records(path: Path) -> Iterator[Record]:
+    for number, record in enumerate(_json_values(path)):
         if not isinstance(record, dict):
             found = f"{type(record).__name__}: {record!r:.60}"
             raise BadInput(f"{path}, row {number}: a row must be a JSON object with named columns, not {found}")
         yield record
 
 
-def _json_values(path: Path, under: str | None) -> Iterator[Any]:
-    key = _wrapper_key(path, under)
+def _json_values(path: Path) -> Iterator[Any]:
+    key = _wrapper_key(path)
     with opened(path) as file:
         stream = JsonStream(file, str(path))
         if key is not None:
@@ -183,7 +162,7 @@ def _json_values(path: Path, under: str | None) -> Iterator[Any]:
             yield from stream.values()
 
 
-def _wrapper_key(path: Path, under: str | None) -> str | None:
+def _wrapper_key(path: Path) -> str | None:
     """The key of the list of records in a file that is one object around it; None where the file is none."""
     with opened(path) as file:
         stream = JsonStream(file, str(path))
@@ -193,9 +172,7 @@ def _wrapper_key(path: Path, under: str | None) -> str | None:
         for key, first in stream.items():
             keys.add(key)
             lists += [key] if first == "[" else []
-            if key == under and first == "[":
-                return key
-        single = not stream.peek() and not keys & ROW_KEYS and under is None
+        single = not stream.peek() and not keys & ROW_KEYS
         return lists[0] if single and len(lists) == 1 else None
 
 

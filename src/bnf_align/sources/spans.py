@@ -22,6 +22,9 @@ from bnf_align.sources.turns import assistant, message, messages, user, with_sys
 
 SEVERAL = ""
 TRAVELLING = ("id", "created_at", "rater", "reason")
+RATING: Mapping[str, Where] = {"name": "name", "value": "value", "id": "id", "created_at": "created_at"}
+SPAN: Mapping[str, Where] = {"id": "id", "trace": "trace_id", "given": "input", "produced": "output", "model": "model"}
+"""Where parts stand unless a product says something else."""
 
 
 class Score(NamedTuple):
@@ -116,7 +119,7 @@ class Trace(Source):
         def spans() -> Iterator[Span]:
             for _, record in records_of(steps):
                 for one in self.spans(record):
-                    get = {name: part(one, where) for name, where in self.span.items()}
+                    get = {name: part(one, where) for name, where in {**SPAN, **self.span}.items()}
                     key, trace = str(get["id"]), str(get.get("trace") or get["id"])
                     texts = get.get("given"), get.get("produced")
                     yield Span(key, trace, bool(get.get("call")), not get.get("parent"), *texts, get.get("model"))
@@ -127,7 +130,7 @@ class Trace(Source):
         """All ratings in files."""
         for row, record in records_of(paths):
             for one in self.ratings(record) if self.rates(record) else ():
-                get = {name: part(one, where) for name, where in self.rating.items()}
+                get = {name: part(one, where) for name, where in {**RATING, **self.rating}.items()}
                 extras = filled(**{name: get[name] for name in TRAVELLING if name in get})
                 told = str(get["name"]), str(get.get("refused") or ""), get.get("better"), bool(get.get("corrected"))
                 yield Score(row, str(get["target"]), get["value"], extras, *told)

@@ -23,12 +23,9 @@ _FOLDER = "give the folder of the whole export, with scores/ and observations_v2
 _NO_SCORES = ("tags", "scores", "observations", "input", "output", "metadata", "labels")
 """Columns of a trace of Langfuse's that may hold a list and are no score."""
 _LANGFUSE_SPAN: Mapping[str, Where] = {
-    "id": "id",
     "trace": "trace_id|traceId",
     "parent": "parent_observation_id|parentObservationId",
     "call": lambda record: record.get("type") == "GENERATION",
-    "given": "input",
-    "produced": "output",
     "model": "provided_model_name|providedModelName|model",
 }
 _is_trace = has("id", "timestamp", "input", "output")
@@ -80,11 +77,9 @@ LANGFUSE = Trace(
         _is_observation(record) or (_is_trace(record) and not {"tags", "sessionId"}.isdisjoint(record))
     ),
     rating={
-        "name": "name",
         "value": _langfuse_value,
         "target": _langfuse_target,
         "refused": _langfuse_refusal,
-        "id": "id",
         "created_at": "timestamp",
         "rater": "author_user_id|authorUserId",
         "reason": "comment",
@@ -101,28 +96,24 @@ LANGFUSE = Trace(
         rates=_is_trace,
         steps=_is_trace,
         ratings=_score_columns,
-        rating={"name": "name", "value": "value", "target": "id", "rater": "userId"} | {"created_at": "timestamp"},
+        rating={"id": "", "target": "id", "rater": "userId", "created_at": "timestamp"},
         span=_LANGFUSE_SPAN,
     ),
 )
-r"""Langfuse: the folder of a blob storage export, what its API answers, or the traces that its pages export.
-
-Scores (`scores/`, GET /api/public/v2/scores) are joined to enriched or legacy observations (`observations_v2/`,
-`observations/`) and to traces (`traces/`); JSON, JSON Lines, CSV or Parquet, in snake_case or camelCase:
+"""Langfuse: the folder of a blob storage export, what its API answers, or the traces that its pages export.
 
     {"id": "s1", "trace_id": "t1", "observation_id": "o1", "name": "user-feedback", "data_type": "BOOLEAN",
      "value": 1, "string_value": null, "source": "API", "comment": "Helpful", "timestamp": "2026-05-29 13:46:19"}
     {"id": "o1", "trace_id": "t1", "parent_observation_id": "", "type": "GENERATION", "start_time": "...",
-     "input": "[{\"role\": \"user\", ...}]", "output": "{\"role\": \"assistant\", ...}"}
+     "input": JSON text of messages, "output": JSON text of a message}
+    {"id": "t1", "timestamp": "...", "userId": "u", "input": {...}, "output": {...}, "tags": [], "user-feedback": [1]}
 
-The pages' own export of traces has a column for each score, with a list of its values: {"id": "t1", "timestamp":
-"...", "userId": "u", "input": {...}, "output": {...}, "tags": [], "user-feedback": [1]}.
-
-A BOOLEAN score under a name of `scores.THUMBS`, or there in a column of 1 and 0 alone, is a thumb. The meaning of
-any other, of every NUMERIC one (1 may be the top of a scale of 0 to 1 or the bottom of one of 1 to 5) and of
-categories is asked for with `--label_map`, or `--up_from` and `--down_to`. TEXT scores are no ratings. Source:
-langfuse.com/docs/api-and-data-platform/features/blob-storage-export-fields and langfuse.com/docs/observability/
-features/user-feedback, read in 2026.
+Scores (`scores/`, GET /api/public/v2/scores) are joined to enriched or legacy observations (`observations_v2/`,
+`observations/`) and to traces (`traces/`), in snake_case or camelCase; the pages' export has a column for each score.
+A BOOLEAN score under a name of `scores.THUMBS`, or a column of 1 and 0 alone under one, is a thumb. The meaning of any
+other, of every NUMERIC one (1 may be the top of a scale of 0 to 1 or the bottom of one of 1 to 5) and of categories is
+asked for. TEXT scores are no ratings. Source: langfuse.com/docs/api-and-data-platform/features/
+blob-storage-export-fields and langfuse.com/docs/observability/features/user-feedback, read in 2026.
 """
 
 _BUTTONS = frozenset({"user_liked", "user_disliked"})
@@ -183,7 +174,7 @@ def _langsmith_score(record: Record) -> Any:
 
 
 def _disputed(record: Record) -> str:
-    """Why a score does not count: its correction is another one, as LangSmith's audit of evaluators writes it."""
+    """Why a score does not count: its correction is another one, as an audit of evaluators writes it."""
     better, score = inside(unpacked(record.get("correction")), "score"), number_of(_langsmith_score(record))
     other = better is not None and (number_of(better) is None or number_of(better) != score)
     return "a score that was corrected to another one" if other else ""
@@ -205,14 +196,10 @@ LANGSMITH = _LangSmith(
         "refused": _disputed,
         "better": lambda record: rewritten(record.get("correction")),
         "corrected": lambda record: record.get("correction") not in (None, "", "null", {}, "{}"),
-        "id": "id",
-        "created_at": "created_at",
         "rater": "feedback_source.user_id",
         "reason": "comment",
     },
     span={
-        "id": "id",
-        "trace": "trace_id",
         "parent": "parent_run_id",
         "call": lambda record: record.get("run_type") == "llm",
         "given": lambda record: unpacked(record.get("inputs")),
@@ -232,10 +219,8 @@ LANGSMITH = _LangSmith(
      "feedback_source": {"type": "api", "user_id": null}, "created_at": "2026-05-05T23:23:11"}
 
 Inputs and outputs may be messages of OpenAI, Anthropic or LangChain, `generations`, `choices`, one text, or JSON text
-of these, as in the bulk export's Parquet. A score of 1, 0 or -1 under a key of `scores.THUMBS` is a thumb, as is
-`user_disliked`, upside down. The meaning of any other score is asked for.
-
-A `correction` with a rewritten answer (`rewritten`) is chosen over the run's answer where its score is a down, or
+of these. A score of 1, 0 or -1 under a key of `scores.THUMBS` is a thumb, as is
+`user_disliked`, upside down. The meaning of any other score is asked for. A `correction` with a rewritten answer (`rewritten`) is chosen over the run's answer where its score is a down, or
 there is no score, and nobody rated that answer up. A correction of the score ({"score": 1} on a score of 0) disputes
 it: the rating is left out. One of another shape says nothing here, and is counted. Source: docs.langchain.com,
 langsmith/feedback-data-format, run-data-format, log-llm-trace, data-export; for 1 and -1 and the keys user_liked and
@@ -295,8 +280,6 @@ PHOENIX = Trace(
         "name": "name|annotation_name",
         "value": "result.score|result.label",
         "target": "span_id|context.span_id",
-        "id": "id",
-        "created_at": "created_at",
         "rater": "user_id|identifier",
         "reason": "result.explanation",
     },
@@ -409,17 +392,8 @@ OPIK = Trace(
     rates=has("id", "input", "output", "feedback_scores"),
     steps=has("id", "input", "output", "feedback_scores"),
     ratings=lambda record: [{**one, "of": record["id"]} for one in dicts(unpacked(record["feedback_scores"]))],
-    rating={"name": "name", "value": "value", "target": "of", "reason": "reason"}
-    | {"created_at": "created_at", "rater": "created_by"},
-    span={
-        "id": "id",
-        "trace": "trace_id",
-        "parent": "parent_span_id",
-        "call": lambda record: record.get("type") == "llm",
-        "given": "input",
-        "produced": "output",
-        "model": "model",
-    },
+    rating={"target": "of", "reason": "reason"} | {"created_at": "created_at", "rater": "created_by"},
+    span={"parent": "parent_span_id", "call": lambda record: record.get("type") == "llm"},
     values=TRUE_FALSE,
 )
 """Opik: traces with their feedback scores, and spans, as `search_traces` and `search_spans` give them.
