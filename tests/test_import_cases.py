@@ -450,6 +450,15 @@ def test_json_that_a_model_answered_is_no_conversation(tmp_path):
     assert imported("table", lines(tmp_path / "t.jsonl", [row]))[0] == [row]
 
 
+def test_a_label_that_is_no_number_is_none_and_a_csv_cell_is_a_number(tmp_path):
+    for name in ("auto", "table"):
+        rows, report = imported(name, case("small/nan_label.jsonl"))
+        assert (told(rows), report.dropped) == ([("d", True), ("f", False)], {"no rating": [0]})
+        (tmp_path / "t.csv").write_text("prompt,completion,label\na,b,1\nc,d,0\ne,f,\n")
+        rows, report = imported(name, tmp_path / "t.csv")
+        assert (told(rows), report.dropped) == ([("b", True), ("d", False)], {"no rating": [2]})
+
+
 @pytest.mark.parametrize("empty", [[], "", "[]"])
 def test_an_empty_picture_column_is_no_picture(tmp_path, empty):
     rows = [{"messages": [user("Hi"), assistant(f"A{up}")], "label": up, "images": empty} for up in (True, False)]

@@ -23,6 +23,13 @@ def _prompt(value: Any) -> list[Message]:
     return messages(value) or ([user(value)] if isinstance(value, str) else [])
 
 
+def _pairs(row: int, texts: Record, prompt: str, choices: Sequence[Choice], key: Any) -> Iterator[Pair]:
+    """The choices between texts of a record, each a pair."""
+    for better, worse in choices:
+        answers = [assistant(texts[better])], [assistant(texts[worse])]
+        yield Pair(row, _prompt(texts[prompt]), *answers, filled(id=key))
+
+
 # Argilla
 
 RESPONSES = ".responses"
@@ -111,11 +118,9 @@ class Argilla(Source):
         found = settled(choices, options.raters, "a response that prefers no field") if choices else NO_RANKS
         if isinstance(found, str):
             report.drop(found, row)
-            return
-        prompt = _prompt(record[field_named(record, "prompt", PROMPTS, options)])
-        for best, worst in found:
-            answers = [assistant(record[best])], [assistant(record[worst])]
-            yield Pair(row, prompt, *answers, filled(id=record.get("id")))
+        else:
+            key = field_named(record, "prompt", PROMPTS, options)
+            yield from _pairs(row, record, key, found, record.get("id"))
 
     def _choice(self, value: Any, record: Record, options: Options) -> Choice | None:
         """The best and the worst field of one response; None where it prefers none."""
@@ -268,13 +273,11 @@ class LabelStudio(Source):
         if key is None or any(side not in data for choice in choices if choice for side in choice):
             report.drop(LACKING, row)
             return
-        pairs = settled(choices, options.raters, "a comparison that prefers neither side")
-        if isinstance(pairs, str):
-            report.drop(pairs, row)
-            return
-        for better, worse in pairs:
-            answers = [assistant(data[better])], [assistant(data[worse])]
-            yield Pair(row, _prompt(data[key]), *answers, filled(id=task.get("id")))
+        found = settled(choices, options.raters, "a comparison that prefers neither side")
+        if isinstance(found, str):
+            report.drop(found, row)
+        else:
+            yield from _pairs(row, data, key, found, task.get("id"))
 
     def _sides(self, keys: Keys, verdict: _Verdict, options: Options) -> tuple[str, str]:
         """The keys of the data that a control compares.

@@ -15,11 +15,11 @@ from bnf_align.data.labels import read_labels
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.annotation import ANNOTATION
 from bnf_align.sources.chats import CHATS
-from bnf_align.sources.files import file_records, first_record, records_like, records_of
+from bnf_align.sources.files import file_records, first_record, kind_of, records_like, records_of
 from bnf_align.sources.formats import FORMATS, described
 from bnf_align.sources.public_sets import PUBLIC_SETS
 from bnf_align.sources.rows import Format
-from bnf_align.sources.scores import by_threshold
+from bnf_align.sources.scores import by_threshold, label_of
 from bnf_align.sources.source import Options, Record, Source
 from bnf_align.sources.table import Table
 from bnf_align.sources.threads import THREADS
@@ -141,17 +141,13 @@ def detect(paths: Sequence[Path]) -> Source:
 
 
 def own_rows(paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Record]:
-    """The rows of files as they are, but for labels, which become bools.
-
-    Args:
-        paths: Files of rows.
-        options: What labels mean.
-        report: Filled on the way; whole when the last row is out.
+    """The rows of files as they are, but for labels, which become bools; `report` is whole when the last row is out.
 
     Raises:
         BadInput: If the files cannot be read, or a label has no certain meaning.
     """
-    values = [record.get("label") for _, record in records_of(paths)]
+    text_only = all(kind_of(path) in (".csv", ".tsv") for path in paths)
+    values = [label_of(record.get("label"), text_only) for _, record in records_of(paths)]
     by_number = by_threshold(values, options)
     labels, note = read_labels(values, by_number | dict(options.label_map))
     report.notes += ["rows of TRL's types already: they pass as they are", *([f"label: {note}"] if note else [])]

@@ -75,13 +75,7 @@ def tools_of(value: Any) -> list[Any] | None:
 
 
 def field_named(fields: Record, ours: str, known: Sequence[str], options: Options) -> str:
-    """What the source calls a field of ours.
-
-    Args:
-        fields: A record's fields.
-        ours: Our name for it.
-        known: Names that are read without being told.
-        options: Where `--map` may name another.
+    """What the source calls a field of `ours`: what `--map` says, or one of the names that are `known` without it.
 
     Raises:
         BadInput: If none of them is there.

@@ -21,12 +21,8 @@ def merged(
 ) -> Iterator[Row]:
     """The rows of a source: `prompt, completion, label`, or `prompt, chosen, rejected`, with the extras.
 
-    Args:
-        source: Reads the files.
-        paths: The files.
-        options: What the user says.
-        report: Filled on the way; whole when the last row is out.
-        ratings: What `read_ratings` learnt from the same files, if that was asked already.
+    `report` is filled on the way, whole when the last row is out; `ratings` is what `read_ratings` learnt from the
+    same files, if that was asked already.
 
     Raises:
         BadInput: If the files cannot be read, a rating has no certain meaning, or none is usable.

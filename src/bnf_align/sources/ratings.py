@@ -20,7 +20,7 @@ import xxhash
 from bnf_align.data.labels import read_labels
 from bnf_align.data.messages import clean_message, is_empty
 from bnf_align.records import BadInput, DataReport
-from bnf_align.sources.scores import by_threshold, threshold_hint
+from bnf_align.sources.scores import by_threshold, label_of, threshold_hint
 from bnf_align.sources.source import Contest, Item, Options, Pair, Source, Text, Thumb
 
 Key = int
@@ -171,8 +171,10 @@ ANSWERS: Mapping[type, tuple[str, ...]] = {
 
 def _cleaned(item: Item) -> Item | str:
     """An item with clean messages, or why it makes no row."""
-    if isinstance(item, Thumb) and item.value is None and item.better is None:
-        return "no rating"
+    if isinstance(item, Thumb):
+        item = item._replace(value=label_of(item.value, text_only=False))
+        if item.value is None and item.better is None:
+            return "no rating"
     if isinstance(item, Contest) and item.winner in (None, ""):
         return "no winner"
     names = [*ANSWERS[type(item)]]

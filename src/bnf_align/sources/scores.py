@@ -9,18 +9,8 @@ from typing import Any
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.source import Options
 
-THUMBS = (
-    "feedback",
-    "user_feedback",
-    "user_score",
-    "user_liked",
-    "thumb",
-    "thumbs",
-    "thumbs_up",
-    "like",
-    "liked",
-    "helpful",
-)
+THUMBS = frozenset({"feedback", "user_feedback", "user_score", "user_liked", "thumb", "thumbs", "thumbs_up", "like"})
+THUMBS |= {"liked", "helpful"}
 """Names under which a yes says that the answer was good. One such as `hallucination` would say the opposite."""
 THRESHOLDS = "--up_from NUMBER --down_to NUMBER"
 
@@ -32,11 +22,6 @@ def is_thumb(name: str) -> bool:
 
 def chosen_score(names: Mapping[str, int], options: Options, report: DataReport) -> str:
     """The score that is read.
-
-    Args:
-        names: Name -> how many there are.
-        options: Where `--score_name` may say it.
-        report: Where a choice among several is said.
 
     Raises:
         BadInput: If it is not certain, or the one that is named is not there.
@@ -97,6 +82,14 @@ def number_of(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if abs(number) < float("inf") else None
+
+
+def label_of(cell: Any, text_only: bool) -> Any:
+    """A label as its column has it: None for an empty cell or NaN; where all is text (CSV), a number for its text."""
+    number = number_of(cell) if text_only else None
+    if cell != cell or (text_only and cell == ""):
+        return None
+    return cell if number is None else number
 
 
 def thumb_values(name: str, values: Sequence[Any]) -> list[Any]:

@@ -160,14 +160,7 @@ class Trace(Source):
 def joined_with_steps(
     scores: Sequence[Score], spans: Callable[[], Iterator[Span]], report: DataReport, what: str
 ) -> Iterator[Thumb]:
-    """The rated steps as thumbs, in the order of the spans.
-
-    Args:
-        scores: All ratings.
-        spans: Reads the spans anew; texts are never kept.
-        report: Where ratings that find no text are counted.
-        what: What the source calls a span, for the report.
-    """
+    """The rated steps as thumbs, in the order of the spans."""
     waiting: dict[str, list[Score]] = {}
     for score in scores:
         waiting.setdefault(score.target, []).append(score)

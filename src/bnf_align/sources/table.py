@@ -12,7 +12,7 @@ from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import filled
 from bnf_align.sources.files import kind_of, records_of, unpacked
 from bnf_align.sources.rows import facing
-from bnf_align.sources.scores import number_of
+from bnf_align.sources.scores import label_of
 from bnf_align.sources.source import Contest, Item, Options, Pair, Record, Source, Text, Thumb
 from bnf_align.sources.turns import assistant, ending, messages, messages_in, user
 
@@ -68,8 +68,7 @@ class Table(Source):
             elif (texts := _single(named)) is None:
                 report.drop("no completion", row)
             else:
-                label = named["label"]
-                yield Thumb(row, *texts, _typed(label) if text_only else label, extras=extras)
+                yield Thumb(row, *texts, label_of(named["label"], text_only), extras=extras)
 
 
 def _columns(paths: Sequence[Path], options: Options) -> dict[str, str]:
@@ -141,11 +140,6 @@ def _prompt(prompt: Any) -> Any:
         if isinstance(prompt, str) and prompt
         else messages([prompt] if isinstance(prompt, dict) else prompt)
     )
-
-
-def _typed(label: Any) -> Any:
-    number = number_of(label)
-    return label or None if number is None else number
 
 
 def refuse_unread_winner(names: Iterable[str], column_map: Mapping[str, str]) -> None:
