@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from bnf_align.data.importers.files import Record
 from bnf_align.records import BadInput
+from bnf_align.sources.source import Record
 
 
 class Shelf:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnf_align.data.importers.importer import Importer, Options
-from bnf_align.data.importers.merge import merged
-from bnf_align.data.importers.ratings import Ratings, read_ratings
 from bnf_align.data.labels import Settled
 from bnf_align.records import BadInput, DataReport
+from bnf_align.sources.merge import merged
+from bnf_align.sources.ratings import Ratings, read_ratings
+from bnf_align.sources.source import Options, Source
 
 
 class ImportedRows:
@@ -22,7 +22,7 @@ class ImportedRows:
         options: What the user says.
     """
 
-    def __init__(self, importer: Importer, paths: Sequence[Path], options: Options) -> None:
+    def __init__(self, importer: Source, paths: Sequence[Path], options: Options) -> None:
         self.importer, self._paths, self._options = importer, paths, options
         self._ratings: Ratings | None = None
         self._learnt_from: list[tuple[int, int]] = []

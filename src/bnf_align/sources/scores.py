@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bnf_align.data.importers.importer import Options
 from bnf_align.records import BadInput, DataReport
+from bnf_align.sources.source import Options
 
-THUMBS = (
-    "feedback",
-    "user_feedback",
-    "user_score",
-    "user_liked",
-    "thumb",
-    "thumbs",
-    "thumbs_up",
-    "like",
-    "liked",
-    "helpful",
-)
+THUMBS = frozenset({"feedback", "user_feedback", "user_score", "user_liked", "thumb", "thumbs", "thumbs_up", "like"})
+THUMBS |= {"liked", "helpful"}
 """Names under which a yes says that the answer was good. One such as `hallucination` would say the opposite."""
 THRESHOLDS = "--up_from NUMBER --down_to NUMBER"
 
@@ -32,11 +22,6 @@ def is_thumb(name: str) -> bool:
 
 def chosen_score(names: Mapping[str, int], options: Options, report: DataReport) -> str:
     """The score that is read.
-
-    Args:
-        names: Name -> how many there are.
-        options: Where `--score_name` may say it.
-        report: Where a choice among several is said.
 
     Raises:
         BadInput: If it is not certain, or the one that is named is not there.
@@ -75,7 +60,9 @@ def by_threshold(values: Iterable[Any], options: Options) -> dict[str, str]:
             f"--up_from {up:g} --down_to {down:g}: a score between them would be both; --down_to is the lower."
         )
     found = {str(value): number for value in values if (number := number_of(value)) is not None}
-    return {text: _side(number, up, down) for text, number in found.items()}
+    ups = {text for text, number in found.items() if up is not None and number >= up}
+    downs = {text for text, number in found.items() if down is not None and number <= down}
+    return {text: "up" if text in ups else "down" if text in downs else "drop" for text in found}
 
 
 def threshold_hint(values: Iterable[Any], flags: str = THRESHOLDS) -> str:
@@ -84,12 +71,6 @@ def threshold_hint(values: Iterable[Any], flags: str = THRESHOLDS) -> str:
     if len(numbers) < 2:
         return ""
     return f". Or place the scale, which goes from {min(numbers):g} to {max(numbers):g}: {flags}"
-
-
-def _side(number: float, up: float | None, down: float | None) -> str:
-    if up is not None and number >= up:
-        return "up"
-    return "down" if down is not None and number <= down else "drop"
 
 
 def number_of(value: Any) -> float | None:
@@ -101,3 +82,26 @@ def number_of(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if abs(number) < float("inf") else None
+
+
+def label_of(cell: Any, text_only: bool) -> Any:
+    """A label as its column has it: None for an empty cell or NaN; where all is text (CSV), a number for its text."""
+    number = number_of(cell) if text_only else None
+    if cell != cell or (text_only and cell == ""):
+        return None
+    return cell if number is None else number
+
+
+def thumb_values(name: str, values: Sequence[Any]) -> list[Any]:
+    """Scores of one name: where it is a thumb's and they are 1 and 0 alone, as bools; else as they are.
+
+    Example:
+        >>> thumb_values("user-feedback", [1, 0.0]), thumb_values("user-feedback", [1, 5]), thumb_values("toxic", [1])
+        ([True, False], [1, 5], [1])
+    """
+    numbers = [value if isinstance(value, bool) else number_of(value) for value in values]
+    if not is_thumb(name) or not all(
+        value is None or number in (0, 1) for value, number in zip(values, numbers, strict=True)
+    ):
+        return list(values)
+    return [None if value is None else number == 1 for value, number in zip(values, numbers, strict=True)]

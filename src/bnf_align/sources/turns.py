@@ -1,50 +1,42 @@
 """Conversations in the spellings of other products as TRL's messages: role and content.
 
 Read are OpenAI's messages, ShareGPT's from and value (LLaMA-Factory, FastChat), LangChain's type and content, with or
-without the envelope of its serialisation, and the content parts of OpenAI's and Anthropic's APIs.
+without the envelope of its serialisation, the content parts of OpenAI's and Anthropic's APIs, ms-swift's rounds, and
+transcripts.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
 from typing import Any
 
-from bnf_align.data.importers.files import unpacked
-from bnf_align.data.importers.importer import Message, Pair
-from bnf_align.data.importers.shape import dicts
-from bnf_align.records import DataReport
+from bnf_align.sources.fields import dicts, inside
+from bnf_align.sources.files import unpacked
+from bnf_align.sources.source import Message
 
 ROLES = {
-    "human": "user",
-    "HumanMessage": "user",
-    "HumanMessageChunk": "user",
-    "gpt": "assistant",
-    "ai": "assistant",
-    "model": "assistant",
-    "AIMessage": "assistant",
-    "AIMessageChunk": "assistant",
-    "developer": "system",
-    "SystemMessage": "system",
-    "function": "tool",
-    "observation": "tool",
-    "tool_response": "tool",
-    "ToolMessage": "tool",
-    "FunctionMessage": "tool",
+    **dict.fromkeys(("human", "Human", "User", "prompter", "HumanMessage", "HumanMessageChunk"), "user"),
+    **dict.fromkeys(("gpt", "ai", "model", "Assistant", "AIMessage", "AIMessageChunk"), "assistant"),
+    **dict.fromkeys(("developer", "SystemMessage"), "system"),
+    **dict.fromkeys(("function", "observation", "tool_response", "ToolMessage", "FunctionMessage"), "tool"),
 }
 """Role of a source -> ours; one that is in neither stays as it is, and training asks for `--role_map`."""
 
 CALLS = ("function_call", "tool_call")
 TEXTS = ("text", "input_text", "output_text")
 THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+HH_TURN = re.compile(r"\n\n(Human|Assistant):")
+EXTRA_ID_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+"""Between the turns of a prompt of HelpSteer, whose first one is the user's."""
 
 
-def user(text: str) -> Message:
+def user(text: Any) -> Message:
     """A user turn."""
     return {"role": "user", "content": text}
 
 
-def assistant(text: str) -> Message:
+def assistant(text: Any) -> Message:
     """An assistant turn."""
     return {"role": "assistant", "content": text}
 
@@ -56,11 +48,13 @@ def messages(value: Any) -> list[Message] | None:
         >>> messages([{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}])
         [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]
     """
-    value = unpacked(value)
+    value = [value] if isinstance(value, dict) else unpacked(value)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]  # LangChain calls a model with a batch of conversations
     if not isinstance(value, list) or not value:
         return None
+    if all(isinstance(part, dict) and {"human", "assistant"} <= part.keys() for part in value):
+        return [turn for part in value for turn in (user(part["human"]), assistant(part["assistant"]))]
     turns = []
     for part in value:
         turn = message(part)
@@ -70,10 +64,21 @@ def messages(value: Any) -> list[Message] | None:
     return turns
 
 
+def messages_in(text: str) -> list[Message] | None:
+    """The conversation in a text that is JSON of one; None for any other text, which may be JSON of something else."""
+    value = unpacked(text)
+    parts = dicts(value if isinstance(value, list) else [value])
+    return messages(value) if parts and all("role" in part or "from" in part for part in parts) else None
+
+
 def message(value: Any) -> Message | None:
     """One turn, or None for what is none."""
     if not isinstance(value, dict):
         return None
+    if isinstance(value.get("message"), dict) and len(value) == 1:  # Phoenix
+        return message(value["message"])
+    if any(isinstance(name, str) and name.startswith("message.") for name in value):
+        return message({str(name).removeprefix("message."): part for name, part in value.items()})
     role, body = _opened(value)
     content = body.get("content", body.get("value"))
     if not isinstance(role, str) or not {"content", "value", "tool_calls"} & body.keys():
@@ -111,7 +116,10 @@ def _parts(content: list[Any]) -> list[Any]:
 
 
 def _call(call: dict[str, Any]) -> Message:
-    """A tool call as the chat templates read it; LangChain writes `args` and no `function`."""
+    """A tool call as the chat templates read it; LangChain writes `args`, Phoenix a name for each part."""
+    if (name := inside(call, "tool_call.function.name")) is not None:
+        function = {"name": name, "arguments": inside(call, "tool_call.function.arguments")}
+        return {"type": "function", "id": inside(call, "tool_call.id"), "function": function}
     if "function" in call or "args" not in call:
         return call
     function = {"name": call.get("name"), "arguments": call["args"]}
@@ -130,55 +138,52 @@ def _called(content: Any) -> list[Message] | None:
     return [{"type": "function", "function": {name: call[name] for name in ("name", "arguments")}} for call in calls]
 
 
+def transcript(text: Any, turn: re.Pattern[str] = HH_TURN, first: str = "") -> list[Message] | None:
+    r"""The turns of a transcript, or None for what is none.
+
+    Args:
+        text: The transcript. White space at the ends of a turn is the transcript's, not the turn's.
+        turn: What stands before a turn, with its speaker as a group.
+        first: The speaker of what stands before the first such mark; "" where nothing may stand there.
+
+    Example:
+        >>> transcript("\n\nHuman: Hi\n\nAssistant: Hello")
+        [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]
+    """
+    if not isinstance(text, str):
+        return None
+    before, *parts = turn.split(text)
+    if first:
+        parts = [first, before, *parts]
+    if (before.strip() and not first) or not parts:
+        return None
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": ROLES[speaker], "content": words.strip()} for speaker, words in turns]
+
+
 def asked(*texts: Any, system: Any = None, history: Any = None) -> list[Message] | None:
     """A question as a conversation: what was set and said before it, and its texts, one a line; None without any."""
     said = [text for text in texts if isinstance(text, str) and text]
     if not said:
         return None
-    before = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
+    before: list[Message] = []
     for turn in history if isinstance(history, list) else []:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             return None
         before += [user(turn[0]), assistant(turn[1])]
-    return [*before, user("\n".join(said))]
+    return with_system([*before, user("\n".join(said))], system)
 
 
 def with_system(turns: list[Message], system: Any) -> list[Message]:
     """A conversation with a system prompt that stands beside it, unless it begins with one of its own."""
-    if not isinstance(system, str) or not system or (turns and turns[0]["role"] == "system"):
+    if not isinstance(system, str) or not system.strip() or (turns and turns[0]["role"] == "system"):
         return turns
     return [{"role": "system", "content": system}, *turns]
 
 
 def ending(value: Any) -> tuple[list[Message], list[Message]] | None:
     """An answer, and the turns before it where it is the end of a whole conversation; None for what is no answer."""
-    turns = messages([value] if isinstance(value, dict) else value)
-    if isinstance(value, str) and turns is None:  # text, which may be a JSON object or list without being turns
+    turns = messages_in(value) if isinstance(value, str) else messages(value)
+    if isinstance(value, str) and turns is None:
         return [], [assistant(value)]
     return (turns[:-1], turns[-1:]) if turns and turns[-1]["role"] == "assistant" else None
-
-
-def choice(
-    row: int, prompt: Sequence[Message] | None, chosen: Any, rejected: Any, extras: dict[str, Any], report: DataReport
-) -> Pair | None:
-    """A pair from two answers, each a text, a turn, or a conversation that ends in it; None, and counted, from others.
-
-    Args:
-        row: The record's number.
-        prompt: The turns before the answers, where they stand on their own.
-        chosen: The better answer.
-        rejected: The worse one.
-        extras: Columns that travel along.
-        report: Where a record that makes no pair is counted.
-    """
-    better, worse = ending(chosen), ending(rejected)
-    if better is None or worse is None:
-        report.drop("chosen or rejected is missing, or is no answer", row)
-        return None
-    before = list(prompt or [])
-    if len(better[0]) > len(before):  # the conversation in the answer is the whole one; it may lack the system prompt
-        before = with_system(better[0], before[0].get("content") if before and before[0]["role"] == "system" else None)
-    if (better[0] and worse[0] and better[0] != worse[0]) or not before:
-        report.drop("chosen and rejected do not answer one prompt", row)
-        return None
-    return Pair(row, before, better[1], worse[1], extras)
