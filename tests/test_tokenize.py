@@ -103,7 +103,8 @@ def test_prompt_and_completion_tokens_equal_those_of_trl_kto(raw, make_tokenizer
     split = []
     for ids, mask, label in zip(ours["input_ids"], ours["completion_mask"], ours["label"], strict=True):
         start = mask.index(True)
-        assert all(mask[start:])
+        end = tokenizer.decode(ids[start:]).rstrip("\n")
+        assert tokenizer.decode([token for token, hit in zip(ids, mask, strict=True) if hit]) == end
         split.append((ids[:start], ids[start:], label))
     theirs = trl_ids(raw, tokenizer, tmp_path)
     if "chosen" in raw[0]:  # TRL has all chosen responses first, then all rejected ones
@@ -122,7 +123,7 @@ def test_one_record_per_response_in_file_order_with_the_chosen_first():
 
 
 def test_an_answer_is_scored_whole_with_its_end_and_nothing_of_the_prompt():
-    for make_tokenizer, end in zip(ALL_TOKENIZERS, ["<|im_end|>\n", "<end_of_turn>\n", "<|eot_id|>"], strict=True):
+    for make_tokenizer, end in zip(ALL_TOKENIZERS, ["<|im_end|>", "<end_of_turn>", "<|eot_id|>"], strict=True):
         tokenizer = make_tokenizer()
         ours, _ = responses_of([CHAT[0], PAIRS[0]], tokenizer)
         assert scored_texts(ours, tokenizer) == [[f"a0{end}"], [f"yes{end}"], [f"no no{end}"]]
@@ -139,16 +140,15 @@ def test_of_an_answer_of_several_turns_only_the_assistant_is_scored():
     ]
     tokenizer = chatml_tokenizer()
     ours, _ = responses_of([{"prompt": [user("2+2?")], "completion": answer, "label": True}], tokenizer)
-    call = '<tool_call>{"name": "add"}</tool_call><|im_end|>\n'
-    assert scored_texts(ours, tokenizer) == [[call, "It is 4.<|im_end|>\n"]]
+    call = '<tool_call>{"name": "add"}</tool_call><|im_end|>'
+    assert scored_texts(ours, tokenizer) == [[call, "It is 4.<|im_end|>"]]
 
     answer = [assistant("a"), user("and?"), assistant("b"), user("so?"), assistant("c")]
     for make_tokenizer in ALL_TOKENIZERS:
         tokenizer = make_tokenizer()
         ours, _ = responses_of([{"prompt": [user("q")], "completion": answer, "label": True}], tokenizer)
         end = tokenizer.decode([end_token_id(tokenizer)])
-        stretches = [text.strip() for text in scored_texts(ours, tokenizer)[0]]
-        assert stretches == [f"a{end}", f"b{end}", f"c{end}"]
+        assert scored_texts(ours, tokenizer)[0] == [f"a{end}", f"b{end}", f"c{end}"]
 
 
 def test_a_template_that_rewrites_old_turns_still_has_each_turn_scored_to_its_end():
@@ -162,7 +162,7 @@ def test_a_template_that_rewrites_old_turns_still_has_each_turn_scored_to_its_en
     )
     answer = [assistant("first"), user("and?"), assistant("second")]
     ours, _ = responses_of([{"prompt": [user("q")], "completion": answer, "label": True}], tokenizer)
-    assert scored_texts(ours, tokenizer) == [["first<|im_end|>", "<think></think>second<|im_end|>\n"]]
+    assert scored_texts(ours, tokenizer) == [["first<|im_end|>", "second<|im_end|>"]]
 
 
 def test_the_end_token_is_the_one_the_template_ends_a_turn_with():

@@ -30,8 +30,6 @@ THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 CLOSED_THOUGHT = re.compile(r"(.*?)</think>\s*", re.DOTALL)
 """The same where the prompt has opened it."""
 USER: Message = {"role": "user", "content": "Hi"}
-NOT_THE_TEMPLATES = ("tools", "documents", "chat_template", "kwargs")
-"""Arguments of `apply_chat_template` that do reach the template."""
 
 
 class TemplateRefusal(ValueError):
@@ -84,21 +82,21 @@ def render_text(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], extras: Mapping[str, Any], *, generation: bool = False
 ) -> str:
     """The text of a conversation as it stands, for `tokens_of`; arguments and errors as in `render`."""
-    keywords = {"tools": extras.get("tools"), **extras.get("chat_template_kwargs", {})}
-    if odd := sorted(_not_the_templates(type(tokenizer)) & keywords.keys()):
+    keywords = extras.get("chat_template_kwargs", {})
+    if keywords and (odd := sorted(keywords.keys() & _of_the_call(tokenizer))):
         raise TemplateRefusal(f"chat_template_kwargs asks for {', '.join(odd)}, which is not for the template")
     try:
         # Together with `tokens_of` the very call TRL's KTO makes (`tokenize_fn` of trl 1.16, kto_trainer.py).
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation, **keywords)
-        )
+        given = {"tools": extras.get("tools"), **keywords}
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation, **given))
     except REFUSALS as error:
         raise TemplateRefusal(str(error)) from error
 
 
-@lru_cache
-def _not_the_templates(kind: type[PreTrainedTokenizerBase]) -> set[str]:
-    return inspect.signature(kind.apply_chat_template).parameters.keys() - NOT_THE_TEMPLATES
+def _of_the_call(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Arguments of `apply_chat_template` that do not reach the template."""
+    arguments = inspect.signature(tokenizer.apply_chat_template).parameters.keys()
+    return arguments - {"tools", "documents", "chat_template", "kwargs"}
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str) -> BatchEncoding:
@@ -151,7 +149,7 @@ def _facts(tokenizer: PreTrainedTokenizerBase, template: str, tokens: int) -> Te
         """The first run of special tokens after the probe; with `alone`, none if there is text before it."""
         ids = tokens_of(tokenizer, text.rpartition(PROBE)[2])["input_ids"] if PROBE in text else []
         at = next((i for i, token in enumerate(ids) if token in special), len(ids))
-        if alone and tokenizer.decode(ids[:at]).strip():
+        if alone and str(tokenizer.decode(ids[:at])).strip():
             return []
         stop = next((i for i, token in enumerate(ids[at:], at) if token not in special), len(ids))
         return list(ids[at:stop])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEVELS = {
     "cut": WARNING,
-    "left_out": WARNING,
+    "lost_in_template": WARNING,
     "no_end": WARNING,
     "ends_early": WARNING,
     "not_a_prefix": WARNING,
@@ -71,7 +71,7 @@ class TokenLedger:
         """Tokens of the responses that fit, and how many of these are cut."""
         self._units = {"pairs": 0, "ups": 0, "downs": 0}
         self._rows: dict[str, list[int]] = {name: [] for name in LEVELS}
-        self._left_out: dict[str, list[int]] = {}
+        self._lost_in_template: dict[str, list[int]] = {}
         """What of answers the template leaves out, and in which rows."""
         self._first: dict[str, Encoded] = {}
         """The first response with each finding."""
@@ -79,8 +79,13 @@ class TokenLedger:
 
     def add(self, row: int, outcome: Outcome) -> list[Encoded] | None:
         """Count what `encode_row` made of a row: its responses, not yet cut; None where it is left out."""
-        if isinstance(outcome, str):
-            self.report.drop(outcome, row)
+        lost = [answer.left_out for answer in outcome] if isinstance(outcome, list) else [outcome.lost]
+        for kind in sorted(frozenset().union(*lost)):
+            self._lost_in_template.setdefault(kind, []).append(row)
+        if any(lost):
+            self._rows["lost_in_template"].append(row)
+        if not isinstance(outcome, list):
+            self.report.drop(outcome.reason, row)
             return None
         self._lengths.extend(len(answer.ids) for answer in outcome)
         self._starts.extend(int(answer.mask.argmax()) for answer in outcome)
@@ -94,7 +99,6 @@ class TokenLedger:
         for answer in outcome:
             found = {
                 "cut": is_cut(answer, self.max_length),
-                "left_out": bool(answer.left_out),
                 "no_end": answer.end == len(answer.ids),
                 "ends_early": answer.ends_early,
                 "not_a_prefix": bool(answer.lost),
@@ -109,8 +113,6 @@ class TokenLedger:
                 self._first.setdefault(name, answer)
                 if self._rows[name][-1:] != [row]:
                     self._rows[name].append(row)
-        for kind in sorted({kind for answer in outcome for kind in answer.left_out}):
-            self._left_out.setdefault(kind, []).append(row)
         ids = np.concatenate([answer.ids[: self.max_length] for answer in outcome])
         if self.vocab_size is not None and ids.max() >= self.vocab_size:
             self._beyond[0].update(ids[ids >= self.vocab_size].tolist())
@@ -146,20 +148,17 @@ class TokenLedger:
                 "the text of the answer holds an end token before its end, so the model is taught to stop there and "
                 f"to go on: {said['ends_early']}"
             ),
-            "left_out": (
-                "the chat template leaves out part of the answers, so it is not trained on: "
-                + "; ".join(f"{kind} in {rows_text(rows)}" for kind, rows in self._left_out.items())
-                + ". Name a template that writes it with --chat_template_path, or take it out of the rows"
-            ),
+            "lost_in_template": self._lost_text(),
             "not_a_prefix": (
                 f"the tokens of a prompt alone are not those it has before its answer: {said['not_a_prefix']}. The "
                 f"answer starts where they part; of the first, this end of the prompt is left out: {self._lost()!r}"
             ),
             "unwritten": (
                 f"the prompt for generation ends with {self._of_first('unwritten')!r}, which the chat template leaves "
-                f"out before these answers, so they are trained without it: {said['unwritten']}. Bring reasoning in "
-                "`reasoning_content`, name a template that writes it there with --chat_template_path, or generate "
-                "without it"
+                f"out before these answers, so they are trained without it: {said['unwritten']}. Bring answers of the "
+                "form that it asks for (with reasoning in `reasoning_content`, or without), set "
+                "`chat_template_kwargs` in the rows (enable_thinking, for instance), or name a template that writes "
+                "it with --chat_template_path"
             ),
             "context": (
                 f"the chat template's own {self._of_first('context')!r} before the answer is not scored: "
@@ -180,22 +179,30 @@ class TokenLedger:
         }
         return [Finding(name, texts[name], rows, LEVELS[name]) for name, rows in self._rows.items() if rows]
 
+    def _lost_text(self) -> str:
+        kinds = "; ".join(f"{kind} in {rows_text(rows)}" for kind, rows in self._lost_in_template.items())
+        return (
+            f"the chat template leaves out part of the answers, which is not in the tokens: {kinds}. Name a template "
+            "that writes it with --chat_template_path, or take it out of the rows"
+        )
+
     def _of_first(self, name: str) -> str:
         """A text that the first response with a finding has of that name; empty where there is none."""
         return str(getattr(self._first[name], name)) if name in self._first else ""
 
     def _lost(self) -> str:
         first = self._first.get("not_a_prefix")
-        return "" if first is None else self.tokenizer.decode(first.lost)
+        return "" if first is None else str(self.tokenizer.decode(first.lost))
 
     def _added_end(self) -> str:
         first = self._first.get("added_end")
-        return "" if first is None else self.tokenizer.decode([first.ids[-1]])
+        return "" if first is None else str(self.tokenizer.decode([first.ids[-1]]))
 
     def _none_left(self) -> str:
         if _too_long(self.max_length) not in self.report.dropped:
             listed = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in self.report.dropped.items())
-            return f"{self.report.source}: no row is left after tokenising. {listed}."
+            lost = f" For {self._lost_text()}." if self._lost_in_template else ""
+            return f"{self.report.source}: no row is left after tokenising. {listed}.{lost}"
         wanted = 1 << int(np.quantile(self._lengths, 0.95)).bit_length()
         return (
             f"{self.report.source}: every prompt is longer than max_length={self.max_length} (shortest "

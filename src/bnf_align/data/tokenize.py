@@ -1,10 +1,10 @@
 """From checked rows to responses: token ids and which of them are scored, cut to length here and nowhere else.
 
-Scored are the answer's own words, from where they begin in what the chat template writes (`turns.py`) to the token that
-ends them. The ids are those of TRL's KTO trainer (`tokenize_fn` in trl 1.16, kto_trainer.py), but for five things it
-leaves as they come: messages reach the template in the form it writes whole, a template without an end of turn gets one,
-a doubled BOS is left out, the very first token is never scored, and a plain text that ends in its end token, or in the
-chat template's, gets no other.
+Scored are the answer's own words, from where they begin in what the chat template writes (`turns.py`) to the token
+that ends them. The ids are those of TRL's KTO trainer (`tokenize_fn` in trl 1.16, kto_trainer.py), but for four things
+it leaves as they come: messages reach the template in the form it writes whole, a template without an end of turn gets
+one, a doubled BOS is left out, and a plain text that ends in its end token, or in the chat template's, gets no other.
+The very first token is never scored: nothing predicts it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from bnf_align.data.template import (
     tokens_of,
 )
 from bnf_align.data.token_ledger import TokenLedger, check_tokenizer
-from bnf_align.data.turns import REASONING, Conversation
+from bnf_align.data.turns import REASONING, Conversation, Renderings, Turn
 from bnf_align.records import BadInput, DataReport, PreferenceRow
 
 __all__ = [
@@ -99,6 +99,14 @@ class Encoded(NamedTuple):
     """Whether it brings reasoning that the template writes."""
     left_out: frozenset[str] = frozenset()
     """What of the answer the template leaves out: "reasoning", "text", "tool calls"."""
+
+
+class LeftOut(NamedTuple):
+    """Why a row is left out."""
+
+    reason: str
+    lost: frozenset[str] = frozenset()
+    """What of its answers the template leaves out, as in `Encoded.left_out`."""
 
 
 def tokenize_rows(
@@ -213,7 +221,7 @@ def is_chat(row: PreferenceRow) -> bool:
 
 # Processes
 
-Outcome = list[Encoded] | str
+Outcome = list[Encoded] | LeftOut
 """The responses of a row, or why it has none."""
 
 
@@ -298,7 +306,8 @@ def encode_row(
     sides = [("chosen", True), ("rejected", False)] if "chosen" in row else [("completion", row["label"])]
     if not is_chat(row):
         return [_plain(row, side, label, tokenizer, score_thoughts) for side, label in sides]
-    facts, unit, others = template_facts(tokenizer), [], []
+    facts, unit = template_facts(tokenizer), []
+    others: Renderings = []
     messages = as_the_template_wants(merge_system(row["prompt"]) if merge_system_prompt else row["prompt"], facts)
     try:
         prompt = render_text(tokenizer, messages, row, generation=True)
@@ -311,13 +320,14 @@ def encode_row(
                 others=others,
             )
             answer = _chat(row["row"], label, conversation, len(messages), prompt)
-            if isinstance(answer, str):
+            if isinstance(answer, LeftOut):
                 return answer
             unit.append(answer)
     except TemplateRefusal as error:
-        return f"the chat template refuses them: {error}"
+        return LeftOut(f"the chat template refuses them: {error}")
     if len(unit) == 2 and np.array_equal(unit[0].ids, unit[1].ids):
-        return "chosen and rejected are the same as the chat template writes them"
+        lost = unit[0].left_out | unit[1].left_out
+        return LeftOut("chosen and rejected are the same as the chat template writes them", lost)
     return unit
 
 
@@ -345,7 +355,7 @@ def _plain(
     )
 
 
-def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt: str) -> Encoded | str:
+def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt: str) -> Encoded | LeftOut:
     """A response in messages; or why there is nothing of it.
 
     Args:
@@ -358,7 +368,8 @@ def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt:
     text, ids, tokenizer = conversation.text, conversation.ids, conversation.tokenizer
     facts = template_facts(tokenizer)
     opened = shared_prefix(prompt, text)
-    begin, turns = opened, {}
+    begin = opened
+    turns: dict[int, Turn] = {}
     for at, message in enumerate(conversation.messages[first:], first):
         if message["role"] == "assistant":
             turn = conversation.turn(at, begin)
@@ -368,9 +379,9 @@ def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt:
     brings = frozenset().union(*(turn.brings for turn in turns.values()))
     lost = frozenset().union(*(turn.lost for turn in turns.values()))
     if all(turn.brings <= turn.lost for turn in turns.values()):
-        return "nothing of an answer is left as the chat template writes it"
+        return LeftOut("nothing of an answer is left as the chat template writes it", lost)
     if not conversation.score_thoughts and all(turn.brings <= turn.lost | {REASONING} for turn in turns.values()):
-        return "an answer is nothing but reasoning, which --score_thoughts false does not score"
+        return LeftOut("an answer is nothing but reasoning, which --score_thoughts false does not score")
     mask, end, early, added = np.zeros(len(ids) + 1, dtype=bool), None, False, False
     ends = {*facts.ends, facts.after_answer, facts.after_call}
     for at, turn in turns.items():

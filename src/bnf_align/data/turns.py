@@ -1,7 +1,7 @@
-"""Where in a rendered conversation the assistant's own words lie: found by rendering it with other words in their place.
+"""Where in a rendered conversation the assistant's own words lie: found by rendering other words in their place.
 
-A template writes more around an answer than the answer: a role, an empty thought, a channel, an end of turn. What stays
-the same when the answer is another is the template's; the answer begins where the two renderings part.
+A template writes more around an answer than the answer: a role, an empty thought, a channel, an end of turn. What
+stays when the answer is another is the template's, and the answer begins where the two renderings part.
 """
 
 from __future__ import annotations
@@ -94,11 +94,13 @@ class Conversation:
         start, stop = self._parts_at(self._with(at, changes), mark_thought, mark) if changes else (None, 0)
         if calls:
             # Not the names: some templates repeat them where the tool answers.
-            stop = self._parts_at(self._with(at, {"tool_calls": self._marked(calls, arguments=mark)}), mark)[1]
+            arguments = {mark: mark}
+            marked = json.dumps(arguments) if self._facts.text_arguments else arguments
+            stop = self._parts_at(self._calls_with(at, arguments=marked), mark)[1]
             if start is None:
                 # What opens a call is the model's to choose, unlike what stands before a text in the same place.
                 start = shared_prefix(self.text, self._with(at, {"content": before + mark, "tool_calls": None}))
-                named = self._parts_at(self._with(at, {"tool_calls": self._marked(calls, name=mark)}), mark)[0]
+                named = self._parts_at(self._calls_with(at, name=mark), mark)[0]
                 start = start if named is None else min(start, named)
         start = len(self.text) if start is None else start
         stop = max(start, stop)
@@ -125,7 +127,7 @@ class Conversation:
         if not ends:  # the next turn's first token ends this one
             own = limit if turn.calls else own
             after = next((i for i in range(own, len(ids)) if ids[i] in special), None)
-            if after is None or self.tokenizer.decode(ids[own:after]).strip():
+            if after is None or str(self.tokenizer.decode(ids[own:after])).strip():
                 return first, own, None
             return first, after + 1, after
         closing = [i for i in range(own, limit) if ids[i] in special]
@@ -151,16 +153,16 @@ class Conversation:
         """Whether a token begins before the character that it holds."""
         if not self.tokenizer.is_fast or token >= len(self.ids):
             return False
-        return bool(self._tokens.token_to_chars(token).start < char)
+        span = self._tokens.token_to_chars(token)
+        return span is not None and span.start < char
 
-    def _marked(self, calls: list[Any], **marks: str) -> list[Any]:
-        """Tool calls with another name, or with one argument of that name and value."""
-        if "arguments" in marks:
-            arguments = {marks["arguments"]: marks["arguments"]}
-            marks["arguments"] = json.dumps(arguments) if self._facts.text_arguments else arguments
-        return [
-            call | ({"function": {**call["function"], **marks}} if "function" in call else marks) for call in calls
+    def _calls_with(self, at: int, **changes: Any) -> str:
+        """The text with another name, or other arguments, in all tool calls of a message."""
+        calls = [
+            {**call, "function": {**call["function"], **changes}} if "function" in call else {**call, **changes}
+            for call in self.messages[at]["tool_calls"]
         ]
+        return self._with(at, {"tool_calls": calls})
 
     def _with(self, at: int, changes: Mapping[str, Any]) -> str:
         """The text with some of a message changed; empty where the template refuses it."""

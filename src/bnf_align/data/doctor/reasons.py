@@ -22,7 +22,7 @@ REASONS = {
     "no assistant turn": "no_answer",
     "prompts longer than": "prompt_too_long",
     "the chat template refuses": "template_refuses",
-    "nothing of an answer is left": "lost_in_template",
+    "nothing of an answer is left": "nothing_in_template",
     "an answer is nothing but reasoning": "only_reasoning",
 }
 """How a reason for which rows are left out begins -> what programs call it."""
