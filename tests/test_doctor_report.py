@@ -200,18 +200,16 @@ def test_a_file_that_is_broken_off_leaves_what_was_there_before(tmp_path, name):
     assert (tmp_path / name).read_text() == "old"
 
 
-def test_what_a_killed_writer_has_left_goes_with_the_next_one(tmp_path):
-    living, dead = f".rows.jsonl.{os.getppid()}.tmp", ".rows.jsonl.999999999.tmp"
-    for name in (living, dead, ".other.jsonl.999999999.tmp", ".rows.jsonl.mine.tmp"):
+def test_what_a_killed_writer_has_left_goes_with_the_next_one_and_what_somebody_writes_stays(tmp_path):
+    """By age, not by process number: a container's processes have the numbers of another's."""
+    fresh, dead, other = ".rows.jsonl.1.tmp", ".rows.jsonl.2.tmp", ".other.jsonl.2.tmp"
+    for name in (fresh, dead, other):
         (tmp_path / name).write_text("half of somebody's chat")
+    for name in (dead, other):
+        os.utime(tmp_path / name, (0, 0))
     with whole_file(tmp_path / "rows.jsonl") as file:
         file.write("whole")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "rows.jsonl",
-        living,
-        ".other.jsonl.999999999.tmp",
-        ".rows.jsonl.mine.tmp",
-    }
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", fresh, other}
 
 
 # The page

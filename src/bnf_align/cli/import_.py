@@ -6,6 +6,7 @@ import argparse
 import gzip
 import json
 import os
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -139,7 +140,7 @@ def _checked_out(out: Path, paths: Sequence[str]) -> Path:
 @contextmanager
 def _whole_or_not_at_all(path: Path) -> Iterator[TextIO]:
     """A file to write to, which takes its name when all is written; on any error there is no trace of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     opened = gzip.open if path.name.endswith(".gz") else open
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

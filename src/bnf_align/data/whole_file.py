@@ -5,12 +5,15 @@ from __future__ import annotations
 import glob
 import gzip
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-import psutil
+UNTOUCHED = 3600
+"""Seconds after which a temporary file belongs to nobody."""
 
 
 @contextmanager
@@ -20,8 +23,12 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     What JSON may hold and UTF-8 may not, half a character, is written as JSON's own escape, `\ud83d`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # What writers that were killed have left may hold people's chats. Other machines number their processes as this one
+    # does, so only its age tells that nobody is writing it any more.
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if time.time() - left.stat().st_mtime > UNTOUCHED:
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opened(temporary, "wt", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
@@ -29,11 +36,3 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Files of processes that were killed while they wrote `path`: they may hold people's chats."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        process = left.name.split(".")[-2]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
-            left.unlink(missing_ok=True)
