@@ -23,8 +23,8 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     What JSON may hold and UTF-8 may not, half a character, is written as JSON's own escape, `\ud83d`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # What writers that were killed have left may hold people's chats. Other machines number their processes as this one
-    # does, so only its age tells that nobody is writing it any more.
+    # What writers that were killed have left may hold people's chats. Other machines number their processes alike,
+    # so only its age tells that nobody is writing it any more.
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         if time.time() - left.stat().st_mtime > UNTOUCHED:
             left.unlink(missing_ok=True)
