@@ -241,8 +241,8 @@ def test_pairs_that_a_template_makes_the_same_are_left_out_and_lost_text_is_warn
     assert ours["row"][:] == [1, 1]
     assert report.dropped == {"chosen and rejected are the same as the chat template writes them": [0]}
     assert report.warnings == [
-        "the chat template leaves out part of the answers, which is not in the tokens: reasoning in 2 rows (0, 1). Name "
-        "a template that writes it with --chat_template_path, or take it out of the rows"
+        "the chat template leaves out part of the answers, which is not in the tokens: reasoning in 2 rows (0, 1). "
+        "Name a template that writes it with --chat_template_path, or take it out of the rows"
     ]
     with pytest.raises(
         BadInput, match=r"no row is left .*are the same as.*reasoning in 1 row \(0\).*--chat_template_path"
