@@ -166,6 +166,8 @@ def test_of_several_turns_each_of_the_assistants_is_scored_to_its_end(name):
     scored = outcome(thumb(calling(), RESULT, answered, tools=TOOLS), tokenizer)
     assert "sunny" not in scored
     assert scored == (called or "") + ANSWER + end_of(tokenizer)
+    twice = outcome(thumb(calling(), RESULT, calling(), RESULT, answered, tools=TOOLS), tokenizer)
+    assert twice == 2 * (called or "") + ANSWER + end_of(tokenizer)
 
 
 def table():

@@ -282,8 +282,8 @@ def encode_row(
         return [_plain(row, side, label, tokenizer, score_thoughts) for side, label in sides]
     facts, unit = template_facts(tokenizer), []
     others: Renderings = []
-    messages = as_the_template_wants(merge_system(row["prompt"]) if merge_system_prompt else row["prompt"], facts)
     try:
+        messages = as_the_template_wants(merge_system(row["prompt"]) if merge_system_prompt else row["prompt"], facts)
         prompt = render_text(tokenizer, messages, row, generation=True)
         for side, label in sides:
             conversation = Conversation(
