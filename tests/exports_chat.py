@@ -148,4 +148,69 @@ def chainlit(thumbs: list[Thumb], folder: Path, values: tuple = (1, 0)) -> list[
     return [folder / "threads.json"]
 
 
-EXPORTS = {"openwebui": openwebui, "librechat": librechat, "chainlit": chainlit}
+def node(key: str, parent: str | None, role: str, *parts, **fields) -> dict:
+    """One node of the mapping in ChatGPT's export; without parts an empty root."""
+    said = {
+        "id": key,
+        "author": {"role": role, "name": None, "metadata": {}},
+        "create_time": 1730000000.0,
+        "content": {"content_type": "text", "parts": list(parts)},
+        "recipient": "all",
+        "metadata": {"model_slug": "gpt-4o"} if role == "assistant" else {},
+        **fields,
+    }
+    return {"id": key, "message": said if parts else None, "parent": parent, "children": []}
+
+
+def conversation(key: str, *nodes: dict) -> dict:
+    """One conversation of ChatGPT's export."""
+    mapping = {one["id"]: one for one in nodes}
+    return {"id": key, "conversation_id": key, "title": "A chat", "mapping": mapping, "current_node": nodes[-1]["id"]}
+
+
+def chatgpt_rating(key: str, chat: str, rating, **fields) -> dict:
+    """One thumb of ChatGPT's export."""
+    return {"id": key, "conversation_id": chat, "user_id": "user-7", "rating": rating, "content": "{}", **fields}
+
+
+def chatgpt(thumbs: list[Thumb], folder: Path, values: tuple = ("thumbs_up", "thumbs_down")) -> list[Path]:
+    chats = [
+        conversation(
+            f"c{n}",
+            node("root", None, "system"),
+            node(f"q{n}", "root", "user", prompt),
+            node(f"a{n}", f"q{n}", "assistant", answer),
+        )
+        for n, (prompt, answer, _) in enumerate(thumbs)
+    ]
+    ratings = [chatgpt_rating(f"a{n}", f"c{n}", values[not up]) for n, (_, _, up) in enumerate(thumbs)]
+    for name, records in (("conversations.json", chats), ("message_feedback.json", ratings)):
+        (folder / name).write_text(json.dumps(records), encoding="utf-8")
+    return [folder / "conversations.json", folder / "message_feedback.json"]
+
+
+def anythingllm(thumbs: list[Thumb], folder: Path, values: tuple = ("GOOD", "BAD")) -> list[Path]:
+    records = [
+        {
+            "id": n,
+            "prompt": prompt,
+            "response": answer,
+            "sent_at": "2026-05-01T10:00:00.000Z",
+            "attachments": [],
+            "workspace": "docs",
+            "username": "ann",
+            "rating": values[not up],
+        }
+        for n, (prompt, answer, up) in enumerate(thumbs)
+    ]
+    (folder / "chats.json").write_text(json.dumps(records), encoding="utf-8")
+    return [folder / "chats.json"]
+
+
+EXPORTS = {
+    "openwebui": openwebui,
+    "librechat": librechat,
+    "chainlit": chainlit,
+    "chatgpt": chatgpt,
+    "anythingllm": anythingllm,
+}

@@ -153,6 +153,95 @@ def langsmith(thumbs: list[Thumb], folder: Path, values: tuple = (1.0, -1.0)) ->
     return [lines(folder / "feedback.jsonl", votes), lines(folder / "runs.jsonl", runs)]
 
 
+# ------------------------------------------------------------------------------------------- Phoenix, MLflow and Opik
+
+
+def phoenix_span(
+    key: str, prompt: str, answer: str, *, trace: str = "t0", parent: str | None = None, **fields
+) -> dict:
+    """One span as Phoenix's API gives it."""
+    attributes = {
+        "llm.input_messages": [{"message.role": "user", "message.content": prompt}],
+        "llm.output_messages": [{"message": {"role": "assistant", "content": answer}}],
+        "llm.model_name": "llama",
+    }
+    context = {"trace_id": trace, "span_id": key}
+    return {
+        "name": "chat",
+        "context": context,
+        "span_kind": "LLM",
+        "parent_id": parent,
+        "attributes": attributes,
+    } | fields
+
+
+def phoenix_annotation(number: int, span: str, points, label=None, name: str = "user feedback", **fields) -> dict:
+    """One annotation as Phoenix's API gives it."""
+    result = {"label": label, "score": points, "explanation": None}
+    return {"id": f"n{number}", "span_id": span, "name": name, "annotator_kind": "HUMAN", "result": result} | fields
+
+
+def phoenix(thumbs: list[Thumb], folder: Path, values: tuple = (1, 0)) -> list[Path]:
+    spans = [phoenix_span(f"s{n}", prompt, answer, trace=f"t{n}") for n, (prompt, answer, _) in enumerate(thumbs)]
+    notes = [
+        phoenix_annotation(n, f"s{n}", None if label else value, value if label else None)
+        for n, (_, _, up) in enumerate(thumbs)
+        for value in [values[not up]]
+        for label in [isinstance(value, str)]
+    ]
+    return [lines(folder / "annotations.jsonl", notes), lines(folder / "spans.jsonl", spans)]
+
+
+def assessment(number: int, value, name: str = "user_feedback", **fields) -> dict:
+    """One assessment of an MLflow trace."""
+    source = {"source_type": "HUMAN", "source_id": "ann"}
+    named = {"assessment_id": f"a{number}", "assessment_name": name, "trace_id": "t", "source": source}
+    return named | {"feedback": {"value": value}, "rationale": None, "valid": True} | fields
+
+
+def mlflow_span(key: str, given, produced, *, parent: str | None = None, kind: str = "CHAT_MODEL") -> dict:
+    """One span of an MLflow trace, with its attributes as JSON text."""
+    attributes = {"mlflow.spanType": kind, "mlflow.spanInputs": given, "mlflow.spanOutputs": produced}
+    return {
+        "span_id": key,
+        "trace_id": "t",
+        "parent_span_id": parent,
+        "attributes": {name: json.dumps(value) for name, value in attributes.items()},
+    }
+
+
+def mlflow_trace(key: str, assessments: list[dict], *spans: dict, **data) -> dict:
+    """One trace as MLflow's `to_dict` has it."""
+    return {"info": {"trace_id": key, "assessments": assessments}, "data": {"spans": list(spans), **data}}
+
+
+def mlflow(thumbs: list[Thumb], folder: Path, values: tuple = (True, False)) -> list[Path]:
+    traces = [
+        mlflow_trace(
+            f"t{n}",
+            [assessment(n, values[not up])],
+            mlflow_span(f"s{n}", {"messages": [{"role": "user", "content": prompt}]}, answer),
+        )
+        for n, (prompt, answer, up) in enumerate(thumbs)
+    ]
+    return [lines(folder / "traces.jsonl", traces)]
+
+
+def opik_trace(key: str, given, produced, *scores: dict, **fields) -> dict:
+    """One trace as Opik's `search_traces` gives it."""
+    return {"id": key, "name": "chat", "input": given, "output": produced, "feedback_scores": list(scores), **fields}
+
+
+def opik(thumbs: list[Thumb], folder: Path, values: tuple = (1.0, 0.0)) -> list[Path]:
+    traces = [
+        opik_trace(
+            f"t{n}", {"question": prompt}, {"answer": answer}, {"name": "user_feedback", "value": values[not up]}
+        )
+        for n, (prompt, answer, up) in enumerate(thumbs)
+    ]
+    return [lines(folder / "traces.jsonl", traces)]
+
+
 # -------------------------------------------------------------------------------------------------------------- Gradio
 
 HEADER = ["conversation", "index", "value", "flag", "timestamp"]
@@ -292,6 +381,9 @@ def labelstudio(thumbs: list[Thumb], folder: Path, values: tuple = ("good", "bad
 EXPORTS = {
     "langfuse": langfuse,
     "langsmith": langsmith,
+    "phoenix": phoenix,
+    "mlflow": mlflow,
+    "opik": opik,
     "gradio": gradio,
     "argilla": argilla,
     "labelstudio": labelstudio,

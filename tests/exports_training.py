@@ -7,7 +7,7 @@ import csv
 import json
 from pathlib import Path
 
-from bnf_align.data.importers import Options
+from bnf_align.sources import Options
 
 Thumb = tuple[str, str, bool]
 
@@ -89,16 +89,13 @@ def completion(text: str, overall: float | None, **ratings: str) -> dict:
 
 
 def ultrafeedback(thumbs: list[Thumb], folder: Path) -> list[Path]:
-    records = [
-        {
-            "source": "sharegpt",
-            "instruction": prompt,
-            "models": ["llama"],
-            "completions": [completion(answer, 8.5 if up else 2.0, helpfulness="4" if up else "1")],
-        }
-        for prompt, answer, up in thumbs
-    ]
-    return [lines(folder / "ultrafeedback.jsonl", records)]
+    """The answers to one prompt in one record."""
+    records: dict[str, dict] = {}
+    for prompt, answer, up in thumbs:
+        record = {"source": "sharegpt", "instruction": prompt, "models": ["llama"], "completions": []}
+        scored = completion(answer, 8.5 if up else 2.0, helpfulness="4" if up else "1")
+        records.setdefault(prompt, record)["completions"].append(scored)
+    return [lines(folder / "ultrafeedback.jsonl", list(records.values()))]
 
 
 def table(thumbs: list[Thumb], folder: Path, values: tuple = ("1", "-1")) -> list[Path]:

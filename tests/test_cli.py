@@ -215,8 +215,9 @@ def test_the_doctor_has_three_exit_statuses(folder, capsys):
     assert main(["doctor", "unusable.jsonl", "--map", "prompt=question", "chosen=good", "rejected=bad"]) == 0
 
 
-def test_reference_build_fills_the_cache_that_train_then_reads(folder, capsys):
-    assert main(["reference", "build", "--config", "recipe.yaml"]) == 0
+@pytest.mark.parametrize("placed", [[], ["--device_map", "cpu"]], ids=["as in training", "placed by accelerate"])
+def test_reference_build_fills_the_cache_that_train_then_reads(folder, capsys, placed):
+    assert main(["reference", "build", "--config", "recipe.yaml", *placed]) == 0
     assert not (folder / "out" / "model.safetensors").exists()
     assert main(["train", "--config", "recipe.yaml"]) == 0
     assert run_json(folder / "out")["reference"]["computed_tokens"] == 0

@@ -11,7 +11,6 @@ from collections import Counter
 from contextlib import suppress
 from functools import partial
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -27,8 +26,6 @@ from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.reward_model import RewardModel
 from bnf_align.engines import LocalEngine, Request, Sampling
 from bnf_align.records import BadInput
-from bnf_align.reference.cache import read_shards
-from runs import pairs, singles
 from tiny_models import llama3_tokenizer
 from tiny_nets import SIZES, tiny_llama
 
@@ -236,36 +233,6 @@ def test_each_planned_batch_of_rows_alone_gives_what_it_gives_within_the_job(kin
     plan = scorer.plan(list(rows.values()))
     assert len(plan) > 4
     assert [one for names in plan for batch in scorer.score([rows[name] for name in names]) for one in batch] == whole
-
-
-def values(root) -> dict[bytes, bytes]:
-    """Everything a cache holds, bit by bit; the namespace beside the key."""
-    return {
-        folder.name.encode() + key: np.asarray(logps, np.float32).tobytes()
-        for folder in root.iterdir()
-        for _, table in read_shards(folder)
-        for key, logps in zip(table.column("key").to_pylist(), table.column("ref_logps").to_pylist(), strict=True)
-    }
-
-
-def test_the_reference_cache_is_that_of_one_process_to_the_last_bit(model, cluster, tmp_path):
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps(row) + "\n" for row in singles(40) + pairs(20)))
-    flags = ["reference", "build", "--model_name_or_path", str(model), "--dataset_name", str(rows)]
-    flags += [
-        "--use_cpu",
-        "true",
-        "--max_tokens_per_micro_batch",
-        "200",
-        "--eos_token",
-        "<|eot_id|>",
-        "--output_dir",
-        str(tmp_path / "o"),
-    ]
-    assert main([*flags, "--ref_cache_dir", str(tmp_path / "local")]) == 0
-    assert main([*flags, "--ref_cache_dir", str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]) == 0
-    assert len(values(tmp_path / "local")) == 80
-    assert values(tmp_path / "ray") == values(tmp_path / "local")
 
 
 def test_what_a_user_can_mend_comes_home_from_a_worker_as_it_is(cluster):

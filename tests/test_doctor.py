@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from bnf_align.data.doctor import DoctorResult, examine
 from bnf_align.data.doctor.lengths import auc, wilson
 from bnf_align.data.doctor.source import Source, Step, again
-from bnf_align.data.importers.ratings import read_ratings
 from bnf_align.data.ledger import balance
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport
+from bnf_align.sources.ratings import read_ratings
 from exports_chat import feedback, tree
 from rows import assistant, pair, single, user
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, plain_tokenizer
@@ -440,7 +440,7 @@ def test_the_report_names_the_product_whose_export_it_is(tmp_path):
 
 
 def test_an_export_is_recognised_and_its_ratings_are_learnt_once(tmp_path, monkeypatch):
-    from bnf_align.data.importers import imported
+    from bnf_align.sources import imported
 
     learnt = []
     monkeypatch.setattr(imported, "read_ratings", lambda *a: learnt.append(1) or read_ratings(*a))

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from bnf_align.cli.main import main
@@ -29,7 +30,7 @@ from bnf_align.feedback.store import Store, choice, thumb
 from bnf_align.feedback.talk import Place, StaleError, Talk
 from bnf_align.feedback.visits import Visits
 from bnf_align.records import BadInput
-from bnf_align.reference.cache import namespaces, read_shards
+from bnf_align.reference.cache import namespaces
 from model_server import ModelServer
 from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama
@@ -657,48 +658,25 @@ def test_deleting_an_unknown_name_lists_the_known_ones(kept, capsys):
     assert len(kept.rows()) == 1
 
 
-def entries(folder: Path) -> set[bytes]:
-    tables = [table for info in namespaces(folder) for _, table in read_shards(info.folder)]
-    return {key for table in tables for key in table.column("key").to_pylist()}
+def test_a_deleted_person_leaves_neither_rows_nor_a_cache_and_the_others_keep_their_rows(kept, tmp_path, capsys):
+    from bnf_align.reference.cache import ReferenceCache
 
-
-@pytest.mark.parametrize("loss", ["bnf", "kto"])
-def test_a_deleted_person_leaves_neither_rows_nor_cache_entries_and_the_others_keep_theirs(
-    kept, tmp_path, capsys, loss, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    tokenizer = chatml_tokenizer()
-    tokenizer.save_pretrained("model")
-    tiny_llama(len(tokenizer)).save_pretrained("model")
     for number in range(8):
-        kept.append(
-            thumb(asked(f"{number}?"), "yes " * 20, number % 2 == 0, user="Ann" if number in (2, 5) else "Bob")
-        )
-    kept.append(choice(asked("pair?"), "yes", "no", user="Ann"))
-    flags = ["--model_name_or_path", "model", "--ref_cache_dir", "cache"]
-    run = ["train", *flags, "--loss_type", loss, "--use_cpu", "true", "--max_length", "60", "--save_strategy", "no"]
-    run += ["--batch_size", "4", "--dataset_name", str(kept.path)]
-    assert main([*run, "--output_dir", "first"]) == 0
-    data = json.loads(Path("first/run.json").read_text())["data"]["train"]
-    assert (data["ups"], data["downs"], data["pairs"], data["cut"]) == (4, 4, 1, 8)
-    before = entries(tmp_path / "cache")
+        kept.append(thumb(asked(f"{number}?"), "yes", True, user="Ann" if number in (2, 5) else "Bob"))
+    ReferenceCache(tmp_path / "cache", {"weights": "w"}).write({b"k" * 16: np.array([-1.0], np.float32)})
+    flags = ["--ref_cache_dir", str(tmp_path / "cache")]
     assert main(["collect", "--store", str(kept.path), "--delete-user", "Ann", *flags]) == 0
-    assert "Deleted 3 rows" in capsys.readouterr().out
+    said_text = capsys.readouterr().out
+    assert "Deleted 2 rows" in said_text
+    assert "Cleared the reference cache" in said_text
     assert kept.users() == {"Bob": 6}
-    left = entries(tmp_path / "cache")
-    # What training wants of the rows that stay is there, and nothing else is: KTO's rows, of two rows each, included.
-    assert main([*run, "--output_dir", "second", "--ref_cache_dir", "fresh"]) == 0
-    wanted = entries(tmp_path / "fresh")
-    assert left == before & wanted
-    assert before - wanted
-    if loss == "bnf":
-        assert left == wanted
+    assert namespaces(tmp_path / "cache") == []
 
 
-def test_without_a_model_the_rows_go_and_the_cache_is_not_said_to_be_clean(kept, capsys):
+def test_without_a_cache_named_the_rows_go_and_the_cache_is_not_said_to_be_clean(kept, capsys):
     kept.append(thumb(asked("?"), "!", True, user="Ann"))
     assert main(["collect", "--store", str(kept.path), "--delete-user", "Ann"]) == 0
     said_text = capsys.readouterr().out
-    assert "not looked at" in said_text
+    assert "was not touched" in said_text
     assert "bnf-align reference gc --older_than_days 0" in said_text
     assert kept.rows() == []

@@ -46,7 +46,7 @@ def test_a_conversation_gives_up_the_answer_it_ends_with(tmp_path):
     with pytest.raises(BadInput, match="only answers"):
         read_prompts(write(tmp_path / "b.jsonl", [{"messages": [answer]}]))
     with pytest.raises(BadInput, match="role"):
-        read_prompts(write(tmp_path / "c.jsonl", [{"messages": [{"from": "human", "value": "Hi"}]}]))
+        read_prompts(write(tmp_path / "c.jsonl", [{"messages": [{"who": "human", "said": "Hi"}]}]))
 
 
 def test_prompts_that_cannot_be_filed_are_refused_and_repeated_ones_are_said(tmp_path, caplog):

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from bnf_align.cli.main import main
-from bnf_align.data.importers import ImportedRows, Options
 from bnf_align.data.labels import Settled, read_labels
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.records import BadInput, DataReport
+from bnf_align.sources import ImportedRows, Options
 from exports_chat import feedback, openwebui, tree
 from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnf_align.data.importers import import_rows
-from bnf_align.data.importers.files import data_files, records, records_of, unpacked
 from bnf_align.journal import json_stream
 from bnf_align.journal.json_stream import JsonStream
 from bnf_align.records import BadInput
+from bnf_align.sources import import_rows
+from bnf_align.sources.files import data_files, records_of, unpacked
 from exports_chat import openwebui
 
 ROWS = [{"a": "é\u2028\n", "b": [1, {"c": None}]}, {"a": 'x, "y"', "b": 2.5}]
@@ -30,8 +30,8 @@ TEXT = {
 }
 
 
-def read(path, under=None) -> list:
-    return [record for _, record in records(path, under)]
+def read(path) -> list:
+    return [record for _, record in records_of([path])]
 
 
 @pytest.mark.parametrize("name", TEXT)
@@ -41,16 +41,13 @@ def test_every_form_of_json_gives_the_same_records(tmp_path, name, packed, mark)
     content = (mark + TEXT[name]).encode()
     path = tmp_path / (name + packed)
     path.write_bytes(gzip.compress(content) if packed else content)
-    assert list(records(path)) == list(enumerate(ROWS))
+    assert list(records_of([path])) == list(enumerate(ROWS))
 
 
-def test_a_list_is_found_under_the_key_that_is_named(tmp_path):
+def test_of_two_lists_no_one_knows_which_holds_the_records(tmp_path):
     path = tmp_path / "export.json"
     path.write_text(json.dumps({"users": [{"id": 1}], "scores": ROWS, "total": 12}))
-    assert read(path, under="scores") == ROWS
-    assert read(path) == [{"users": [{"id": 1}], "scores": ROWS, "total": 12}]  # two lists: no one knows which
-    path.write_text(json.dumps(ROWS))
-    assert read(path, under="scores") == ROWS
+    assert read(path) == [{"users": [{"id": 1}], "scores": ROWS, "total": 12}]
 
 
 def test_an_object_that_is_a_row_is_not_taken_for_a_wrapper(tmp_path):
@@ -72,7 +69,7 @@ def test_tables_keep_quotes_line_ends_and_long_cells(tmp_path, name, delimiter):
 def test_a_table_with_two_columns_of_one_name_is_not_read(tmp_path):
     (tmp_path / "rows.csv").write_text("prompt,prompt,,,label\na,b,,,1\n")
     with pytest.raises(BadInput, match=r"rows\.csv: several columns are called prompt\. Rename all but one"):
-        list(records(tmp_path / "rows.csv"))
+        read(tmp_path / "rows.csv")
 
 
 def test_parquet_is_read_batch_by_batch_with_the_names_of_its_classes(tmp_path):

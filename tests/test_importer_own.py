@@ -5,9 +5,9 @@ import json
 import pytest
 
 from bnf_align.cli.main import main
-from bnf_align.data.importers import ImportedRows, Options, import_rows
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput
+from bnf_align.sources import ImportedRows, Options, import_rows
 
 ASKED = [{"role": "user", "content": "Hi"}]
 TALK = [*ASKED, {"role": "assistant", "content": "Hello"}]

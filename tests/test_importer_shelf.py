@@ -5,9 +5,9 @@ import tracemalloc
 
 import pytest
 
-from bnf_align.data.importers import import_rows
-from bnf_align.data.importers.shelf import Shelf
 from bnf_align.records import BadInput
+from bnf_align.sources import import_rows
+from bnf_align.sources.shelf import Shelf
 from exports_chat import said, step
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bnf_align.data.importers import IMPORTERS, Options, import_rows
 from bnf_align.records import BadInput
+from bnf_align.sources import SOURCES, Options, import_rows
 
 MODULES = [import_module(path.stem) for path in sorted(Path(__file__).parent.glob("exports_*.py"))]
 EXPORTS = {name: export for module in MODULES for name, export in module.EXPORTS.items()}
@@ -21,11 +21,13 @@ THUMBS += ("like", "liked", "helpful")
 YES = (1, 1.0, "1", "1.0", True, "true", "True", "TRUE")
 NO = (0, 0.0, "0", "0.0", -1, -1.0, "-1", "-1.0", False, "false", "False", "FALSE")
 TAG = ([True, "true"], [False, "false"])
+BINARY = ([1, 1.0, "1", "1.0", True, "true"], [0, 0.0, "0", "0.0", False, "false"])
+"""Values under a thumb's name, where nothing else says what they are."""
 MEANT: dict[str, tuple[list, list]] = {
     "openwebui": ([1, 1.0, "1"], [-1, -1.0, "-1"]),
     "librechat": (["thumbsUp"], ["thumbsDown"]),
     "chainlit": ([1, 1.0, "1", "1.0"], [0, 0.0, "0", "0.0"]),
-    "langfuse": ([1, 1.0, "1", "1.0", True, "true"], [0, 0.0, "0", "0.0", False, "false"]),
+    "langfuse": BINARY,
     "langsmith": (
         [*YES, *((key, value) for key in THUMBS for value in YES)],
         [*NO, *((key, value) for key in THUMBS for value in NO), ("user_disliked", 1), ("user_disliked", True)],
@@ -37,11 +39,40 @@ MEANT: dict[str, tuple[list, list]] = {
     "axolotl": TAG,
     "ms-swift": TAG,
     "table": ([*YES], [*NO]),
+    "chatgpt": (["thumbsUp", "thumbs_up"], ["thumbsDown", "thumbs_down"]),
+    "anythingllm": (["GOOD"], ["BAD"]),
+    "phoenix": ([*BINARY[0], "thumbs-up"], [*BINARY[1], "thumbs-down"]),
+    "mlflow": BINARY,
+    "opik": BINARY,
+    "beavertails": TAG,
 }
 """Importer -> what is an up, and what a down, in the types in which it may stand in a file."""
-NEITHER = {"user_disliked:0", "user_disliked:false", "N/A"}
-WITHOUT_VALUES = {"openai", "hh"}
-BY_THRESHOLD = {"ultrafeedback"}
+NEITHER = {"user_disliked:0", "user_disliked:false", "N/A", "--"}
+WON: dict[str, dict] = {
+    "pku-saferlhf": {0: "first", 1: "second"},
+    "chatbot-arena": {
+        "model_a": "first",
+        "model_b": "second",
+        "tie": "tie",
+        "tie (inconsistent)": "tie",
+        "tie (bothbad)": "both_bad",
+        "both_bad": "both_bad",
+    },
+    "arena-55k": {"winner_model_a": "first", "winner_model_b": "second", "winner_tie": "tie"},
+    "helpsteer-preference": {
+        -3: "first",
+        -2: "first",
+        -1: "first",
+        0: "tie",
+        1: "second",
+        2: "second",
+        3: "second",
+    },
+    "shp": {1: "first", 0: "second"},
+}
+"""Source -> what each value says of the first and the second answer."""
+WITHOUT_VALUES = {"openai", "hh", "ultrainteract", "math-step-dpo", "openassistant"}
+BY_SCORE = {"ultrafeedback", "helpsteer", "webgpt"}
 
 CONVENTIONS = [value for ups, downs in MEANT.values() for value in (*ups, *downs) if not isinstance(value, tuple)]
 ODD = [2, -2, 5, 0.5, -0.5, 10**20, "yes", "no", "none", "thumbs_up", "Thumbs up", "LIKE", "n/a", " ", [1], {"a": 1}]
@@ -69,11 +100,12 @@ def spelled(value) -> str:
 
 
 def test_the_meanings_speak_of_every_importer_and_of_every_entry_of_every_table():
-    assert set(MEANT) | WITHOUT_VALUES | BY_THRESHOLD == set(IMPORTERS)
-    for name, importer in IMPORTERS.items():
+    assert set(MEANT) | WITHOUT_VALUES | BY_SCORE | set(WON) == set(SOURCES)
+    for name, importer in SOURCES.items():
         ups, downs = MEANT.get(name, ([], []))
-        assert set(importer.VALUES) <= {spelled(value) for value in (*ups, *downs)} | NEITHER, name
-    assert {name for name in WITHOUT_VALUES if IMPORTERS[name].VALUES} == set()
+        assert set(importer.values) <= {spelled(value) for value in (*ups, *downs)} | NEITHER, name
+        assert {str(value): side for value, side in WON.get(name, {}).items()} == dict(importer.winners), name
+    assert {name for name in WITHOUT_VALUES if SOURCES[name].values} == set()
 
 
 CASES = [(name, value) for name, (ups, downs) in MEANT.items() for value in (*ups, *downs)]

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnf_align.data.importers import IMPORTERS, Options, detect, import_rows
 from bnf_align.records import BadInput
+from bnf_align.sources import SOURCES, Options, detect, import_rows
 
 Thumb = tuple[str, str, bool]
 MODULES = [import_module(path.stem) for path in sorted(Path(__file__).parent.glob("exports_*.py"))]
@@ -79,7 +79,7 @@ def imported(name: str, paths: list[Path]) -> list[dict]:
 
 
 def test_every_importer_has_an_export_to_be_tested_with():
-    assert set(EXPORTS) == set(IMPORTERS)
+    assert set(EXPORTS) == set(SOURCES)
 
 
 @pytest.mark.parametrize("name", sorted(EXPORTS))
@@ -136,7 +136,7 @@ def no_traceback(name: str, paths: list[Path]) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", [*sorted(IMPORTERS), "auto"])
+@pytest.mark.parametrize("name", [*sorted(SOURCES), "auto"])
 @pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv", ".tsv", ".parquet", ".json.gz"])
 @given(content=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 @settings(QUICK, max_examples=10)

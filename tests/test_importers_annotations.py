@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bnf_align.data.importers import Options, detect, import_rows, matching
-from bnf_align.data.importers.rankings import NO_RANKS
 from bnf_align.records import BadInput
+from bnf_align.sources import Options, detect, import_rows, matching
+from bnf_align.sources.annotation import NO_RANKS
 from exports_traces import annotation, argilla_of_the_api, json_min, lines, ranked, record, task
 from rows import assistant, user
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from bnf_align.data.importers import Options, import_rows
 from bnf_align.records import BadInput
+from bnf_align.sources import Options, import_rows
 from exports_chat import feedback, said, step, tree
 from rows import assistant, user
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnf_align.data.importers import Options, import_rows
 from bnf_align.records import BadInput
+from bnf_align.sources import Options, import_rows
 from exports_traces import (
     TIME,
     annotation,

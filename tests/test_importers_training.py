@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnf_align.data.importers import IMPORTERS, Options, detect, import_rows
 from bnf_align.records import BadInput
+from bnf_align.sources import SOURCES, Options, detect, import_rows
 from exports_training import completion, lines
 from rows import assistant, user
 from test_importers import JSON, QUICK, changed, folder, places
@@ -566,10 +566,10 @@ def test_table_scales_and_words_are_asked_for(tmp_path):
 
 # ----------------------------------------------------------------------------------------------------------------- all
 
-SOURCES = ("openai", "llamafactory", "axolotl", "ms-swift", "hh", "ultrafeedback", "langfuse", "gradio", "argilla")
+OF_ROWS = ("openai", "llamafactory", "axolotl", "ms-swift", "hh", "ultrafeedback", "langfuse", "gradio", "argilla")
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", OF_ROWS)
 def test_another_product_s_file_is_refused_and_named(tmp_path, name):
     path = lines(tmp_path / "data.jsonl", [{"city": "Paris", "population": 2}] * 3)
     with pytest.raises(BadInput, match=r"city|hold no|No record"):
@@ -586,7 +586,7 @@ def test_what_train_reads_as_it_is_belongs_to_no_product():
         {"prompt": HI, "completion": HELLO, "label": False},
     ]
     for record in own:
-        assert [name for name in IMPORTERS if IMPORTERS[name].matches(record, None)] == []
+        assert [name for name in SOURCES if SOURCES[name].matches(record, None)] == []
 
 
 RANKED = {"prompt": "Hi", "answers": [{"answer": "Hello", "rank": 1}, {"answer": "What?", "rank": 2}]}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from batches import CHOSEN, random_batch
-from bnf_align.losses import LOSSES, CompletionLogps, bnf_loss, eq4_value, sft
+from bnf_align.losses import LOSSES, CompletionLogps, Tokens, eq4_value
 
 
 def evaluate(name: str, completions: CompletionLogps, label: Tensor) -> Tensor:
@@ -102,10 +102,31 @@ def test_shapes_that_differ_are_refused_with_both_shapes(wrong):
         CompletionLogps(mask=CHOSEN.mask, **values)
 
 
-def test_a_completion_without_a_scored_token_costs_nothing():
-    nothing = CompletionLogps(CHOSEN.logps, torch.zeros_like(CHOSEN.mask), CHOSEN.ref_logps)
-    assert bnf_loss(nothing, torch.tensor([True])).item() == 0
-    assert sft(nothing, torch.tensor([True])).item() == 0
+@pytest.mark.parametrize("name", [name for name, spec in LOSSES.items() if spec.separable])
+def test_a_completion_without_a_scored_token_costs_nothing_and_moves_nothing(name):
+    logps = CHOSEN.logps.clone().requires_grad_()
+    loss = evaluate(
+        name, CompletionLogps(logps, torch.zeros_like(CHOSEN.mask), CHOSEN.ref_logps), torch.tensor([True])
+    )
+    assert loss.item() == 0
+    loss.sum().backward()
+    assert (logps.grad == 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name, spec in LOSSES.items() if spec.separable])
+def test_the_weight_of_a_token_is_its_slope_and_the_same_wherever_it_is_asked_for(name):
+    """In rows, as the loss has them, and one after another, as the head meets them; in float64 to the last digits."""
+    batch, spec = random_batch(), LOSSES[name]
+    logps = batch.completions().logps.detach().requires_grad_()
+    completions = CompletionLogps(logps, batch.mask, batch.completions().ref_logps)
+    evaluate(name, completions, batch.label).sum().backward()
+    row = batch.mask.nonzero()[:, 0]
+    tokens = Tokens(
+        logps.detach()[batch.mask], completions.ref_logps[batch.mask], batch.label[row], completions.length[row]
+    )
+    weights = spec.token_weights(tokens, **spec.hyperparameters)
+    assert weights.dtype == torch.float64
+    torch.testing.assert_close(weights, logps.grad[batch.mask], rtol=1e-14, atol=0)
 
 
 # ------------------------------------------------------------------------------------------------- the table

@@ -94,6 +94,22 @@ def test_an_adapter_is_the_same_by_folder_by_hub_name_and_on_its_base(tmp_path, 
     assert not any(p.requires_grad for p in by_folder.model.parameters())
 
 
+def test_a_revision_is_the_adapters_and_its_base_has_its_own(tmp_path, hub):
+    hub("me/base", written(tmp_path / "base"))
+    hub("me/base", written(tmp_path / "other", seed=1), "v1")
+    first, second = (with_adapter(tmp_path / str(r), tmp_path / "other", OTHER_TEMPLATE, r=r) for r in (4, 8))
+    for folder in (first, second):
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        settings |= {"base_model_name_or_path": "me/base", "revision": "v1"}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    (first / "chat_template.jinja").write_text(CHATML_TEMPLATE)
+    hub("me/adapter", first)
+    loaded = models.load(hub("me/adapter", second, "v2"), revision="v2")
+    assert loaded.source == models.Source("me/base", "v1", "me/adapter", "v2")
+    assert loaded.tokenizer.chat_template == OTHER_TEMPLATE
+    assert torch.equal(logits(loaded.model), logits(models.load(str(tmp_path / "other"), adapter=str(second)).model))
+
+
 def test_training_continues_an_adapter_by_hub_name(tmp_path, hub, write, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = written(tmp_path / "base")

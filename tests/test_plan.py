@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch.autograd.graph import saved_tensors_hooks
-from transformers import LlamaConfig
+from transformers import LlamaConfig, MixtralConfig
 
 from bnf_align import PreferenceConfig
 from bnf_align.cli.main import main
-from bnf_align.plan.activations import meta_model, trace
-from bnf_align.plan.memory import Setup, optimizer_bytes, peak_memory, trained_bytes
-from bnf_align.plan.plan import Hardware, make_plan
+from bnf_align.head import HeadCall, ask, attach
+from bnf_align.plan.fake import FakeModel, _Live
+from bnf_align.plan.memory import Setup, optimizer_bytes, trained_bytes
+from bnf_align.plan.plan import Hardware, make_plan, plan_of_run, resident_bytes
 from bnf_align.plan.workload import assumed, measured
+from bnf_align.records import BadInput
 from runs import make_trainer, pairs, singles
 from tiny_models import plain_tokenizer
 from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral
@@ -61,43 +62,63 @@ def test_planning_leaves_the_random_numbers_and_the_adapter_config_as_they_were(
     assert model.config._attn_implementation == "sdpa"
 
 
+def fake(model, hardware=None, options=None, **keywords) -> FakeModel:
+    return FakeModel(model.config, config(**(options or {})), hardware or Hardware(), **keywords)
+
+
 @pytest.mark.parametrize(("optim", "per_parameter"), [("adamw_torch", 8), ("sgd", 0), ("adamw_bnb_8bit", 2)])
 def test_optimizer_states_take_their_bytes_per_trained_parameter(optim, per_parameter):
     for peft_config in (None, LORA):
-        setup = Setup(meta_model(tiny_llama().config, torch.float32, peft_config), rows=1, length=8, optim=optim)
+        settings, hardware = config(optim=optim), Hardware()
+        model = fake(tiny_llama(), peft_config=peft_config)
+        setup = Setup(model, settings, assumed(100, 32, settings), hardware)
         assert optimizer_bytes(setup) == per_parameter * trained_bytes(setup) / 4
 
 
-@pytest.mark.parametrize("build", MODELS)
-def test_the_trace_keeps_what_the_real_forward_pass_keeps(build):
-    """Eager attention and no padding: the one case in which nothing is modelled, on either device."""
-    model = build(attn_implementation="eager").train()
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = {}
+def really(model, rows: int, length: int, separable: bool, checkpointing: bool) -> tuple[int, int]:
+    """Bytes at the peak, and of gradients, of a micro-batch that really runs, counted as the fake one's are."""
+    attach(model.train())
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    attention = torch.ones(rows, length, dtype=torch.long)
+    attention[0, -1] = 0  # padding: without it there would be no mask
+    scored = torch.arange(length).expand(rows, -1) >= length // 2
+    batch = {"input_ids": torch.zeros(rows, length, dtype=torch.long), "attention_mask": attention}
+    batch |= {"completion_mask": scored}
+    live = _Live(model, 4)
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(live.formed)
+    with live:
+        call = HeadCall(batch, lambda completions: completions.logps.sum() / rows, separable=separable)
+        ask(model, {name: values.clone() for name, values in batch.items()}, call).backward()
+    return max(most + gradients for gradients, most in live.peaks.items()), live.gradients
 
-    def keep(values):
-        storage = values.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-        return values
 
-    with saved_tensors_hooks(keep, lambda values: values):
-        model.base_model(input_ids=torch.zeros(1, 48, dtype=torch.long), use_cache=False)
-    traced = trace(meta_model(model.config, torch.float32, attention="eager"), 48, None)
-    assert traced.forward(1, False) == pytest.approx(sum(s.nbytes() for s in kept.values()), rel=0.05)
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("loss_type", ["bnf", "dpo"])
+@pytest.mark.parametrize("build", [*MODELS, lambda: tiny_llama(tie_word_embeddings=True)])
+def test_a_micro_batch_takes_on_fake_tensors_what_it_takes_on_real_ones(build, loss_type, checkpointing):
+    model = build()
+    found = fake(model, options={"loss_type": loss_type}).trace(4, 256, 0.5, checkpointing, False, "training")
+    peak, gradients = really(model, 4, 256, loss_type == "bnf", checkpointing)
+    assert max(found.peaks) == gradients == 4 * sum(p.numel() for p in model.parameters())
+    assert found.peak() == pytest.approx(peak, rel=0.05)  # small numbers per token
 
 
-def test_checkpointing_keeps_the_inputs_of_the_layers_and_one_layer():
-    traced = trace(meta_model(tiny_llama().config, torch.float32), 48, None)
-    assert traced.inputs == (48 * 32 * 4,) * 2
-    assert traced.forward(3, True) == 3 * (traced.outside + sum(traced.inputs))
-    assert traced.backward(3, True) == traced.forward(3, True) + 3 * max(traced.layers)
-    assert memory_of(activation_checkpointing=True)["total"] < memory_of()["total"]
+def test_checkpointing_keeps_the_inputs_of_the_layers():
+    model = fake(tiny_llama())
+    without, under = (model.trace(3, 48, 0.5, on, False, "forward").activations for on in (False, True))
+    inputs = 3 * 48 * 32 * 4
+    outside = model.trace(3, 48, 0.5, False, False, "reference").activations
+    # The two layers' inputs, and what embedding, rotary positions, mask and the last norm keep.
+    assert 2 * inputs <= under < 8 * inputs + 3 * 48 * 48 * 5 < without
+    assert outside < under  # a pass without gradients lets go of everything but its output
+    assert memory_of(activation_checkpointing=True)["micro_batch"] < memory_of()["micro_batch"]
 
 
 def test_sdpa_keeps_no_matrix_per_head_and_flash_attention_no_mask():
     kinds = {
-        kind: sum(trace(meta_model(tiny_llama().config, torch.float32, attention=kind), 256, None).layers)
+        kind: fake(tiny_llama(), attention=kind).trace(1, 256, 0.5, False, False, "forward").activations
         for kind in ("eager", "sdpa", "flash_attention_2")
     }
     assert kinds["sdpa"] - kinds["flash_attention_2"] >= 2 * 4 * 256 * 256  # a float mask in each of two layers
@@ -106,28 +127,54 @@ def test_sdpa_keeps_no_matrix_per_head_and_flash_attention_no_mask():
 
 
 def test_under_autocast_the_layers_keep_less_and_the_rounded_weights_are_counted():
-    model = meta_model(tiny_llama().config, torch.float32)
-    full, half = trace(model, 48, None), trace(model, 48, torch.bfloat16)
-    linear = sum(layer.weight.numel() for layer in model.model.layers.modules() if isinstance(layer, torch.nn.Linear))
-    assert (full.casts, half.casts) == (0, 2 * linear)
-    assert sum(half.layers) < sum(full.layers)
+    full, half = (fake(tiny_llama(), Hardware(bf16=bf16)) for bf16 in (False, True))
+    linear = sum(layer.weight.numel() for layer in full.lm.model.layers.modules() if type(layer) is torch.nn.Linear)
+
+    def kept(model, rows):
+        return model.trace(rows, 48, 0.5, False, False, "forward").activations
+
+    fixed = 2 * kept(half, 4) - kept(half, 8)  # what does not grow with the rows
+    assert fixed - (2 * kept(full, 4) - kept(full, 8)) == pytest.approx(2 * linear, rel=0.02)
+    assert kept(half, 8) - kept(half, 4) < kept(full, 8) - kept(full, 4)
+
+
+def test_a_mixture_of_experts_is_planned_with_the_experts_that_each_token_sees():
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "vocab_size": 300, "num_experts_per_tok": 2}
+    plans = [plan_for(SimpleNamespace(config=MixtralConfig(**sizes, num_local_experts=experts))) for experts in (4, 8)]
+    expert = 2 * 3 * 32 * 64  # of both layers
+    router = 2 * 32
+    assert plans[1]["parameters"] - plans[0]["parameters"] == 4 * (expert + router)
+    tokens = 2 * 100 * 32
+    more = plans[1]["flops"]["reference_pass"] - plans[0]["flops"]["reference_pass"]
+    assert more == pytest.approx(2 * 4 * router * tokens)  # the router's alone: a token goes through two either way
 
 
 def test_a_larger_budget_never_needs_less_memory():
-    budgets = [memory_of(max_tokens_per_micro_batch=budget) for budget in (64, 128, 512, 2048)]
+    budgets = [memory_of(max_tokens_per_micro_batch=budget) for budget in (64, 128, 2048)]
     totals = [memory["total"] for memory in budgets]
     assert totals == sorted(totals)
     assert totals[0] < totals[-1]
-    ratio = budgets[3]["activations_without_checkpointing"] / budgets[1]["activations_without_checkpointing"]
-    assert ratio == pytest.approx(16)
+    ratio = budgets[2]["activations_without_checkpointing"] / budgets[1]["activations_without_checkpointing"]
+    assert ratio == pytest.approx(16, rel=1e-2)
 
 
 def test_the_parts_of_the_memory_add_up():
     memory = memory_of()
-    parts = ("weights", "gradients", "optimizer_states", "gathered", "micro_batch")
+    parts = ("weights", "gradients", "optimizer_states", "gathered", "micro_batch", "allocator", "process")
     assert memory["total"] == sum(memory[name] for name in parts)
+    assert memory["allocator"] == int(sum(memory[name] for name in parts[:5]) / 0.9) - sum(
+        memory[name] for name in parts[:5]
+    )
     weights = 4 * sum(p.numel() for p in tiny_llama().parameters())
     assert [memory[name] / weights for name in parts[:3]] == [1, 1, 2]
+
+
+def test_the_process_itself_is_a_line_of_its_own_and_an_accelerator_has_none_of_it():
+    plans = [plan_for(tiny_llama(), Hardware(process=size))["memory_bytes"] for size in (0, 10**8)]
+    for name in ("total", "reference_pass"):
+        assert plans[1][name] - plans[0][name] == 10**8
+    assert plan_for(tiny_llama(), Hardware(accelerator=True))["memory_bytes"]["allocator"] == 0
 
 
 def test_a_frozen_head_forms_no_gradient_of_its_weight():
@@ -146,14 +193,26 @@ def test_fsdp_divides_weights_gradients_and_states_and_ddp_doubles_gradients():
     assert ddp["reference_pass"] == fsdp["reference_pass"] == one["reference_pass"]
 
 
+def test_between_micro_batches_a_shard_of_the_gradients_is_kept_and_never_the_whole():
+    """Gradients are reduced in every micro-batch; what is whole for a moment belongs to one layer."""
+    memory = plan_for(tiny_llama(), Hardware(4, sharded=True), {"max_tokens_per_micro_batch": 64})["memory_bytes"]
+    weights = 4 * sum(p.numel() for p in tiny_llama().parameters())
+    assert memory["gradients"] == weights // 4
+    layer = 32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 64 + 2 * 32
+    ends = 2 * 300 * 32
+    assert memory["gathered"] == pytest.approx(4 * (2 * layer + ends) + 8 * layer, rel=0.01)  # the last norm's 32
+
+
 def test_the_suggestion_fits_and_shards_only_where_it_must():
     model = tiny_llama()
     need = plan_for(model, options={"max_tokens_per_micro_batch": 512})["memory_bytes"]["total"]
-    roomy = plan_for(model, Hardware(1, 4 * need))["suggestion"]
+    roomy = plan_for(model, Hardware(1, 4 * need, accelerator=True))["suggestion"]
     assert roomy["sharding"] == "none"
     assert roomy["max_tokens_per_micro_batch"] >= 512
-    large = SimpleNamespace(config=LlamaConfig(hidden_size=1024, intermediate_size=2816, num_hidden_layers=12))
-    plan = plan_for(large, Hardware(2, 3 * 10**9))  # weights, gradients and states alone are 16 bytes a parameter
+    large = SimpleNamespace(config=LlamaConfig(hidden_size=2048, intermediate_size=7168, num_hidden_layers=2))
+    plan = plan_for(
+        large, Hardware(2, 3 * 10**9, accelerator=True)
+    )  # weights, gradients and states alone are 16 bytes a parameter
     assert 16 * plan["parameters"] > 3 * 10**9
     assert plan["sharding"] == plan["suggestion"]["sharding"] == "FSDP2"
     assert plan_for(model, Hardware(1, 1000))["suggestion"]["devices"] is None
@@ -174,6 +233,8 @@ def test_flops_are_three_forward_passes_over_layers_attention_and_head():
     forward = 2 * 2 * layer * tokens + 2 * squares * 32 * 2
     head = 2 * 300 * 32 * round(0.65 * tokens)
     assert plan["flops"] == {"training": 3 * forward + 3 * head, "reference_pass": forward + head}
+    eager = plan_for(tiny_llama(), attention="eager")["flops"]
+    assert eager == pytest.approx(plan["flops"])  # its matmuls are counted as matmuls, and not a second time
 
 
 def test_frozen_weights_save_a_third_of_the_layers_and_of_the_head():
@@ -218,7 +279,9 @@ def test_run_json_holds_the_plan_beside_the_peak_that_was_measured(tmp_path):
     trainer = make_trainer(tmp_path, rows, batch_size=4, max_steps=2, max_tokens_per_micro_batch=64)
     trainer.train()
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["peak_memory_bytes"] > 0
+    # Both hold the libraries that this process has loaded.
+    assert record["plan"]["memory_bytes"]["process"] == pytest.approx(resident_bytes(), rel=0.2)
+    assert record["peak_memory_bytes"] >= record["plan"]["memory_bytes"]["process"]
     plan, batches = record["plan"], next(iter(trainer.get_train_dataloader())).micro_batches
     assert plan["parameters"] == sum(p.numel() for p in trainer.model.parameters())
     assert plan["workload"]["rows"] * plan["workload"]["length"] >= max(b["input_ids"].numel() for b in batches)
@@ -295,14 +358,28 @@ def test_checkpoints_on_disk_hold_weights_and_states_as_often_as_they_are_saved(
 
 
 def test_peak_memory_of_a_single_micro_batch_holds_gradients_or_activations_not_both():
-    model = meta_model(tiny_llama().config, torch.float32)
-    alone = peak_memory(Setup(model, rows=64, length=64))
-    accumulated = peak_memory(Setup(model, rows=64, length=64, later_tokens=64 * 64))
-    assert accumulated["total"] - alone["total"] == trained_bytes(Setup(model, rows=64, length=64))
+    settings = config(max_tokens_per_micro_batch=64 * 64)
+    alone = make_plan(tiny_llama().config, settings, assumed(1000, 32, settings), Hardware(accelerator=True))
+    long = config(max_tokens_per_micro_batch=64 * 64, batch_size=1000)
+    later = make_plan(tiny_llama().config, long, assumed(1000, 32, long), Hardware(accelerator=True))
+    assert (alone["workload"]["later_tokens"], later["workload"]["later_tokens"]) == (0, 64 * 64)
+    gradients = 4 * alone["parameters"]
+    grown = later["memory_bytes"]["total"] - alone["memory_bytes"]["total"]
+    assert grown == pytest.approx(gradients, rel=0.02)  # the embedding's, formed last, met what was left of the layers
+
+
+def test_a_model_that_cannot_be_traced_gives_no_plan_and_the_reason_and_stops_nothing(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, singles(8))
+    model = trainer.model
+    model.config.num_key_value_heads = 3  # which four heads cannot share
+    assert plan_of_run(model, trainer.args, trainer.train_dataset, sharded=False) is None
+    assert "llama cannot be planned" in caplog.text
+    with pytest.raises(BadInput, match="--max_steps 3"):
+        make_plan(model.config, config(), assumed(10, 8, config()), Hardware())
 
 
 def test_a_rank_without_a_share_of_a_step_is_planned_for_all_the_same():
     lengths = np.array([5, 7, 9])
     config = PreferenceConfig(output_dir="out", batch_size=2)
-    found = measured("a test", lengths, lengths, [[0], [1], [2]], config, devices=2)
+    found = measured("a test", [(lengths, lengths)], [[0], [1], [2]], config, devices=2)
     assert (found.length, found.rows, found.steps) == (9, 1, 2)

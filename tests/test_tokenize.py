@@ -1,6 +1,7 @@
 """Token ids equal TRL's, the right ones are scored, and what does not fit is cut or dropped and counted."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.template import merge_system
-from bnf_align.data.tokenize import FEATURES, end_token_id, show_tokens, tokenize_rows
+from bnf_align.data.tokenize import FEATURES, _shared_out, end_token_id, show_tokens, tokenize_rows
 from bnf_align.records import BadInput, DataReport
 from rows import user
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, llama3_tokenizer, plain_tokenizer
@@ -356,6 +357,16 @@ def test_the_processes_of_one_machine_tokenise_once_and_have_the_same_responses_
     assert alone[0][1]["pairs"] == 19
     assert alone[1].startswith("--max_length 1: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_killed_or_fails_is_told_and_leaves_none_behind():
+    with pytest.raises(BadInput, match=r"One of the 2 processes that tokenise was killed.*--dataset_num_proc 1"):
+        list(_shared_out(MANY, lambda row: os._exit(9), 2))
+    with pytest.raises(ZeroDivisionError):
+        list(_shared_out(MANY, lambda row: 1 / 0, 2))
+    first = next(_shared_out(MANY, lambda row: row.get("label", "pair"), 3))
+    assert first is True
+    assert multiprocessing.active_children() == []
 
 
 def test_less_than_one_process_is_refused():

@@ -1,13 +1,15 @@
-"""The three commands of docs/your-data.md print what the page says they print, and end in an aligned model."""
+"""Every command of docs/your-data.md runs; its worked example prints what it says and ends in an aligned model."""
 
 import json
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from bnf_align.cli.main import main
+from bnf_align.sources import SOURCES
 from exports_chat import feedback, tree
 from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama
@@ -73,3 +75,35 @@ def test_the_worked_example_prints_what_the_page_says(desk, capsys, caplog):
             lines, printed = without_numbers(lines), without_numbers(printed)
         assert lines == printed
     assert (desk / "aligned" / "model.safetensors").exists()
+
+
+MODULES = [import_module(path.stem) for path in sorted(Path(__file__).parent.glob("exports_*.py"))]
+EXPORTS = {name: export for module in MODULES for name, export in module.EXPORTS.items()}
+THUMBS = [("Why?", "Because.", True), ("Why?", "No idea.", False), ("Who?", "You.", False)]
+
+
+def commands() -> list[str]:
+    """The commands of the tables, one for each source at least."""
+    return re.findall(r"`(bnf-align import (?!auto)[^`]* --out rows\.jsonl)`", PAGE.read_text(encoding="utf-8"))
+
+
+def test_the_tables_name_every_source():
+    assert {shlex.split(command)[2] for command in commands()} == set(SOURCES)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_tables_reads_its_export(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)[1:]
+    (tmp_path / "export").mkdir()
+    if "--winner" in words:
+        (tmp_path / "export" / "duels.csv").write_text("q,a,b,winner\nHi,Hello,What?,left\nHi,x,y,tie\n")
+        files = [tmp_path / "export" / "duels.csv"]
+    else:
+        files = EXPORTS[words[1]](THUMBS, tmp_path / "export")
+    given = {"FILE": str(files[0]), "FOLDER": str(tmp_path / "export")}
+    assert main([given.get(word, word) for word in words]) < 2
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    taught = [row.get("chosen", row["completion"] if row.get("label") else None) for row in rows]
+    assert any("Because." in str(answer) or "Hello" in str(answer) for answer in taught if answer is not None)
+    assert all("No idea." not in str(answer) for answer in taught)

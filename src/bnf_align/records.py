@@ -65,7 +65,8 @@ class DataReport:
 
 
 def rows_text(rows: list[int], shown: int = 3) -> str:
-    """`rows` as "37 rows (12, 48, 51, ...)", for messages."""
+    """`rows` as "37 rows (12, 48, 51, ...)", for messages; a row that is there twice is one."""
+    rows = list(dict.fromkeys(rows))
     first = ", ".join(str(row) for row in rows[:shown])
     return f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} ({first}{', ...' if len(rows) > shown else ''})"
 

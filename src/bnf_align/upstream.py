@@ -8,7 +8,48 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+
+# A forward and backward pass without memory, for plans; what sees each operation, and the tensors it gives back.
+from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_iter as tree_iter
+from torch.utils.flop_counter import flop_registry
 from transformers import Trainer
+
+
+def attention_of(model: Any) -> str:
+    """The name of the attention implementation that a model runs: the public setter has no getter."""
+    return str(getattr(model.config, "_attn_implementation", None))
+
+
+def set_attention(model: Any, name: str) -> None:
+    """Let a model run the attention implementation `name`: the public setter refuses kernels that are not here."""
+    model.config._attn_implementation = name
+
+
+def experts_of(model: Any) -> str:
+    """The name of the implementation of a mixture's experts; "None" for other models and older libraries."""
+    return str(getattr(model.config, "_experts_implementation", None))
+
+
+def set_experts(model: Any, name: str) -> None:
+    """Let a mixture of experts run the implementation `name`."""
+    model.config._experts_implementation = name
+
+
+def gated(experts: Any, up: Tensor) -> Tensor:
+    """What a mixture's experts make of the first of their two matmuls."""
+    return experts._apply_gate(up) if experts.has_gate else experts.act_fn(up)
+
+
+def flops_of(operation: Any) -> Any:
+    """The function that counts an operation's FLOPs, of torch's own table; None for those that do not count."""
+    return flop_registry.get(operation._overloadpacket)
+
+
+def storage_of(values: Tensor) -> int:
+    """The identity of a tensor's storage: two views of one memory have the same."""
+    return int(values.untyped_storage()._cdata)  # data_ptr() is 0 for all fake ones
 
 
 class OpenTrainer(Trainer):

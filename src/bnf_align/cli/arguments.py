@@ -16,9 +16,9 @@ from transformers import BitsAndBytesConfig, HfArgumentParser
 from bnf_align.cli.recipe import read_recipe
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.assignments import assignments
-from bnf_align.data.importers import ImportedRows, Options
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput
+from bnf_align.sources import ImportedRows, Options
 
 
 def _flag(default: Any, text: str) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import add_model_flags, count, true_or_false, where
+from bnf_align.cli.flags import add_model_flags, count, where
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from bnf_align.feedback.answerer import Answerer
 
 PASSWORD = "BNF_ALIGN_PASSWORD"
-NOT_FORGOTTEN = """\
-The reference cache was not looked at: name the models that were trained on the rows with --model_name_or_path, before.
-It holds numbers and hashes, no texts. To clear all of it: bnf-align reference gc --older_than_days 0"""
+CACHE_STAYS = """\
+The reference cache was not touched. It holds log-probabilities under hashes, no texts and no names, and can be
+computed again. To clear it: bnf-align reference gc --older_than_days 0"""
 STAYS = "Models trained on these rows keep what they learnt; copies of the file elsewhere are yours to delete."
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 EPILOG = f"""\
@@ -68,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(
         parser,
         "--model_name_or_path",
-        nargs="+",
-        help="a folder or hub name, an adapter too; with --url the server's name; with --delete_user whose reference "
-        "cache to clean, several allowed",
+        help="a folder or hub name, an adapter too; with --url the server's name",
     )
     add_model_flags(parser)
     _flag(parser, "--url", nargs="+", help="OpenAI-compatible endpoints: http://localhost:8000/v1")
@@ -85,14 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(parser, "--port", type=int, help="default: the first free one from 7860")
     _flag(parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} where that is set")
     _flag(parser, "--delete_user", metavar="NAME", help="delete a person's rows and stop")
-    _flag(parser, "--ref_cache_dir", help="with --delete_user: the reference cache, where it is not the default one")
-    _flag(parser, "--chat_template_path", help="with --delete_user: as in training")
-    _flag(parser, "--eos_token", help="with --delete_user: as in training")
-    _flag(parser, "--merge_system_prompt", action="store_true", help="with --delete_user: as in training")
-    _flag(parser, "--score_thoughts", type=true_or_false, default=True, help="with --delete_user: as in training")
-    _flag(
-        parser, "--max_length", type=int, default=4096, help="with --delete_user: as in training (default %(default)s)"
-    )
+    _flag(parser, "--ref_cache_dir", help="with --delete_user: clear this reference cache too")
     return parser
 
 
@@ -129,9 +120,7 @@ def _answerer(arguments: argparse.Namespace) -> Answerer:
     from bnf_align.engines import Sampling
     from bnf_align.feedback.answerer import LocalAnswerer, UrlAnswerer
 
-    if len(arguments.model_name_or_path) > 1:
-        raise BadInput("--model_name_or_path: a conversation has one model.")
-    (model,) = arguments.model_name_or_path
+    model = arguments.model_name_or_path
     sampling = Sampling(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens)
     if arguments.url:
         from bnf_align.endpoint import Endpoint
@@ -155,31 +144,14 @@ def _delete(arguments: argparse.Namespace) -> int:
     if not theirs:
         known = ", ".join(sorted({str(row["user"]) for row in rows if row.get("user")})) or "none"
         raise BadInput(f"{arguments.store} has no rows of {name!r}. Names in it: {known}.")
-    # The cache first: its entries are found by the rows, and a kill in between leaves both to be deleted again.
-    said = _forget(arguments, rows) if arguments.model_name_or_path else NOT_FORGOTTEN
     deleted = store.delete_user(name)
     print(f"Deleted {deleted:,} rows of {name!r} from {arguments.store}; {len(rows) - deleted:,} rows stay.")
-    print(f"{said}\n{STAYS}")
+    if arguments.ref_cache_dir:
+        from bnf_align.reference.cache import collect_garbage
+
+        files, _ = collect_garbage(arguments.ref_cache_dir, older_than_days=0)
+        print(f"Cleared the reference cache in {arguments.ref_cache_dir}: {len(files):,} files.")
+    else:
+        print(CACHE_STAYS)
+    print(STAYS)
     return 0
-
-
-def _forget(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
-    from bnf_align.models import configured_tokenizer
-    from bnf_align.reference.cache import default_root
-    from bnf_align.reference.forget import forget
-
-    root = arguments.ref_cache_dir or default_root()
-    kept = [row for row in rows if row.get("user") != arguments.delete_user]
-    entries = 0
-    for model in arguments.model_name_or_path:
-        tokenizer = configured_tokenizer(model, arguments.chat_template_path, arguments.eos_token, **where(arguments))
-        entries += forget(
-            root,
-            rows,
-            kept,
-            tokenizer,
-            max_length=arguments.max_length,
-            merge_system_prompt=arguments.merge_system_prompt,
-            score_thoughts=arguments.score_thoughts,
-        )
-    return f"Removed {entries:,} entries from the reference cache in {root}."

@@ -40,15 +40,27 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from bnf_align.data.importers import IMPORTERS
+    from bnf_align.sources import SOURCES
 
     parser = argparse.ArgumentParser(prog="bnf-align import", description=__doc__, epilog=EPILOG)
-    parser.add_argument("source", metavar="SOURCE", help=f"auto, {', '.join(IMPORTERS)}")
+    parser.add_argument("source", metavar="SOURCE", help=f"auto, {', '.join(SOURCES)}")
     parser.add_argument("paths", nargs="+", metavar="PATHS", help="the files of the export, or folders of them")
     add_flag(parser, "--out", required=True, metavar="FILE", help="the rows: .jsonl, or .jsonl.gz")
-    add_flag(parser, "--label-map", nargs="+", help="what ratings mean: 5=up 1=down 3=drop; over what is known")
+    add_flag(
+        parser,
+        "--label-map",
+        nargs="+",
+        help="what ratings mean: 5=up 1=down 3=drop; or what a winner's values mean: a=first b=second tie=tie "
+        "none=both_bad; over what is known",
+    )
     add_flag(
         parser, "--map", nargs="+", help="columns under other names: prompt=question completion=answer label=vote"
+    )
+    add_flag(
+        parser,
+        "--winner",
+        metavar="COLUMN",
+        help="of a table: which of two answers is better, with --map first=COLUMN second=COLUMN",
     )
     add_flag(parser, "--score-name", help="which of several scores, questions or labels is the thumb")
     add_flag(parser, "--up-from", type=float, metavar="SCORE", help="a number is an up from here on")
@@ -69,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the rows and say what became of the ratings."""
     from bnf_align.data.assignments import assignments
-    from bnf_align.data.importers import Options, import_rows
+    from bnf_align.sources import Options, import_rows
 
     options = Options(
         label_map=assignments("label_map", arguments.label_map),
@@ -78,6 +90,7 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
         up_from=arguments.up_from,
         down_to=arguments.down_to,
         raters=arguments.raters,
+        winner=arguments.winner,
     )
     out = _checked_out(Path(arguments.out).expanduser(), arguments.paths)
     rows, report = import_rows(arguments.source, arguments.paths, options)
@@ -112,7 +125,7 @@ def _redacted(rows: Iterable[dict[str, Any]], masked: Counter[str]) -> Iterator[
 
 def _checked_out(out: Path, paths: Sequence[str]) -> Path:
     """The file to write, which must not be one of those that are read."""
-    from bnf_align.data.importers.files import data_files
+    from bnf_align.sources.files import data_files
 
     if not out.name.endswith(ENDINGS):
         raise BadInput(f"--out {out}: rows are written as JSON Lines; call the file {' or '.join(ENDINGS)}.")

@@ -41,7 +41,7 @@ def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     from transformers.utils import logging as transformers_logging
 
     from bnf_align.cli import arguments
-    from bnf_align.plan.plan import Hardware, make_plan
+    from bnf_align.plan.plan import Hardware, make_plan, resident_bytes
 
     transformers_logging.set_verbosity_warning()
     # A plan writes nothing, and with --rows it reads nothing either.
@@ -54,11 +54,14 @@ def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
         memory = torch.cuda.get_device_properties(0).total_memory
     bf16 = bool(config.bf16) or own.device_memory is not None
     model_config, dtype = _model(model)
+    work = _workload(own, data, config, model, devices)
+    # What this process holds by now, libraries and rows, is what training will hold besides the model.
+    process = 0 if accelerator else resident_bytes()
     return make_plan(
         model_config,
         config,
-        _workload(own, data, config, model, devices),
-        Hardware(devices, memory, own.tflops, None, accelerator, bf16),
+        work,
+        Hardware(devices, memory, own.tflops, None, accelerator, bf16, process),
         dtype=dtype,
         peft_config=arguments.adapter_config(model),
         attention=model.attn_implementation,
@@ -122,6 +125,8 @@ def lines(plan: dict[str, Any]) -> list[str]:
                 "optimizer_states": "optimizer",
                 "gathered": "gathered by FSDP",
                 "micro_batch": "a micro-batch",
+                "allocator": "allocator",
+                "process": "process",
             }.items()
         ),
         f"  activations      {_gib(memory['activations_without_checkpointing'])} without, "
@@ -156,8 +161,6 @@ def _suggestion(plan: dict[str, Any]) -> list[str]:
         return [f"suggestion         does not fit into devices of {_gib(memory)}: --use_peft, or a lower --max_length"]
     how = {"none": "one device", "DDP": "DDP", "FSDP2": f"FSDP2 over {found['devices']} devices"}[found["sharding"]]
     said = [f"suggestion         {how}, --max_tokens_per_micro_batch {found['max_tokens_per_micro_batch']}"]
-    if found["sharding"] == "FSDP2":
-        said.append("                   with sync_each_batch, so that gradients stay sharded: see docs/plan.md")
     if plan["memory_bytes"]["reference_pass"] > memory:
         said.append("                   the reference pass does not fit: see `bnf-align reference build`")
     return said

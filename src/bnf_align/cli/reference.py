@@ -14,7 +14,8 @@ from bnf_align.reference.cache import NamespaceInfo, collect_garbage, default_ro
 
 EPILOG = """\
 build takes the flags of `bnf-align train` and stops before step 1, for example to fill the cache on one machine for
-many; with --sharded, for runs that FSDP2 will shard. Under torchrun or accelerate launch the processes share the work.
+many; with --sharded, for runs that FSDP2 will shard; with --device_map auto, a model spread over all devices of this
+machine. Under torchrun or accelerate launch the processes share the work instead.
 A namespace stands for one reference: its weights, config, dtype, attention, kind of device and versions."""
 
 
@@ -50,10 +51,12 @@ def _build(argv: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_flag(parser, "--sharded", action="store_true")
+    add_flag(parser, "--device-map", choices=("auto", "balanced", "cpu"))
     options, flags = parser.parse_known_args(argv)
     if options.sharded:
         os.environ |= SHARDED
-    loaded, config, rows, eval_rows = train.load(arguments.parse(flags))
+    placed = {"device_map": options.device_map} if options.device_map else {}
+    loaded, config, rows, eval_rows = train.load(arguments.parse(flags), **placed)
     _, _, prepared = starting_point(loaded.model, loaded.tokenizer, named_sources(rows, eval_rows), config)
     if config.process_index == 0:
         report = prepared.reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnf_align.cli.arguments import DataArguments
@@ -98,8 +98,13 @@ def _evaluation(data: DataArguments) -> Callable[[PreferenceTrainer], EvalCallba
     return partial(EvalCallback, task=task, items=items, every=data.eval_task_steps)
 
 
-def load(parsed: tuple) -> tuple:
-    """The model with its tokenizer, the settings, the training and the evaluation rows that the arguments name."""
+def load(parsed: tuple, **placed: Any) -> tuple:
+    """The model with its tokenizer, the settings, the training and the evaluation rows that the arguments name.
+
+    Args:
+        parsed: Of `arguments.parse`.
+        placed: For `models.load` besides: `device_map`.
+    """
     from bnf_align import models
     from bnf_align.cli.arguments import load_rows, model_kwargs
     from bnf_align.records import BadInput
@@ -113,4 +118,5 @@ def load(parsed: tuple) -> tuple:
     if (model.load_in_4bit or model.load_in_8bit) and not (model.use_peft or adapter):
         raise BadInput("Quantised weights cannot be trained, an adapter on them can: add --use_peft.")
     rows, eval_rows = load_rows(data, config)
-    return models.load(model.model_name_or_path, trainable=True, **model_kwargs(model)), config, rows, eval_rows
+    loaded = models.load(model.model_name_or_path, trainable=True, **{**model_kwargs(model), **placed})
+    return loaded, config, rows, eval_rows

@@ -39,7 +39,7 @@ SHAPES = (
     ("preferred_output", "OpenAI's DPO format", "input, preferred_output and non_preferred_output"),
     ("conversations", "the ShareGPT format", "conversations with kto_tag, or with chosen and rejected"),
 )
-"""A column, the format that it gives away, and what a row of that needs; `importers.openai` and `.llamafactory`."""
+"""A column, the format that it gives away, and what a row of that needs; `sources.formats`."""
 
 
 @dataclass(frozen=True)

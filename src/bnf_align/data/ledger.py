@@ -15,9 +15,9 @@ import numpy as np
 import xxhash
 
 from bnf_align.data.findings import Finding
-from bnf_align.data.importers.scores import THRESHOLDS, threshold_hint
 from bnf_align.data.labels import plain, read_labels
 from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+from bnf_align.sources.scores import THRESHOLDS, threshold_hint
 
 UNBALANCED = 20
 RULES = ("drop", "keep", "majority")

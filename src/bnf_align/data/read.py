@@ -16,9 +16,9 @@ from typing import Any
 import datasets
 
 from bnf_align.data.arrow import dataset_rows
-from bnf_align.data.importers import IMPORTERS, ImportedRows, Options, hold_own_rows, matching
-from bnf_align.data.importers.files import KINDS, kind_of, records_of
 from bnf_align.records import BadInput
+from bnf_align.sources import SOURCES, ImportedRows, Options, hold_own_rows, matching
+from bnf_align.sources.files import KINDS, kind_of, records_of
 
 __all__ = ["dataset_rows", "iter_rows"]
 
@@ -75,7 +75,7 @@ def _file_rows(files: Sequence[Path], options: Options | None) -> Iterable[dict[
         except BadInput:  # a file that cannot be read is named when its rows are
             names = []
         if len(names) == 1:
-            return ImportedRows(IMPORTERS[names[0]], files, options)
+            return ImportedRows(SOURCES[names[0]], files, options)
     return (row for _, row in records_of(files))
 
 

@@ -11,9 +11,9 @@ import datasets
 from bnf_align.data.arrow import dataset_rows
 from bnf_align.data.check import RowChecker, shared_prompt
 from bnf_align.data.columns import read_columns
-from bnf_align.data.importers import ImportedRows
 from bnf_align.data.ledger import OUT, Ledger, canonical, with_label
 from bnf_align.records import BadInput, DataReport, PreferenceRow
+from bnf_align.sources import ImportedRows
 
 ASKING = ("system", "user", "tool")
 

@@ -156,8 +156,9 @@ class TokenLedger:
             "unwritten": (
                 f"the prompt for generation ends with {self._of_first('unwritten')!r}, which the chat template leaves "
                 f"out before these answers, so they are trained without it: {said['unwritten']}. Bring answers of the "
-                "form that it asks for (with reasoning in `reasoning_content`, or without), set enable_thinking, say, "
-                "in the rows' `chat_template_kwargs`, or name a template that writes it with --chat_template_path"
+                "form that it asks for (with reasoning in `reasoning_content`, or without), set "
+                "`chat_template_kwargs` in the rows (enable_thinking, for instance), or name a template that writes "
+                "it with --chat_template_path"
             ),
             "context": (
                 f"the chat template's own {self._of_first('context')!r} before the answer is not scored: "

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import datasets
@@ -222,8 +222,7 @@ def is_chat(row: PreferenceRow) -> bool:
 # Processes
 
 Outcome = list[Encoded] | LeftOut
-_encode: Callable[[PreferenceRow], Outcome]
-"""In a process of `_shared_out`: what it does with a row."""
+"""The responses of a row, or why it has none."""
 
 
 def _shared_out(
@@ -238,26 +237,53 @@ def _shared_out(
     if processes == 1 or "fork" not in multiprocessing.get_all_start_methods():
         yield from map(encode, rows)
         return
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(processes)]
+    workers = [context.Process(target=_work, args=(n, pipes, rows, encode), daemon=True) for n in range(processes)]
+    for worker in workers:
+        worker.start()
+    for _, sender in pipes:
+        sender.close()
     try:
-        with ProcessPoolExecutor(min(processes, len(chunks)), context, _take_up, (encode,)) as pool:
-            for outcomes in pool.map(_encode_chunk, chunks):
-                yield from outcomes
-    except BrokenProcessPool:
+        for chunk in range(-(-len(rows) // CHUNK)):
+            outcomes = pipes[chunk % processes][0].recv()
+            if isinstance(outcomes, Exception):
+                raise outcomes
+            yield from outcomes
+    except EOFError:
         raise BadInput(
             f"One of the {processes} processes that tokenise was killed, most likely for memory. Try fewer: "
             "--dataset_num_proc 1"
         ) from None
+    finally:
+        for receiver, _ in pipes:
+            receiver.close()
+        for worker in workers:
+            worker.join()
 
 
-def _take_up(encode: Callable[[PreferenceRow], Outcome]) -> None:
-    global _encode
-    _encode = encode
-
-
-def _encode_chunk(rows: Sequence[PreferenceRow]) -> list[Outcome]:
-    return [_encode(row) for row in rows]
+def _work(
+    number: int,
+    pipes: list[tuple[Connection, Connection]],
+    rows: Sequence[PreferenceRow],
+    encode: Callable[[PreferenceRow], Outcome],
+) -> None:
+    """Send what `encode` makes of every chunk of rows that is this process's turn, while somebody reads it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for other, (receiver, sender) in enumerate(pipes):
+        receiver.close()  # so that nobody reads when the first process is gone, and this one ends too
+        if other != number:
+            sender.close()
+    for start in range(number * CHUNK, len(rows), len(pipes) * CHUNK):
+        outcomes: list[Outcome] | Exception
+        try:
+            outcomes = [encode(row) for row in rows[start : start + CHUNK]]
+        except Exception as error:
+            outcomes = error
+        try:
+            pipes[number][1].send(outcomes)
+        except BrokenPipeError:
+            return
 
 
 # A row

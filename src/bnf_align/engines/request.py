@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from bnf_align.data.messages import Message
+from bnf_align.data.template import Message
 from bnf_align.records import BadInput
 
 

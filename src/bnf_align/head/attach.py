@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from bnf_align.head.call import HeadCall
 from bnf_align.head.chunked_lm_head import Head
 from bnf_align.records import BadInput
+from bnf_align.upstream import attention_of, set_attention
 
 Implementation = Literal["fused", "logits"]
 
@@ -53,8 +54,8 @@ def attach(
         kwargs = {name: value for name, value in kwargs.items() if value is not None} | {"use_cache": False}
         if implementation == "logits":
             return head_call.through_logits(type(self).forward(self, *args, **kwargs).logits)
-        body = self.base_model(*args, **kwargs) if self.base_model is not self else None
-        if (hidden := getattr(body, "last_hidden_state", None)) is None:
+        # A class whose body has another name than transformers thinks is its own base model and gives logits.
+        if (hidden := getattr(self.base_model(*args, **kwargs), "last_hidden_state", None)) is None:
             raise BadInput(
                 f"The fused head finds no body in {type(self).__name__} that gives hidden states: transformers knows "
                 f"it as {self.base_model_prefix!r}. Take the model's own logits, --head logits."
@@ -160,13 +161,14 @@ def without_flash_kernels(lm: Any) -> Iterator[None]:
     trial asks (does the fused head give the model's log-probabilities? do packed responses see each other?) needs
     their semantics alone.
     """
-    attention = lm.config._attn_implementation
-    if "flash" in str(attention):
-        lm.config._attn_implementation = WITHOUT_KERNELS
+    attention = attention_of(lm)
+    if "flash" in attention:
+        set_attention(lm, WITHOUT_KERNELS)
     try:
         yield
     finally:
-        lm.config._attn_implementation = attention
+        if "flash" in attention:
+            set_attention(lm, attention)
 
 
 def _by_positions(

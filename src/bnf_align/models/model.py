@@ -25,7 +25,7 @@ def refuse_unsupported(model: PreTrainedModel | PeftModel, config: PreferenceCon
     """Stop, by name, before what would train something else than it says.
 
     Raises:
-        BadInput: For vision models, float16 weights, router losses, frozen adapters, streaming data and several
+        BadInput: For vision models, float16 weights, router losses, frozen adapters, streaming data, and several
             devices in one process.
     """
     model_config = model.config

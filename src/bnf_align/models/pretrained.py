@@ -177,14 +177,18 @@ def load_tokenizer(
 
 
 def _tokenizer(source: Source, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    name, revision = source.base, source.revision
+    name, revision, config = source.base, source.revision, None
     if source.adapter is not None:
         with suppress(OSError):  # there is none, or the hub is out of reach
             cached_file(source.adapter, "tokenizer_config.json", revision=source.adapter_revision)
             name, revision = source.adapter, source.adapter_revision
+            # The library would look for the model's config beside the tokenizer, where an adapter on the hub has none.
+            config = load_config(source.base, source.revision, trust_remote_code)
     place, gguf = _place(name)
     with reading(f"The tokenizer of {name}"):
-        return AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=trust_remote_code, **gguf)
+        return AutoTokenizer.from_pretrained(
+            place, config=config, revision=revision, trust_remote_code=trust_remote_code, **gguf
+        )
 
 
 def configured_tokenizer(

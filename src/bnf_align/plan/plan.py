@@ -3,53 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
 
+import psutil
 import torch
 from peft import PeftConfig, PeftModel
 from transformers import PretrainedConfig
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset
-from bnf_align.plan.activations import meta_model
+from bnf_align.plan.fake import FakeModel, Hardware
 from bnf_align.plan.memory import (
     MARGIN,
     Setup,
-    backbone_linears,
     optimizer_bytes,
     peak_memory,
     trained_bytes,
+    training_memory,
     weight_bytes,
 )
 from bnf_align.plan.workload import Workload, of_steps
-
-if TYPE_CHECKING:
-    from bnf_align.training.trainer import PreferenceTrainer
+from bnf_align.records import BadInput
+from bnf_align.upstream import attention_of
 
 logger = logging.getLogger(__name__)
 
 UTILISATION = 0.4
 """Share of a device's peak that a run is assumed to reach where the peak is stated."""
 
-BUDGETS = tuple(2**power for power in range(16, 8, -1))
+BUDGETS = tuple(2**power for power in range(9, 17))
 MOST_DEVICES = 1024
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """What a run is planned for; None is not known."""
-
-    devices: int = 1
-    memory: int | None = None
-    """Bytes of one device."""
-    tflops: float | None = None
-    """Peak of one device in bfloat16, in TFLOP/s."""
-    sharded: bool | None = None
-    """FSDP2; None leaves the choice to the plan."""
-    accelerator: bool = False
-    bf16: bool = False
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now: interpreter, libraries and whatever it has loaded."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def make_plan(
@@ -74,96 +66,91 @@ def make_plan(
         peft_config: The adapter, if one is trained.
         attention: The attention implementation; the model's own choice if None.
         quantised_bits: 4 or 8 for a quantised base.
+
+    Raises:
+        BadInput: If the model cannot be run on tensors without memory.
     """
-    model = meta_model(model_config, dtype, peft_config, attention)
-    setup = Setup(
-        model,
-        rows=workload.rows,
-        length=workload.length,
-        scored_share=workload.scored_tokens / max(1, workload.tokens),
-        later_tokens=workload.later_tokens,
-        bf16=hardware.bf16,
-        checkpointing=bool(config.activation_checkpointing or config.gradient_checkpointing),
-        accelerator=hardware.accelerator,
-        optim=str(getattr(config.optim, "value", config.optim)),
-        head=config.head,
-        quantised_bits=quantised_bits,
-        devices=hardware.devices,
-        sharded=bool(hardware.sharded),
-    )
-    suggestion = suggest(setup, hardware, workload.longest if config.packing else None) if hardware.memory else None
-    if suggestion and hardware.sharded is None and suggestion["sharding"] == "FSDP2":
-        setup = replace(setup, sharded=True)
-    flops = _flops(setup, config, workload)
+    try:
+        model = FakeModel(model_config, config, hardware, dtype, peft_config, attention, quantised_bits)
+        setup = Setup(model, config, workload, hardware)
+        suggestion = suggest(setup) if hardware.memory else None
+        if suggestion and hardware.sharded is None and suggestion["sharding"] == "FSDP2":
+            setup = replace(setup, hardware=replace(hardware, sharded=True))
+        memory, flops = peak_memory(setup), _flops(setup)
+    except Exception as error:  # whatever a model's own code does with tensors that hold nothing
+        raise BadInput(
+            f"{model_config.model_type} cannot be planned: its forward or backward pass does not run on shapes alone "
+            f"({type(error).__name__}: {str(error)[:300]}). Training does not need the plan: a run of a few steps, "
+            "--max_steps 3, leaves its peak in run.json."
+        ) from error
+    weights = list(model.model.parameters())
     return {
-        "what": "an estimate, made before the run from shapes and lengths; nothing in it is measured",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "what": "an estimate, made before the run from shapes and lengths; only `process` is measured",
+        "parameters": sum(p.numel() for p in weights),
+        "trainable_parameters": sum(p.numel() for p in weights if p.requires_grad),
         "workload": asdict(workload),
         "devices": hardware.devices,
         "device_memory_bytes": hardware.memory,
-        "sharding": "FSDP2" if setup.sharded else "DDP" if setup.devices > 1 else "none",
-        "bf16": setup.bf16,
+        "sharding": _sharding(setup.hardware),
+        "bf16": hardware.bf16,
         "gradient_checkpointing": setup.checkpointing,
         "max_tokens_per_micro_batch": config.max_tokens_per_micro_batch,
-        "memory_bytes": peak_memory(setup),
+        "memory_bytes": memory,
         "flops": flops,
         "hours": _hours(flops, hardware),
-        "disk_bytes": _disk(setup, config, workload),
+        "disk_bytes": _disk(setup),
         "reference_cache_bytes": 4 * workload.reference_tokens,
         "suggestion": suggestion,
     }
 
 
-def suggest(setup: Setup, hardware: Hardware, longest_packed: int | None = None) -> dict[str, Any]:
-    """The largest budget that fits, without sharding if possible, else sharded over as few devices as it takes.
+def _sharding(hardware: Hardware) -> str:
+    return "FSDP2" if hardware.sharded else "DDP" if hardware.devices > 1 else "none"
 
-    Args:
-        setup: As planned.
-        hardware: With the memory of a device.
-        longest_packed: Tokens of the longest response where responses are packed; None where they are padded.
-    """
-    assert hardware.memory is not None
-    traced = {setup.length: setup}
-    for candidate in _candidates(setup):
-        for budget in BUDGETS:
-            rows, length = budget // setup.length, setup.length
-            if longest_packed is not None:  # a single row, in which attention may cost the square of the tokens
-                rows, length = int(budget >= longest_packed), budget
-            sized = replace(candidate, rows=rows, length=length, later_tokens=budget)
-            if rows and _total(sized, traced.setdefault(length, sized)) <= MARGIN * hardware.memory:
-                sharding = "FSDP2" if sized.sharded else "DDP" if sized.devices > 1 else "none"
-                return {"sharding": sharding, "devices": sized.devices, "max_tokens_per_micro_batch": budget}
+
+def suggest(setup: Setup) -> dict[str, Any]:
+    """The largest budget that fits, without sharding if possible, else sharded over as few devices as it takes."""
+    work, hardware, packing = setup.work, setup.hardware, setup.config.packing
+    budgets = [budget for budget in BUDGETS if budget >= (work.longest if packing else work.length)]
+    candidates = [replace(hardware, sharded=False)]
+    while (devices := max(2, hardware.devices) << (len(candidates) - 1)) <= MOST_DEVICES:
+        candidates.append(replace(hardware, sharded=True, devices=devices))
+
+    def too_large(budget: int, candidate: Hardware) -> bool:
+        # Packed, it is a single row, in which attention may cost the square of the tokens.
+        rows, length = (1, budget) if packing else (budget // work.length, work.length)
+        sized = replace(work, rows=rows, length=length, later_tokens=rows * length)
+        needs = Setup(setup.model, setup.config, sized, candidate)
+        least = (weight_bytes(needs) + trained_bytes(needs) + optimizer_bytes(needs)) // needs.share
+        room = MARGIN * (hardware.memory or 0)
+        return least > room or sum(training_memory(needs).values()) > room
+
+    for candidate in candidates:
+        if fitting := bisect_left(budgets, True, key=partial(too_large, candidate=candidate)):
+            found = {"sharding": _sharding(candidate), "devices": candidate.devices}
+            return found | {"max_tokens_per_micro_batch": budgets[fitting - 1]}
     return {"sharding": None, "devices": None, "max_tokens_per_micro_batch": None}
 
 
-def _total(sized: Setup, traced: Setup) -> int:
-    """Peak memory of `sized`, with the trace of `traced`, whose rows have the same length."""
-    sized.__dict__.update(activations=traced.activations, lm=traced.lm)
-    return peak_memory(sized)["total"]
-
-
-def _candidates(setup: Setup) -> Iterator[Setup]:
-    yield replace(setup, sharded=False)
-    devices = max(2, setup.devices)
-    while devices <= MOST_DEVICES:
-        yield replace(setup, sharded=True, devices=devices)
-        devices *= 2
-
-
-def _flops(setup: Setup, config: PreferenceConfig, workload: Workload) -> dict[str, float]:
+def _flops(setup: Setup) -> dict[str, float]:
     """Floating-point operations of matmuls and causal attention, all epochs, all devices."""
-    linear = sum(layer.weight.numel() for layer in backbone_linears(setup.lm))
-    head = setup.lm.get_output_embeddings().weight
-    text = setup.lm.config.get_text_config()
+    lm, config, workload = setup.model.lm, setup.config, setup.work
+    tokens, head, text = (
+        workload.rows * workload.length,
+        lm.get_output_embeddings().weight,
+        lm.config.get_text_config(),
+    )
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    per_square = 2 * text.num_attention_heads * width * text.num_hidden_layers  # of every two tokens, once
+    matmuls = setup.trace(tokens).flops
+    if attention_of(lm) == "eager":  # whose matmuls were counted, before and after one another
+        matmuls -= 2 * per_square * tokens * workload.length
     squares = workload.squares
-    if config.packing and setup.lm.config._attn_implementation != "planned_flash":
+    if config.packing and attention_of(lm) != "planned_flash":
         squares = 2 * workload.tokens * workload.length  # every two tokens of a row, before and after one another
-    attention = 2 * squares * text.num_attention_heads * width * text.num_hidden_layers
-    backbone = 2 * linear * workload.tokens + attention
+    backbone = workload.tokens * matmuls / tokens + per_square * squares
     # Backward: twice the forward pass, for the operands' gradients; frozen weights get none.
-    passes = 1 + (2 if peft_free(setup) else 1) + (1 if setup.checkpointing else 0)
+    passes = 1 + (2 if setup.model.peft_config is None else 1) + (1 if setup.checkpointing else 0)
     passes += 1 if config.loss.mismatched else 0
     heads = 3 if config.loss.separable else 4
     heads -= 0 if head.requires_grad else 1
@@ -175,11 +162,6 @@ def _flops(setup: Setup, config: PreferenceConfig, workload: Workload) -> dict[s
     }
 
 
-def peft_free(setup: Setup) -> bool:
-    """Whether all weights are trained."""
-    return not isinstance(setup.model, PeftModel)
-
-
 def _hours(flops: dict[str, float], hardware: Hardware) -> dict[str, float] | None:
     """Hours from start to end and device hours, at the assumed share of the stated peak; None without one."""
     if not hardware.tflops:
@@ -188,45 +170,53 @@ def _hours(flops: dict[str, float], hardware: Hardware) -> dict[str, float] | No
     return {"wall": seconds / hardware.devices / 3600, "device": seconds / 3600, "utilisation": UTILISATION}
 
 
-def _disk(setup: Setup, config: PreferenceConfig, workload: Workload) -> dict[str, int]:
-    saved = trained_bytes(setup) if isinstance(setup.model, PeftModel) else weight_bytes(setup)
+def _disk(setup: Setup) -> dict[str, int]:
+    config, workload = setup.config, setup.work
+    saved = weight_bytes(setup) if setup.model.peft_config is None else trained_bytes(setup)
     strategy = str(getattr(config.save_strategy, "value", config.save_strategy))
     steps = config.max_steps if config.max_steps > 0 else int(workload.steps * config.num_train_epochs)
     every = config.save_steps if config.save_steps >= 1 else max(1, int(config.save_steps * steps))
     # Trainer saves a last time when training ends.
     number = {"no": 0, "epoch": -(-steps // max(1, workload.steps))}.get(strategy, -(-steps // int(every)))
     number = min(number, config.save_total_limit or number)
-    states = 0 if config.save_only_model else optimizer_bytes(setup)
-    checkpoints = number * (saved + states)
+    checkpoints = number * (saved + (0 if config.save_only_model else optimizer_bytes(setup)))
     return {"model": saved, "checkpoints": checkpoints, "number_of_checkpoints": number, "total": saved + checkpoints}
 
 
-def plan_of_run(trainer: PreferenceTrainer) -> dict[str, Any] | None:
-    """The plan of a run whose trainer stands; None, with the reason in the log, where its model cannot be traced."""
-    if trainer.train_dataset is None:
-        return None
+def plan_of_run(
+    model: Any, config: PreferenceConfig, steps: StepDataset, evaluation: Sequence[StepDataset] = (), *, sharded: bool
+) -> dict[str, Any] | None:
+    """The plan of a run that is about to start; None, with the reason in the log, where there is none to be had.
+
+    Args:
+        model: The policy, without what DDP or FSDP2 put around it.
+        config: The run's settings.
+        steps: The training steps.
+        evaluation: Evaluation steps, which the reference pass sees too.
+        sharded: FSDP2.
+    """
     try:
-        return _plan_of_run(trainer, trainer.train_dataset)
+        bits = 4 if getattr(model, "is_loaded_in_4bit", False) else 8
+        quantised = bits == 4 or getattr(model, "is_loaded_in_8bit", False)
+        accelerator = torch.cuda.is_available() and not config.use_cpu
+        loaded = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        hardware = Hardware(
+            devices=config.world_size,
+            memory=torch.cuda.get_device_properties(0).total_memory if accelerator else None,
+            sharded=sharded,
+            accelerator=accelerator,
+            bf16=bool(config.bf16),
+            process=0 if accelerator else max(0, resident_bytes() - loaded),
+        )
+        return make_plan(
+            model.config,
+            config,
+            of_steps(steps, config, evaluation),
+            hardware,
+            dtype=getattr(model, "dtype", torch.float32),
+            peft_config=model.active_peft_config if isinstance(model, PeftModel) else None,
+            quantised_bits=bits if quantised else None,
+        )
     except Exception as error:  # a plan must never stop a run
-        logger.warning(f"No plan for run.json: {error!r}.")
+        logger.warning(f"No plan for run.json: {error}")
         return None
-
-
-def _plan_of_run(trainer: PreferenceTrainer, steps: StepDataset) -> dict[str, Any]:
-    policy: Any = trainer.accelerator.unwrap_model(trainer.model)
-    bits = 4 if getattr(policy, "is_loaded_in_4bit", False) else 8
-    quantised = bits == 4 or getattr(policy, "is_loaded_in_8bit", False)
-    others = trainer.eval_dataset.values() if isinstance(trainer.eval_dataset, dict) else [trainer.eval_dataset]
-    workload = of_steps(steps, trainer.args, [evaluation for evaluation in others if evaluation is not None])
-    accelerator = torch.cuda.is_available() and not trainer.args.use_cpu
-    memory = torch.cuda.get_device_properties(0).total_memory if accelerator else None
-    sharded = bool(trainer.is_fsdp_enabled)
-    return make_plan(
-        policy.config,
-        trainer.args,
-        workload,
-        Hardware(trainer.args.world_size, memory, None, sharded, accelerator, bool(trainer.args.bf16)),
-        dtype=getattr(policy, "dtype", torch.float32),
-        peft_config=policy.active_peft_config if isinstance(policy, PeftModel) else None,
-        quantised_bits=bits if quantised else None,
-    )

@@ -13,10 +13,9 @@ from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset, StepSampler
 from bnf_align.data.micro_batches import Item, items_of, plan_step
 from bnf_align.data.pairing import kl_rows, units
-from bnf_align.data.prepare import Rows, checked_rows, tokenized
+from bnf_align.data.prepare import Rows, checked_rows, held_out, tokenized
 from bnf_align.data.responses import Responses
-from bnf_align.data.rows import split_by_prompt
-from bnf_align.records import DataReport, PreferenceRow
+from bnf_align.records import PreferenceRow
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text under the tokenizers of current models: a rule of thumb."""
@@ -58,16 +57,21 @@ class Workload:
     reference_inputs: int
     """Tokens that it runs through the model."""
 
+    @property
+    def scored_share(self) -> float:
+        """Share of the tokens that are scored."""
+        return self.scored_tokens / max(1, self.tokens)
+
 
 def assumed(rows: int, mean_length: int, config: PreferenceConfig, devices: int = 1) -> Workload:
     """`rows` pairs of responses of `mean_length` tokens each; the largest micro-batch is the full budget."""
-    batch = config.batch_size or config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
-    longest = min(config.max_length or mean_length, max(config.max_tokens_per_micro_batch, mean_length))
-    length = max(config.max_tokens_per_micro_batch, longest) if config.packing else longest
+    batch, budget = _batch_size(config, devices), config.max_tokens_per_micro_batch
+    longest = min(config.max_length or mean_length, max(budget, mean_length))
+    length = max(budget, longest) if config.packing else longest
     tokens = 2 * rows * mean_length
     scored = round(SCORED_SHARE * tokens)
-    micro_batches = -(-2 * min(batch, rows) * mean_length // (config.max_tokens_per_micro_batch * devices))
-    fitting = max(1, config.max_tokens_per_micro_batch // length)
+    micro_batches = -(-2 * min(batch, rows) * mean_length // (budget * devices))
+    fitting = max(1, budget // length)
     return Workload(
         source=f"assumed: {rows:,} pairs, {mean_length:,} tokens a response, {SCORED_SHARE:.0%} of them scored",
         responses=2 * rows,
@@ -85,28 +89,30 @@ def assumed(rows: int, mean_length: int, config: PreferenceConfig, devices: int 
     )
 
 
+def _batch_size(config: PreferenceConfig, devices: int) -> int:
+    return config.batch_size or config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
+
+
 def measured(
     source: str,
-    lengths: np.ndarray,
-    scored: np.ndarray,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
     units: Sequence[Sequence[int]],
     config: PreferenceConfig,
     devices: int = 1,
-    reference: tuple[int, int] = (0, 0),
 ) -> Workload:
     """The workload of responses whose lengths are known.
 
     Args:
         source: Where the lengths come from, in words.
-        lengths: (n,) tokens of each training response.
-        scored: (n,) scored tokens of each.
-        units: Responses of each unit (a pair or a single response).
+        parts: (n,) tokens and (n,) scored tokens of each response: those to train on, then those that the reference
+            pass sees besides.
+        units: Numbers of the training responses of each unit (a pair or a single response).
         config: The run's settings.
         devices: Number of ranks.
-        reference: Scored tokens and tokens of everything that the reference pass sees.
     """
-    batch = config.batch_size or config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
-    sampler = StepSampler(len(units), batch, config.seed if config.data_seed is None else config.data_seed)
+    lengths, scored = parts[0]
+    seed = config.seed if config.data_seed is None else config.data_seed
+    sampler = StepSampler(len(units), _batch_size(config, devices), seed)
     most, later, largest = 1, 0, (0, 1, 1)
     for _, step in zip(range(STEPS_LOOKED_AT), sampler, strict=False):
         groups = [tuple(units[unit]) for unit in step]
@@ -118,6 +124,7 @@ def measured(
             sizes = [length * rows for length, rows in shapes]
             most, later = max(most, len(sizes)), max(later, *sizes[1:], 0)
             largest = max([largest, *((size, *shape) for size, shape in zip(sizes, shapes, strict=True))])
+    seen = parts if config.loss.reference else []
     return Workload(
         source=source,
         responses=len(lengths),
@@ -130,8 +137,8 @@ def measured(
         rows=largest[2],
         length=largest[1],
         later_tokens=later,
-        reference_tokens=reference[0],
-        reference_inputs=reference[1],
+        reference_tokens=sum(int(scored.sum()) for _, scored in seen),
+        reference_inputs=sum(int(lengths.sum()) for lengths, _ in seen),
     )
 
 
@@ -140,30 +147,15 @@ def _shape(cut: Sequence[Item], packing: bool) -> tuple[int, int]:
     return (sum(item.length for item in cut), 1) if packing else (cut[0].length, sum(len(item.rows) for item in cut))
 
 
+def _lengths(responses: Responses) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) tokens and (n,) scored tokens of each response."""
+    return responses.lengths, np.array([int(responses.mask(row).sum()) for row in range(len(responses))])
+
+
 def of_steps(steps: StepDataset, config: PreferenceConfig, others: Sequence[StepDataset] = ()) -> Workload:
-    """The workload of a run whose steps are prepared.
-
-    Args:
-        steps: The training steps.
-        config: The run's settings.
-        others: Evaluation steps, which the reference pass sees too.
-    """
+    """The workload of a run whose steps are prepared, `others` being its evaluation steps."""
     seen = [part for each in (steps, *others) for part in (each.responses, each.kl_rows) if part is not None]
-    total = (sum(int(part.masks.sum()) for part in seen), sum(int(part.lengths.sum()) for part in seen))
-    return measured(
-        "counted by the tokenizer",
-        steps.responses.lengths,
-        scored_lengths(steps.responses),
-        steps.units,
-        config,
-        steps.world,
-        total if config.loss.reference else (0, 0),
-    )
-
-
-def scored_lengths(responses: Responses) -> np.ndarray:
-    """(n,) scored tokens of each response."""
-    return np.array([int(responses.mask(row).sum()) for row in range(len(responses))], dtype=np.int64)
+    return measured("counted by the tokenizer", [_lengths(part) for part in seen], steps.units, config, steps.world)
 
 
 def of_rows(
@@ -182,52 +174,33 @@ def of_rows(
         config: The run's settings.
         devices: Number of ranks.
     """
+    checked = {"train": checked_rows("train", rows, config)}
     if tokenizer is None:
-        return _from_characters(checked_rows("train", rows, config)[0], config, devices)
-    checked = [checked_rows("train", rows, config)]
+        return _from_characters(checked["train"][0], config, devices)
     if config.eval_fraction:
-        kept, held = split_by_prompt(checked[0][0], config.eval_fraction)
-        checked = [(kept, checked[0][1]), (held, DataReport("eval rows", rows=len(held)))]
+        checked |= held_out(checked, config.eval_fraction)
     elif eval_rows is not None:
-        checked.append(checked_rows("eval", eval_rows, config))
-    parts = [tokenized(*each, tokenizer, config) for each in checked]
-    seen = [Responses(part) for part in parts]
-    if config.loss.mismatched:
-        seen += [Responses(kl_rows(part, config.max_length)) for part in parts]
-    total = (sum(int(part.masks.sum()) for part in seen), sum(int(part.lengths.sum()) for part in seen))
-    return measured(
-        "counted by the tokenizer",
-        seen[0].lengths,
-        scored_lengths(seen[0]),
-        units(parts[0]),
-        config,
-        devices,
-        total if config.loss.reference else (0, 0),
-    )
+        checked["eval"] = checked_rows("eval", eval_rows, config)
+    parts = [tokenized(*each, tokenizer, config) for each in checked.values()]
+    seen = [*parts, *(kl_rows(part, config.max_length) for part in parts if config.loss.mismatched)]
+    lengths = [_lengths(Responses(part)) for part in seen]
+    return measured("counted by the tokenizer", lengths, units(parts[0]), config, devices)
 
 
 def _from_characters(rows: list[PreferenceRow], config: PreferenceConfig, devices: int) -> Workload:
     """Lengths of checked rows at CHARACTERS_PER_TOKEN, before evaluation rows are held out."""
-    lengths: list[int] = []
-    scored: list[int] = []
-    groups: list[tuple[int, ...]] = []
+    lengths: list[tuple[int, int]] = []
+    groups: list[range] = []
     for row in rows:
-        answers = [row[name] for name in ("chosen", "rejected", "completion") if name in row]
         prompt = _tokens(row["prompt"])
-        groups.append(tuple(range(len(lengths), len(lengths) + len(answers))))
-        for answer in map(_tokens, answers):
+        answers = [_tokens(row[name]) for name in ("chosen", "rejected", "completion") if name in row]
+        groups.append(range(len(lengths), len(lengths) + len(answers)))
+        for answer in answers:
             cut = min(prompt + answer, config.max_length or prompt + answer)
-            lengths.append(cut)
-            scored.append(max(1, cut - prompt))
-    return measured(
-        f"estimated: {CHARACTERS_PER_TOKEN} characters a token, since there is no tokenizer",
-        np.array(lengths),
-        np.array(scored),
-        groups,
-        config,
-        devices,
-        (sum(scored), sum(lengths)) if config.loss.reference else (0, 0),
-    )
+            lengths.append((cut, max(1, cut - prompt)))
+    source = f"estimated: {CHARACTERS_PER_TOKEN} characters a token, since there is no tokenizer"
+    tokens, scored = np.array(lengths).T
+    return measured(source, [(tokens, scored)], groups, config, devices)
 
 
 def _tokens(text: Any) -> int:

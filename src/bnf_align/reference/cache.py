@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bnf_align.records import write_json
 
@@ -142,26 +141,6 @@ def _folders(root: str | Path) -> list[Path]:
     return sorted(
         {path.parent for name in (MANIFEST, "*.arrow") for path in Path(root).expanduser().glob(f"*/{name}")}
     )
-
-
-def remove_entries(root: str | Path, keys: Iterable[bytes]) -> int:
-    """Take entries out of every namespace under `root`; returns how many.
-
-    A shard is written anew without them before the old one goes: a kill in between leaves both, and what is not done.
-    """
-    doomed, removed = pa.array(list(keys), pa.binary(16)), 0
-    for folder in _folders(root):
-        for path, table in list(read_shards(folder)):
-            if table is None:
-                continue
-            kept = table.filter(pc.invert(pc.is_in(table.column("key"), value_set=doomed)))
-            if kept.num_rows == table.num_rows:
-                continue
-            if kept.num_rows:
-                _write_shard(folder, kept)
-            path.unlink()
-            removed += table.num_rows - kept.num_rows
-    return removed
 
 
 @dataclass(frozen=True)

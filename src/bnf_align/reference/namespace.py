@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from bnf_align.fingerprint import weights_hash
 from bnf_align.reference.cache import digest
+from bnf_align.upstream import attention_of, experts_of
 
 HEAD_VERSION = 1
 """Raise it whenever `head` would give other values for the same model and tokens."""
@@ -59,8 +60,8 @@ def namespace_of(
         "autocast": f"{autocast} weights" if autocast is not None and sharded else str(autocast),
         "matmul_precision": str(getattr(torch.backends.cuda.matmul, "fp32_precision", None)),  # TF32
         # Packed rows may take another kernel than padded ones, and policy and reference must round alike.
-        "attention": str(getattr(model.config, "_attn_implementation", None)) + (" packed" if packing else ""),
-        "experts": str(getattr(model.config, "_experts_implementation", None)),
+        "attention": attention_of(model) + (" packed" if packing else ""),
+        "experts": experts_of(model),
         "device": device,
         # A bug mended in a model's code or in a kernel gives other values.
         "versions": {package: version(package) for package in packages},

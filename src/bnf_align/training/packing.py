@@ -13,6 +13,7 @@ from bnf_align.data.responses import MicroBatch, packed
 from bnf_align.head import HeadCall, ask, can_be_tried, without_flash_kernels
 from bnf_align.models import evaluation_mode
 from bnf_align.records import BadInput
+from bnf_align.upstream import attention_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def check_packing(model: Any) -> None:
         BadInput: If their log-probabilities differ by more than rounding explains.
     """
     lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    attention = lm.config._attn_implementation
+    attention = attention_of(lm)
     if can_be_tried(model):
         _compare_with_rows(model, lm, attention)
     if not any(name in str(attention) for name in VARIABLE_LENGTH) and PartialState().is_main_process:

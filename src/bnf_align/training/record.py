@@ -50,8 +50,12 @@ class RunRecord:
 
     def start(self) -> None:
         """Training starts now."""
-        if self.trainer.is_world_process_zero():
-            self.plan = plan_of_run(self.trainer)
+        trainer, steps = self.trainer, self.trainer.train_dataset
+        if trainer.is_world_process_zero() and steps is not None:
+            policy = trainer.accelerator.unwrap_model(trainer.model)
+            others = trainer.eval_dataset
+            evaluation = list(others.values()) if isinstance(others, dict) else [others] if others is not None else []
+            self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=bool(trainer.is_fsdp_enabled))
         self.started, self.trainer.tokens_seen = time.monotonic(), 0
 
     def finish(self) -> None:

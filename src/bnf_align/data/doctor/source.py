@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from bnf_align.data.check import RowChecker
 from bnf_align.data.columns import Columns, read_columns
-from bnf_align.data.importers import ImportedRows, Options
 from bnf_align.data.ledger import OUT
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput, DataReport, PreferenceRow
+from bnf_align.sources import ImportedRows, Options
 
 Raw = dict[str, Any]
 

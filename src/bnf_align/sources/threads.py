@@ -1,0 +1,223 @@
+"""Chat products that keep a conversation as a list: threads of steps, and logs of flagged answers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnf_align.records import BadInput, DataReport
+from bnf_align.sources.fields import dicts, filled, first_of, has, mapping
+from bnf_align.sources.files import first_record, records_like, records_of, unpacked
+from bnf_align.sources.shelf import Shelf
+from bnf_align.sources.source import Message, Options, Record, Source, Thumb
+from bnf_align.sources.trees import without_reasoning
+from bnf_align.sources.turns import assistant, message, user
+
+
+class Chainlit(Source):
+    """Threads, `{"id", "userIdentifier", "steps": [step, ...]}`, as the data layers' `get_thread` gives them.
+
+    A step is `{"id", "threadId", "parentId", "type", "output", "createdAt", "feedback": {"value": 1 | 0, "comment"}}`;
+    of type user_message or assistant_message it is a turn of the conversation, in the order of time. Or the tables:
+    one or more files of steps and one of feedbacks, `{"id", "forId" or "stepId", "value", "comment"}`, in any format.
+
+    Newer versions rate the run that answers: its assistant messages together are then the answer.
+
+    Source: Chainlit/chainlit, backend/chainlit/types.py (FeedbackDict: 0 is a thumb down), data/sql_alchemy.py,
+    data/chainlit_data_layer.py, frontend/src/components/chat/Messages/Message/Buttons/FeedbackButtons.tsx.
+    """
+
+    name = "chainlit"
+    title = "a Chainlit export"
+    values: Mapping[str, str] = {"1": "up", "0": "down", "1.0": "up", "0.0": "down"}
+    RATED = "forId|stepId"
+    """Which step a feedback rates, in the SQLAlchemy and in the official data layer."""
+    TIMES = "startTime|createdAt|start"
+    SPEAKERS: Mapping[str, str] = {"user_message": "user", "assistant_message": "assistant"}
+
+    def matches(self, record: Record, path: Path) -> bool:
+        """A thread, a step or a feedback, by columns that occur together nowhere else."""
+        return self._kind(record) != ""
+
+    def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
+        """A thumb per feedback."""
+        kinds: dict[str, list[Path]] = defaultdict(list)
+        for path in paths:
+            record = first_record(path)
+            if not (kind := self._kind(record)):
+                raise BadInput(
+                    f"{path} holds no threads, steps or feedbacks of Chainlit. Its columns: "
+                    f"{', '.join(map(str, record)):.300}"
+                )
+            kinds[kind].append(path)
+        for number, thread in records_of(kinds["thread"]):
+            steps = dicts(thread.get("steps"))
+            for step in steps:
+                feedback = mapping(step.get("feedback"))
+                if feedback.get("value") is not None:
+                    rater = thread.get("userIdentifier") or thread.get("userId")
+                    yield from self._thumb(number, feedback, step.get("id"), steps, rater, report)
+        if kinds["step"] and not kinds["feedback"]:
+            raise BadInput("There are steps, but no feedbacks: give the table of feedbacks too.")
+        if kinds["feedback"]:
+            shelf = Shelf((step.get("id"), step.get("threadId"), step) for _, step in records_of(kinds["step"]))
+            for number, feedback in records_of(kinds["feedback"]):
+                key = first_of(feedback, self.RATED)
+                group = (shelf.get(key) or {}).get("threadId")
+                steps = shelf.group(group) if _is_id(group) else []
+                yield from self._thumb(number, feedback, key, steps, None, report)
+
+    def _kind(self, record: Record) -> str:
+        if isinstance(record.get("steps"), list) and "id" in record:
+            return "thread"
+        if {"value", "comment"} <= record.keys() and first_of(record, self.RATED) is not None:
+            return "feedback"
+        return "step" if {"id", "type", "output", "threadId", "parentId"} <= record.keys() else ""
+
+    def _thumb(
+        self, number: int, feedback: Record, key: Any, steps: Sequence[Record], rater: Any, report: DataReport
+    ) -> Iterator[Thumb]:
+        rated = next((step for step in steps if step.get("id") == key), None)
+        turns = sorted((step for step in steps if step.get("type") in tuple(self.SPEAKERS)), key=self._time)
+        answers = [step for step in turns if step is rated] or ([] if rated is None else _within(rated, turns, steps))
+        if rated is None:
+            report.drop("the step that is rated is not there", number)
+        elif not answers or any(step["type"] == "user_message" for step in answers):
+            report.drop("what is rated is not an assistant's answer", number)
+        elif not all(isinstance(step.get("output"), str) for step in turns[: turns.index(answers[0])] + answers):
+            report.drop("a message that is not text", number)
+        else:
+            value = feedback.get("value")
+            yield Thumb(
+                number,
+                [self._message(step) for step in turns[: turns.index(answers[0])]],
+                [assistant("\n\n".join(self._message(step)["content"] for step in answers))],
+                None if value == "" else value,  # an empty cell of a CSV table
+                answer=str(key),
+                extras=filled(
+                    id=feedback.get("id"),
+                    created_at=self._time(answers[-1]),
+                    reason=feedback.get("comment"),
+                    rater=rater,
+                ),
+            )
+
+    def _message(self, step: Record) -> Message:
+        role, text = self.SPEAKERS[step["type"]], step["output"]
+        return {"role": role, "content": without_reasoning(text) if role == "assistant" else text}
+
+    def _time(self, step: Record) -> str:
+        return str(first_of(step, self.TIMES) or "")
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int) and value != ""
+
+
+def _within(run: Record, turns: Sequence[Record], steps: Sequence[Record]) -> list[Record]:
+    """The assistant's messages in a run, or in steps of it."""
+    parents = {step["id"]: step.get("parentId") for step in steps if _is_id(step.get("id"))}
+
+    def inside_run(step: Record) -> bool:
+        at, seen = step.get("parentId"), set()
+        while _is_id(at) and at not in seen and at != run.get("id"):
+            seen.add(at)
+            at = parents.get(at)
+        return _is_id(at) and at == run.get("id")
+
+    return [step for step in turns if step["type"] == "assistant_message" and inside_run(step)]
+
+
+class Gradio(Source):
+    """Gradio's `gr.ChatInterface(flagging_mode="manual")`: `.gradio/flagged/log.csv`.
+
+        conversation,index,value,flag,timestamp
+        "[{""role"": ""user"", ""content"": [...]}, ...]",1,Like,2026-05-29 13:46:19.963000
+
+    Five names stand above four fields: Gradio 5 and 6 write the rating under `value` and the time under `flag`. A row
+    of five fields is read as the header says. `index` is the rated message, or in the older format of pairs (pair, 1).
+    Several bot messages in one bubble are rated together; messages shown as thoughts are left out of the answer.
+    A thumb that is taken back is written as an empty rating: it and the click it takes back count for nothing. Of a
+    Like and a Dislike of one answer by one person, as far as the log tells people apart, the last click counts.
+    Logs of `gr.Interface` have the columns of their own components: they are a `table`.
+
+    Source: gradio 6.31, gradio/flagging.py (ChatCSVLogger), events.py (LikeData) and the chatbot's front end.
+    """
+
+    name = "gradio"
+    title = "answers flagged in Gradio"
+    values: Mapping[str, str] = {"Like": "up", "Dislike": "down"}
+    HEADER = ("conversation", "index", "value", "flag")
+
+    def matches(self, record: Record, path: Path) -> bool:
+        """The header is Gradio's own."""
+        return has(*self.HEADER)(record)
+
+    def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
+        """Ratings as thumbs, in the order of the log."""
+        gone = self._gone(self._clicks(paths, DataReport("")))
+        for row, record in self._clicks(paths, report):
+            rating, time = self._rating(record)
+            if row in gone:
+                report.drop(gone[row], row)
+            elif isinstance(texts := _exchange(record), str):
+                report.drop(texts, row)
+            else:
+                yield Thumb(row, *texts, rating, extras=filled(created_at=time, rater=record.get("username")))
+
+    def _clicks(self, paths: Sequence[Path], report: DataReport) -> Iterator[tuple[int, Record]]:
+        return records_like(paths, has(*self.HEADER), "a line of a chat's flagging log", report)
+
+    def _rating(self, record: Record) -> tuple[Any, Any]:
+        """The rating, empty for a click that takes one back, and its time."""
+        if record.get("timestamp") is None:
+            return record["value"], record["flag"]
+        return record["flag"], record["timestamp"]
+
+    def _gone(self, clicks: Iterator[tuple[int, Record]]) -> dict[int, str]:
+        """Rows of clicks that a later one by the same person took back or changed, each with its reason."""
+        standing: dict[int, list[tuple[int, Any]]] = defaultdict(list)
+        gone: dict[int, str] = {}
+        for row, record in clicks:
+            rating = self._rating(record)[0]
+            earlier = standing[hash(json.dumps([_exchange(record), record.get("username")], default=str))]
+            if rating in (None, ""):
+                taken = [row, *([earlier.pop()[0]] if earlier else [])]
+                gone |= dict.fromkeys(taken, "a thumb that was taken back")
+                continue
+            if earlier and earlier[-1][1] != rating:
+                gone[earlier.pop()[0]] = "a thumb that was changed afterwards"
+            earlier.append((row, rating))
+        return gone
+
+
+def _exchange(record: Record) -> tuple[list[Message], list[Message]] | str:
+    """The rated answer and all before it, or why there is none."""
+    # Gradio 5 wrote an apostrophe before JSON that a spreadsheet might take for a formula.
+    turns = unpacked(str(record["conversation"]).removeprefix("'"))
+    index = [part.strip() for part in str(record["index"]).strip("()[] ").split(",")]  # 3, [1, 1] or (1, 1)
+    if not isinstance(turns, list) or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in index):
+        return "no conversation or no index"
+    at = [int(part) for part in index]
+    if turns and all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
+        turns = [turn for question, answer in turns for turn in (user(question), assistant(answer))]
+        at = [at[0] * 2 + at[1]] if len(at) == 2 else []
+    if len(at) != 1 or at[0] >= len(turns):
+        return "the rated message is not in the conversation"
+    said = [message(turn) for turn in turns]
+    if any(turn is None for turn in said):
+        return "a message without role or content"
+    roles = [turn["role"] if turn else "" for turn in said]
+    if roles[at[0]] != "assistant":
+        return "the rated message is not an answer"
+    end = next((i for i in range(at[0], len(said)) if roles[i] != "assistant"), len(said))
+    spoken = [i for i, turn in enumerate(turns) if not mapping(turn.get("metadata")).get("title")]  # no thoughts
+    before = [turn for i in spoken if i < at[0] and (turn := said[i]) and turn.get("content") is not None]
+    answer = [turn for i in spoken if at[0] <= i < end and (turn := said[i])]
+    return (before, answer) if answer else "nothing but thoughts was rated"
+
+
+THREADS: tuple[Source, ...] = (Chainlit(), Gradio())

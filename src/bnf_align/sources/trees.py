@@ -1,0 +1,171 @@
+"""Chats as trees of messages: from a rated answer up the parent pointers to the root, and so to its prompt.
+
+Chat products keep a tree: an edited question or a regenerated answer is one more child. The list order of an export
+mixes the branches, so only the pointers say what an answer replied to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bnf_align.records import DataReport
+from bnf_align.sources.fields import Where, dicts, filled, inside, part
+from bnf_align.sources.shelf import Shelf
+from bnf_align.sources.source import Message, Options, Record, Source, Thumb
+
+Nodes = Mapping[str, Any] | Shelf
+"""The messages of one conversation or of many, by id."""
+
+
+ROOTS = (None, "", "00000000-0000-0000-0000-000000000000")
+"""What stands for "no parent"; the zeros are LibreChat's."""
+
+REASONING = re.compile(
+    r'<details\s+type="(?:reasoning|code_interpreter|tool_calls)"[^>]*>.*?(?:</details>|\Z)'
+    r"|\A\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)"
+    r"|\A\s*:::thinking\s.*?(?:^:::\s*$|\Z)",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
+)
+"""Blocks that were shown folded: Open WebUI's details; at the beginning, for an answer may be about them, the tags of
+reasoning models and LibreChat's fences."""
+
+
+class BrokenThread(ValueError):
+    """Why a conversation cannot be rebuilt, as the reason for which its row is left out."""
+
+
+def without_reasoning(text: str) -> str:
+    r"""An answer as the person read it, without the folded blocks before it.
+
+    Example:
+        >>> without_reasoning("<think>2 and 2 ...</think>\n\nFour.")
+        'Four.'
+    """
+    folded = ("<" in text or ":::" in text) and REASONING.search(text)
+    return REASONING.sub("", text).strip() if folded else text
+
+
+class Rated(NamedTuple):
+    """A message that was rated."""
+
+    row: int
+    """Number of the record that says so."""
+    nodes: Nodes
+    leaf: Any
+    """Its id."""
+    value: Any
+    chat: Any
+    """What identifies the conversation: message ids may repeat from one to the next."""
+    about: Record
+    """The record that the extras are read from."""
+    system: Any = None
+    """The system prompt of the conversation, where the product keeps it beside the messages."""
+    refused: str = ""
+    """Why it makes no row."""
+
+
+@dataclass(frozen=True)
+class Tree(Source):
+    """A chat product: where its messages keep their parts, and which of them are rated."""
+
+    name: str
+    title: str
+    knows: Callable[[Record], bool]
+    """Whether a record is certainly one of this product."""
+    id: str
+    parent: str
+    role: Callable[[Record], str | None]
+    """Whose a message is; "" for one that was not shown, such as a tool's or an empty root; None where it is not
+    said."""
+    text: Callable[[Record], Any]
+    """What it says; anything but a string is a message that is not text."""
+    rated: Callable[[Sequence[Path]], Iterator[Rated]]
+    """The ratings in files."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, Where] = field(default_factory=dict)
+    """Our column -> where `Rated.about` has it."""
+    files: Callable[[Record], Any] = lambda node: node.get("files")
+    """What came with a message, a list of objects with a type."""
+
+    def matches(self, record: Record, path: Path) -> bool:
+        """Whether a record is certainly one of this product."""
+        return self.knows(record)
+
+    def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
+        """A thumb per rating; what cannot be rebuilt is counted."""
+        for one in self.rated(paths):
+            try:
+                if one.refused:
+                    raise BrokenThread(one.refused)
+                yield self.thumb(one)
+            except BrokenThread as error:
+                report.drop(str(error), one.row)
+
+    def thumb(self, one: Rated) -> Thumb:
+        """A rating with its conversation.
+
+        Raises:
+            BrokenThread: If that cannot be rebuilt.
+        """
+        path: list[Record] = []
+        seen, at = set(), one.leaf
+        while at not in ROOTS:
+            node = one.nodes.get(at) if isinstance(at, str) else None
+            if isinstance(at, str) and at in seen:
+                raise BrokenThread("its thread goes in a circle")
+            if not isinstance(node, dict):
+                raise BrokenThread("a message of its thread is missing" if path else "the answer is not in its thread")
+            seen.add(at)
+            path.append(node)
+            at = node.get(self.parent)
+        said = [self.message(node) for node in reversed(path)]
+        if not said or said[-1] is None or said[-1]["role"] != "assistant":
+            raise BrokenThread("what is rated is not an assistant's answer")
+        turns = [turn for turn in said if turn is not None]
+        if isinstance(one.system, str) and one.system.strip():
+            turns.insert(0, {"role": "system", "content": one.system})
+        question = path[0].get(self.parent)
+        return Thumb(
+            one.row,
+            turns[:-1],
+            turns[-1:],
+            one.value,
+            answer=f"{one.chat}/{one.leaf}",
+            extras=filled(**{name: part(one.about, where) for name, where in self.extras.items()}),
+            question=None if question in (None, "") else f"{one.chat}/{question}",
+        )
+
+    def message(self, node: Record) -> Message | None:
+        """A message; None of one that was not shown.
+
+        Raises:
+            BrokenThread: If it cannot be read.
+        """
+        role = self.role(node)
+        if role is None:
+            raise BrokenThread("a message that does not say whose it is")
+        if not role:
+            return None
+        if node.get("error") is True:  # older versions put what went wrong in the place of the answer
+            raise BrokenThread("an error message in its conversation")
+        if any("image" in str(file.get("type")) for file in dicts(self.files(node))):
+            raise BrokenThread("an image in its conversation: only text is read")
+        text = self.text(node)
+        if not isinstance(text, str):
+            raise BrokenThread("a message that is not text")
+        return {"role": role, "content": without_reasoning(text) if role == "assistant" else text}
+
+
+def role_at(path: str, roles: Mapping[Any, str] | None = None) -> Callable[[Record], str | None]:
+    """Whose a message is, by a field of it: as it stands there, or what its values mean; None for all else."""
+
+    def role(node: Record) -> str | None:
+        value = inside(node, path)
+        known = value if roles is None else roles.get(value) if isinstance(value, str | bool) else None
+        return known if isinstance(known, str) and known else None
+
+    return role
