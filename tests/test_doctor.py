@@ -264,7 +264,7 @@ def test_pairs_that_are_left_out_are_not_compared(write):
 def test_under_a_tokenizer_lengths_are_told_apart_too_and_rows_left_out_say_nothing(write):
     rows = [chat("q", "a" * 10), chat("q", "b" * 20, False), single(2, None)]
     result = examine(write(rows), tokenizer=chatml_tokenizer())
-    assert {side: result.lengths[side]["max"] for side in ("ups", "downs")} == {"ups": 12, "downs": 22}
+    assert {side: result.lengths[side]["max"] for side in ("ups", "downs")} == {"ups": 11, "downs": 21}
     assert result.report.notes == []
 
 
@@ -392,7 +392,7 @@ def test_a_template_without_an_end_and_prompts_that_change_before_their_answer_a
     rows = [chat("q", "a"), chat("q", "b", False)]
     endless = chatml_tokenizer()
     endless.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}"
-    assert found(examine(write(rows), tokenizer=endless)) == {"no_end": [0, 1]}
+    assert found(examine(write(rows), tokenizer=endless)) == {"no_end": [0, 1], "context": [0, 1]}
     assert found(examine(write(rows), tokenizer=chatml_tokenizer())) == {}
     merging = byte_tokenizer(["<eos>"], merges=(("a", "b"),), eos_token="<eos>")
     plain = [single(0, prompt="xa", completion="bc"), single(1, False)]

@@ -6,13 +6,18 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bnf_align import BadInput, scored_text
+from bnf_align import BadInput, PreferenceConfig, scored_text
+from bnf_align.analysis import read_answers
+from bnf_align.cli import doctor
+from bnf_align.data import prepare
 from bnf_align.data.doctor import examine
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.template import as_the_template_wants, end_token_id, render_text, template_facts
 from bnf_align.data.tokenize import tokenize_rows
+from bnf_align.records import DataReport
 from rows import user
 from tiny_models import CHATML_TEMPLATE, byte_tokenizer, chatml_tokenizer
 
@@ -166,6 +171,12 @@ def test_of_several_turns_each_of_the_assistants_is_scored_to_its_end(name):
     scored = outcome(thumb(calling(), RESULT, answered, tools=TOOLS), tokenizer)
     assert "sunny" not in scored
     assert scored == (called or "") + ANSWER + end_of(tokenizer)
+    twice = outcome(thumb(calling(), RESULT, calling(), RESULT, answered, tools=TOOLS), tokenizer)
+    assert "sunny" not in twice
+    assert twice.count("Rome") == 2 * (called or "").count("Rome")
+    assert twice.startswith(called or "")
+    assert twice.endswith(ANSWER + end_of(tokenizer))
+    assert len(twice) <= len(2 * (called or "") + ANSWER + end_of(tokenizer))  # DeepSeek V3 opens the first call alone
 
 
 def table():
@@ -376,6 +387,28 @@ def test_a_token_over_the_border_of_template_and_answer_is_scored_and_said():
     )
     _, report = tokenized(thumb(assistant("A")), tokenizer)
     assert report.warnings == []
+
+
+def test_score_thoughts_reaches_training_doctor_and_analysis(tmp_path, capsys):
+    tokenizer, row = tokenizer_of("qwen3"), thumb(assistant(IN_TEXT))
+    rows, _ = preference_rows([row], source="data")
+    for score_thoughts, expected in ((True, 2), (False, 1)):
+        config = PreferenceConfig(output_dir=str(tmp_path), use_cpu=True, score_thoughts=score_thoughts)
+        made = prepare.tokenized(rows, DataReport("data"), tokenizer, config)
+        mask = np.array(made["completion_mask"][0])
+        assert tokenizer.decode(np.array(made["input_ids"][0])[mask]).count(".") == expected
+        answers = read_answers([row], tokenizer, source="data", score_thoughts=score_thoughts)
+        assert answers.responses.masks.sum() == mask.sum()
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    tokenizer.save_pretrained(tmp_path / "model")
+    flags = [str(tmp_path / "rows.jsonl"), "--model_name_or_path", str(tmp_path / "model"), "--json"]
+    for flag, said in (("true", "scored with them"), ("false", "not scored, only what follows")):
+        doctor.main([*flags, "--score_thoughts", flag])
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        assert any(said in note for note in notes)
+        assert not any(THOUGHT in note for note in notes)
+    with pytest.raises(SystemExit):
+        doctor.main([*flags, "--score_thoughts", "perhaps"])
 
 
 def test_arguments_of_the_call_itself_do_not_pass_for_the_templates():

@@ -30,6 +30,16 @@ THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 CLOSED_THOUGHT = re.compile(r"(.*?)</think>\s*", re.DOTALL)
 """The same where the prompt has opened it."""
 USER: Message = {"role": "user", "content": "Hi"}
+NAME, VALUE = "giraffe", "okapi"
+"""Of the one argument of a tool call."""
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": PROBE,
+        "description": "A tool.",
+        "parameters": {"type": "object", "properties": {NAME: {"type": "string", "description": "A text."}}},
+    },
+}
 
 
 class TemplateRefusal(ValueError):
@@ -111,78 +121,57 @@ def template_facts(tokenizer: PreTrainedTokenizerBase) -> TemplateFacts:
 
 @lru_cache(maxsize=4)
 def _facts(tokenizer: PreTrainedTokenizerBase, template: str, tokens: int) -> TemplateFacts:
-    def rendered(*messages: Message, generation: bool = False, extras: Mapping[str, Any] | None = None) -> str:
+    def rendered(*messages: Message, generation: bool = False, **extras: Any) -> str:
         turns = [
             {**turn, "content": in_parts(turn["content"])} if parts and "content" in turn else turn
             for turn in messages
         ]
         try:
-            return render_text(tokenizer, turns, extras or {}, generation=generation)
+            return render_text(tokenizer, turns, extras, generation=generation)
         except TemplateRefusal:
             return ""
 
-    def answer(**more: Any) -> Message:
-        return {"role": "assistant", "content": PROBE, **more}
+    def writes_call(text_arguments: bool, empty_content: bool) -> bool:
+        arguments = {NAME: VALUE}
+        function = {"name": PROBE, "arguments": json.dumps(arguments) if text_arguments else arguments}
+        turn = {"role": "assistant", "tool_calls": [{"id": "call12345", "type": "function", "function": function}]}
+        call = rendered(USER, turn | ({"content": ""} if empty_content else {}), tools=[TOOL]).rpartition(PROBE)[2]
+        # A text where JSON is written is escaped; an object where a text is written is Python's.
+        return NAME in call and VALUE in call and not re.search(rf"\\\"{NAME}|'{NAME}':", call)
 
-    parts = False
-    if PROBE not in rendered(USER, answer()):
-        parts = True
-        parts = PROBE in rendered(USER, answer())
-    text_arguments, empty_content = False, False
-    for text_arguments, empty_content in ((False, False), (False, True), (True, False), (True, True)):
-        call = {"name": PROBE, "arguments": json.dumps(ARGUMENTS) if text_arguments else ARGUMENTS}
-        turn = {"role": "assistant", "tool_calls": [{"id": "call12345", "type": "function", "function": call}]}
-        said = rendered(USER, turn | ({"content": ""} if empty_content else {}), extras={"tools": [TOOL]})
-        tail = said[said.rfind(PROBE) :]
-        # A text that is written as JSON is escaped, an object that is written as text is Python's.
-        if (
-            said
-            and all(f"{word}" in tail for word in ("giraffe", "okapi"))
-            and not re.search(r"\\+\"giraffe|'giraffe':", tail)
-        ):
-            break
-    else:  # it writes no calls: what else a message holds may still be written
-        text_arguments, empty_content = False, True
-    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-
-    def first_special(text: str, alone: bool = False) -> list[int]:
-        """The first run of special tokens after the probe; with `alone`, none if there is text before it."""
+    def special_after(text: str) -> tuple[str, list[int]]:
+        """What stands between the probe and the first special tokens after it, and these."""
         ids = tokens_of(tokenizer, text.rpartition(PROBE)[2])["input_ids"] if PROBE in text else []
         at = next((i for i, token in enumerate(ids) if token in special), len(ids))
-        if alone and str(tokenizer.decode(ids[:at])).strip():
-            return []
         stop = next((i for i, token in enumerate(ids[at:], at) if token not in special), len(ids))
-        return list(ids[at:stop])
+        return str(tokenizer.decode(ids[:at])), list(ids[at:stop])
 
-    ends = first_special(rendered(USER, answer()))
-    after_answer = after_call = None
-    if not ends:
-        after_answer = next(iter(first_special(rendered(USER, answer(), USER), alone=True)), None)
-        after_call = next(
-            iter(first_special(rendered(USER, answer(), {"role": "tool", "content": "4"}), alone=True)), None
-        )
+    def opens(turn: Message) -> int | None:
+        """The token that opens a turn after an answer."""
+        between, found = special_after(rendered(USER, answer, turn))
+        return found[0] if found and not between.strip() else None
+
+    answer: Message = {"role": "assistant", "content": PROBE}
+    special = frozenset({*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()})
+    parts = False
+    if PROBE not in rendered(USER, answer):
+        parts = True
+        parts = PROBE in rendered(USER, answer)
+    forms = [(False, False), (False, True), (True, False), (True, True)]
+    # Where it writes no calls, an empty text keeps what else a message holds from being refused.
+    text_arguments, empty_content = next((form for form in forms if writes_call(*form)), (False, True))
+    ends = special_after(rendered(USER, answer))[1]
     return TemplateFacts(
         parts=parts,
-        reasoning="okapi" in rendered(USER, answer(reasoning_content="okapi")),
+        reasoning=VALUE in rendered(USER, {**answer, "reasoning_content": VALUE}),
         opens_thought=rendered(USER, generation=True).rstrip().endswith("<think>"),
         text_arguments=text_arguments,
         empty_content=empty_content,
-        special=frozenset(special),
+        special=special,
         ends=tuple(ends),
-        after_answer=after_answer,
-        after_call=after_call,
+        after_answer=None if ends else opens(USER),
+        after_call=None if ends else opens({"role": "tool", "content": "4"}),
     )
-
-
-ARGUMENTS = {"giraffe": "okapi"}
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": PROBE,
-        "description": "A tool.",
-        "parameters": {"type": "object", "properties": {"giraffe": {"type": "string", "description": "A text."}}},
-    },
-}
 
 
 def in_parts(content: Any) -> Any:
@@ -202,6 +191,9 @@ def as_the_template_wants(messages: Sequence[Message], facts: TemplateFacts) -> 
     Args:
         messages: With contents that are text.
         facts: `template_facts` of the tokenizer.
+
+    Raises:
+        TemplateRefusal: If `tool_calls` are none.
     """
     written = []
     for message in messages:
@@ -235,19 +227,22 @@ def _reasoning(message: Message, facts: TemplateFacts) -> Message:
 
 
 def _tool_calls(message: Message, facts: TemplateFacts) -> Message:
+    """With the arguments of its tool calls as an object or as JSON text."""
     calls = message.get("tool_calls")
-    if not calls or not isinstance(calls, list):
+    if not calls:
         return message
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise TemplateRefusal("tool_calls is not a list of objects")
     written = []
     for call in calls:
-        function = call.get("function", call) if isinstance(call, dict) else None
-        if isinstance(function, dict) and "arguments" in function:
+        function = call.get("function", call)
+        if not isinstance(function, dict):
+            raise TemplateRefusal("the function of a tool call is not an object")
+        if "arguments" in function:
             function = {**function, "arguments": _arguments(function["arguments"], facts.text_arguments)}
-            call = {**call, "function": function} if "function" in call else function
-        written.append(call)
-    return {**message, "tool_calls": written} | (
-        {"content": ""} if facts.empty_content and "content" not in message else {}
-    )
+        written.append({**call, "function": function} if "function" in call else function)
+    content = {"content": ""} if facts.empty_content and "content" not in message else {}
+    return {**message, "tool_calls": written, **content}
 
 
 def _arguments(arguments: Any, as_text: bool) -> Any:
@@ -257,7 +252,7 @@ def _arguments(arguments: Any, as_text: bool) -> Any:
     if isinstance(arguments, str):
         try:
             value = json.loads(arguments or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return arguments
         return value if isinstance(value, dict) else arguments
     return arguments

@@ -308,8 +308,8 @@ def encode_row(
         return [_plain(row, side, label, tokenizer, score_thoughts) for side, label in sides]
     facts, unit = template_facts(tokenizer), []
     others: Renderings = []
-    messages = as_the_template_wants(merge_system(row["prompt"]) if merge_system_prompt else row["prompt"], facts)
     try:
+        messages = as_the_template_wants(merge_system(row["prompt"]) if merge_system_prompt else row["prompt"], facts)
         prompt = render_text(tokenizer, messages, row, generation=True)
         for side, label in sides:
             conversation = Conversation(
@@ -394,9 +394,11 @@ def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt:
             ids, end, stop, added = [*ids, follows], len(ids), len(ids) + 1, True
         mask[start:stop] = True
     answer = _response(row, label, ids, mask[: len(ids)], end, prompt, tokenizer.bos_token_id)
-    start = next(iter(turns.values())).start
-    context = text[opened:start] if text[opened:start].strip() else ""
-    border, lost_tokens = start if context else opened, []
+    turn = next(iter(turns.values()))
+    context = text[opened : turn.start] if text[opened : turn.start].strip() else ""
+    border, lost_tokens = turn.start if context else opened, []
+    if not conversation.score_thoughts and REASONING in turn.brings - turn.lost:
+        context = ""  # it is the row's own
     at = conversation.token_at(border)
     if conversation.straddles(at, border):
         alone = list(tokens_of(tokenizer, text[:border])["input_ids"])

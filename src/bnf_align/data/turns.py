@@ -92,6 +92,8 @@ class Conversation:
         if keyed and self.score_thoughts:
             changes["reasoning_content"] = mark_thought
         start, stop = self._parts_at(self._with(at, changes), mark_thought, mark) if changes else (None, 0)
+        if start is None and words.strip() and (found := self.text.find(words.strip(), begin)) >= 0:
+            start, stop = found, found + len(words.strip())  # it refuses the mark
         if calls:
             # Not the names: some templates repeat them where the tool answers.
             arguments = {mark: mark}
@@ -99,9 +101,10 @@ class Conversation:
             stop = self._parts_at(self._calls_with(at, arguments=marked), mark)[1]
             if start is None:
                 # What opens a call is the model's to choose, unlike what stands before a text in the same place.
-                start = shared_prefix(self.text, self._with(at, {"content": before + mark, "tool_calls": None}))
                 named = self._parts_at(self._calls_with(at, name=mark), mark)[0]
-                start = start if named is None else min(start, named)
+                said = self._said_instead(at, before + mark)
+                parted = shared_prefix(self.text, said) if said else begin
+                start = parted if named is None else min(parted, named)
         start = len(self.text) if start is None else start
         stop = max(start, stop)
         pieces = {
@@ -155,6 +158,17 @@ class Conversation:
             return False
         span = self._tokens.token_to_chars(token)
         return span is not None and span.start < char
+
+    def _said_instead(self, at: int, content: str) -> str:
+        """The text with a message that says something in the place of calling tools, as far as it is not refused."""
+        after = self.messages[at + 1 :]
+        answered = next((i for i, message in enumerate(after) if message["role"] != "tool"), len(after))
+        said: Message = {**self.messages[at], "content": in_parts(content) if self._facts.parts else content}
+        said.pop("tool_calls")
+        before = self.messages[:at]
+        # Some templates refuse a tool's answer that nobody asked for, or two turns of the assistant after each other.
+        texts = (self._rendered([*before, said, *rest]) for rest in (after, after[answered:], []))
+        return next((text for text in texts if text), "")
 
     def _calls_with(self, at: int, **changes: Any) -> str:
         """The text with another name, or other arguments, in all tool calls of a message."""

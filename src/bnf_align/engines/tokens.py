@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bnf_align.data.template import TemplateRefusal, end_token_id, render
+from bnf_align.data.template import TemplateRefusal, end_token_id, render, template_facts
 from bnf_align.engines.decoding import Draft
 from bnf_align.engines.request import Request
 from bnf_align.records import BadInput
@@ -47,7 +47,9 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> fr
     """
     own = getattr(model.generation_config, "eos_token_id", None)
     named = own if isinstance(own, list) else [own]
-    return frozenset(token for token in (*named, tokenizer.eos_token_id, end_token_id(tokenizer)) if token is not None)
+    after_call = template_facts(tokenizer).after_call if tokenizer.chat_template else None
+    ends = (*named, tokenizer.eos_token_id, end_token_id(tokenizer), after_call)
+    return frozenset(token for token in ends if token is not None)
 
 
 class Ending:
