@@ -33,7 +33,7 @@ from bnf_align.head import HeadCall, ask, attach
 from bnf_align.losses import LOSSES as SPECS
 from bnf_align.losses import bnf_weights
 from bnf_align.models import add_adapter, evaluation_mode
-from bnf_align.reference.compute import add_ref_logps
+from bnf_align.reference.compute import Forward, add_ref_logps
 from bnf_align.training.trainer import PreferenceTrainer
 
 
@@ -74,11 +74,10 @@ class Workplace:
         filled, _ = add_ref_logps(
             [responses, kl_rows(responses, None)],
             self.model,
-            device=torch.device(self.device.name),
+            Forward(
+                torch.device(self.device.name), autocast=torch.bfloat16, max_tokens=self.setting.budget, pad_token_id=0
+            ),
             cache_dir=f"{self.folder}/cache",
-            max_tokens=self.setting.budget,
-            pad_token_id=0,
-            autocast=torch.bfloat16,
         )
         return Responses(filled[0]), Responses(filled[1])
 

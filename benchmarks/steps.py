@@ -30,8 +30,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from bnf_align.config import PreferenceConfig
-from bnf_align.reference.compute import add_ref_logps
-from bnf_align.training.prepare import checked_rows, tokenized
+from bnf_align.data.prepare import checked_rows, tokenized
+from bnf_align.reference.compute import Forward, add_ref_logps
 from bnf_align.training.trainer import PreferenceTrainer
 
 SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 1024, "num_attention_heads": 4}
@@ -163,10 +163,12 @@ class Bench:
             add_ref_logps(
                 [dataset],
                 trainer.model,
-                device=config.device,
+                Forward(
+                    config.device,
+                    max_tokens=config.max_tokens_per_micro_batch,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                ),
                 cache_dir=self._folder(),
-                max_tokens=config.max_tokens_per_micro_batch,
-                pad_token_id=self.tokenizer.pad_token_id,
             )
 
         return call

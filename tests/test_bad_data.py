@@ -314,9 +314,12 @@ def test_the_inputs_that_failed_are_read(name):
 def test_the_inputs_that_must_stop_say_why():
     cases = Path(CASES)
     refused(examine(cases / "implicit_prompt/no_prompt_plain.jsonl"), "0 of 2 rows are usable", "no `prompt`: 2 rows")
-    refused(examine(cases / "implicit_prompt/ultrainteract_pair.jsonl"), "--map prompt=trajectory")
-    mapped = examine(cases / "implicit_prompt/ultrainteract_pair.jsonl", column_map={"prompt": "trajectory"})
-    assert mapped.report.pairs == 2
+    pairs = cases / "implicit_prompt/ultrainteract_pair.jsonl"  # its columns are known, its rows alone are not
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    with pytest.raises(BadInput, match="--map prompt=trajectory"):
+        preference_rows(rows, source="the rows")
+    for column_map in (None, {"prompt": "trajectory"}):
+        assert examine(pairs, column_map=column_map).report.pairs == 2
     refused(examine(cases / "small/capital_names.parquet"), "--map prompt=Prompt completion=Completion label=Label")
     tokenizer = byte_tokenizer(["<pad>", "<eos>", "<tool>", "</tool>"], eos_token="<eos>", pad_token="<pad>")
     beyond = examine(cases / "tokens_beyond_embedding/tooltok.jsonl", tokenizer=tokenizer, vocab_size=258)

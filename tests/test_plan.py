@@ -84,12 +84,15 @@ def really(model, rows: int, length: int, separable: bool, checkpointing: bool) 
     attention[0, -1] = 0  # padding: without it there would be no mask
     scored = torch.arange(length).expand(rows, -1) >= length // 2
     batch = {"input_ids": torch.zeros(rows, length, dtype=torch.long), "attention_mask": attention}
-    batch |= {"completion_mask": scored}
+    batch |= {"completion_mask": scored, "label": torch.ones(rows, dtype=torch.bool)}
     live = _Live(model, 4)
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(live.formed)
     with live:
-        call = HeadCall(batch, lambda completions: completions.logps.sum() / rows, separable=separable)
+        even: dict = {"token_weights": lambda tokens: torch.full_like(tokens.logps, 1 / rows)}
+        if not separable:
+            even = {"loss": lambda completions: completions.logps.sum() / rows}
+        call = HeadCall(batch, **even)
         ask(model, {name: values.clone() for name, values in batch.items()}, call).backward()
     return max(most + gradients for gradients, most in live.peaks.items()), live.gradients
 
@@ -278,6 +281,7 @@ def test_run_json_holds_the_plan_beside_the_peak_that_was_measured(tmp_path):
     rows = singles(8)
     trainer = make_trainer(tmp_path, rows, batch_size=4, max_steps=2, max_tokens_per_micro_batch=64)
     trainer.train()
+    trainer.save_model()
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     # Both hold the libraries that this process has loaded.
     assert record["plan"]["memory_bytes"]["process"] == pytest.approx(resident_bytes(), rel=0.2)
@@ -292,6 +296,7 @@ def test_run_json_holds_the_plan_beside_the_peak_that_was_measured(tmp_path):
 def test_a_run_with_an_adapter_is_planned_with_that_adapter(tmp_path):
     trainer = make_trainer(tmp_path, singles(8), peft_config=LORA)
     trainer.train()
+    trainer.save_model()
     plan = json.loads((tmp_path / "run" / "run.json").read_text())["plan"]
     assert plan["trainable_parameters"] == trainer.model.get_nb_trainable_parameters()[0]
     assert plan["memory_bytes"]["head_dW"] == 0
