@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import datasets
 import pytest
@@ -337,6 +338,7 @@ def test_the_processes_of_one_machine_tokenise_once_and_have_the_same_responses_
     for world in (1, 2):
         environment = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment |= {"TMPDIR": str(tmp_path), "ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": str(world)}
+        environment |= {"PYTHONPATH": str(Path(__file__).parent)}
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", ONCE],
