@@ -319,7 +319,8 @@ rows = json.loads(sys.stdin.read())
 tokenizer = gemma_tokenizer() if rank == 0 else None  # the other process gets what this one has made
 said = []
 for max_length in (36, 1):
-    config = PreferenceConfig(output_dir="", use_cpu=True, loss_type="dpo", max_length=max_length)
+    config = PreferenceConfig(output_dir="", use_cpu=True, loss_type="dpo")
+    config.max_length = max_length  # which it would refuse
     checked, report = checked_rows("train", rows, config)
     try:
         said.append([tokenized(checked, report, tokenizer, config).to_dict(), report.as_dict()])
