@@ -283,17 +283,15 @@ def test_workers_compute_in_the_folder_of_who_asks(cluster, tmp_path, monkeypatc
     assert cluster.ask(os.getcwd) == os.getcwd()
 
 
-@pytest.mark.parametrize("verb", ["generate", "score", "reference"])
+@pytest.mark.parametrize("verb", ["generate", "score"])
 def test_without_ray_every_verb_says_what_to_install_before_it_loads_a_model(verb, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps(candidates(1)[0]) + "\n")
     out = ["--model", "nowhere", "--out", str(tmp_path / "out.jsonl")]
-    build = ["build", "--model_name_or_path", "nowhere", "--output_dir", str(tmp_path), "--use_cpu", "true"]
     flags = {
         "generate": ["--prompts", str(rows), *out],
         "score": [str(rows), "--scorer", "reward_model", *out],
-        "reference": [*build, "--dataset_name", str(rows)],
     }
     assert main([verb, *flags[verb], "--engine", "ray"]) == 2
     assert "--engine ray needs Ray: pip install 'bnf-align[ray]'" in capsys.readouterr().err

@@ -277,7 +277,10 @@ def reading(what: str) -> Iterator[None]:
 def _mend(error: Exception) -> str:
     text = str(error)
     if "ignore_mismatched_sizes" in text or "size mismatch" in text:  # transformers' word for it, and torch's
-        return "The weights have other shapes than its config says: was it saved for another model or another kind?"
+        return (
+            "The weights have other shapes than its config says: was it saved for another model or another kind? A "
+            "causal model has a vocabulary, a reward model has one label."
+        )
     if "trust_remote_code" in text:
         return "It comes with code of its own, which --trust_remote_code runs: only for models that you trust."
     if "gguf" in text and isinstance(error, ImportError):

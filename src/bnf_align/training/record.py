@@ -50,12 +50,6 @@ class RunRecord:
 
     def start(self) -> None:
         """Training starts now."""
-        trainer, steps = self.trainer, self.trainer.train_dataset
-        if trainer.is_world_process_zero() and steps is not None:
-            policy = trainer.accelerator.unwrap_model(trainer.model)
-            others = trainer.eval_dataset
-            evaluation = list(others.values()) if isinstance(others, dict) else [others] if others is not None else []
-            self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=bool(trainer.is_fsdp_enabled))
         self.started, self.trainer.tokens_seen = time.monotonic(), 0
 
     def finish(self) -> None:
@@ -104,6 +98,12 @@ class RunRecord:
         """Write both files into the output folder, on the main process."""
         if not self.trainer.is_world_process_zero():
             return
+        trainer, steps = self.trainer, self.trainer.train_dataset
+        if self.plan is None and steps is not None:
+            policy = trainer.accelerator.unwrap_model(trainer.model)
+            others = trainer.eval_dataset
+            evaluation = list(others.values()) if isinstance(others, dict) else [others] if others is not None else []
+            self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=bool(trainer.is_fsdp_enabled))
         record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
         (folder / "README.md").write_text(model_card(record, self.trainer.prepared.reports), encoding="utf-8")
         write_json(folder / "run.json", record)
