@@ -90,7 +90,8 @@ def test_replies_come_as_they_are_ready_and_a_slow_one_holds_up_none():
     with ModelServer(hold=lambda body: prompt_of(body) == "question 0" and len(here) < 29) as server:
         for reply in endpoint(server).chat(calls(30)):
             here.append(reply.id)
-    assert len(here) == 30 and here[-1] == "0"
+    assert len(here) == 30
+    assert here[-1] == "0"
 
 
 def test_the_number_of_calls_on_their_way_is_bounded():

@@ -9,8 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bnf_align.answers import solves
-from bnf_align.answers.second_opinion import equivalent
+from bnf_align.answers import equivalent, gold_expression, solves, without_thoughts
 from bnf_align.construct.scorers.scorer import Row, Scored, any_batches, finite
 from bnf_align.records import BadInput
 
@@ -23,10 +22,10 @@ def _gold(row: Row, column: str) -> str:
 
 
 RULES: dict[str, Callable[[str], Rule]] = {
-    # GSM8K's: the number after `####`, `answer is` or boxed; a solution without any of these has come to none.
+    # What stands after `####`, `answer is` or in a box; a solution without any of these has come to none.
     "final_answer": lambda column: lambda row, text: solves(text, _gold(row, column)),
-    "math_verify": lambda column: lambda row, text: equivalent(text, _gold(row, column)),
-    "exact": lambda column: lambda row, text: text.strip() == _gold(row, column).strip(),
+    "math_verify": lambda column: lambda row, text: equivalent(without_thoughts(text), _gold(row, column)),
+    "exact": lambda column: lambda row, text: without_thoughts(text).strip() == _gold(row, column).strip(),
 }
 
 
@@ -56,7 +55,8 @@ class Verifier:
         """One row at a time.
 
         Raises:
-            BadInput: If rows lack the column with the right answer, or a function of the user's fails on a candidate.
+            BadInput: If rows lack the column with the right answer, `final_answer` cannot read it, or a function of
+                the user's fails on a candidate.
         """
         # Ids, as on a cluster a row's number would be its place in a batch.
         lacking = [row["id"] for row in rows if self._named and row.get(self.column) is None]
@@ -66,9 +66,23 @@ class Verifier:
                 f"candidates with, the first with the id {lacking[0]!r}. Name the column of the right answer with "
                 "--answer-column."
             )
+        if self.rule_name == "final_answer":
+            self._refuse_unread_gold(rows)
         for row in rows:
             if row["id"] not in done:
                 yield [Scored(row["id"], [self._score(row, number) for number in range(len(row["candidates"]))])]
+
+    def _refuse_unread_gold(self, rows: Sequence[Row]) -> None:
+        """Stop where every candidate of a row would be wrong, because nothing can equal its right answer."""
+        unread: dict[str, BadInput] = {}
+        for row in rows:
+            try:
+                gold_expression(_gold(row, self.column))
+            except BadInput as error:
+                unread[row["id"]] = error
+        if unread:
+            name, error = next(iter(unread.items()))
+            raise BadInput(f"{len(unread):,} of {len(rows):,} rows cannot be scored. Of the first, {name!r}, {error}.")
 
     def _score(self, row: Row, number: int) -> float | None:
         try:
