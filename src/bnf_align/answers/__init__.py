@@ -6,7 +6,7 @@ from bnf_align.answers.extract import Extracted, extract, text_of
 from bnf_align.answers.literals import same_literal
 from bnf_align.answers.numbers import first_number, same_number
 from bnf_align.answers.solutions import final_answer, gold_expression, solves
-from bnf_align.answers.thoughts import without_thoughts
+from bnf_align.thoughts import without_thoughts
 
 __all__ = [
     "Extracted",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from bnf_align.answers.expressions import expression, same_expression
-from bnf_align.answers.thoughts import without_thoughts
 from bnf_align.records import BadInput
+from bnf_align.thoughts import without_thoughts
 
 ANNOTATION = re.compile(r"<<[^<>\n]*>>")
 """GSM8K's calls of its calculator: `3 + 4 = <<3+4=7>>7`."""

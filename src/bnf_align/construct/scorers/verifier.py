@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from bnf_align.answers import equivalent, gold_expression, solves, without_thoughts
 from bnf_align.construct.scorers.scorer import Row, Scored, any_batches, finite
@@ -48,8 +51,9 @@ class Verifier:
 
     @property
     def card(self) -> Row:
-        """The rule and its column."""
-        return {"scorer": self.name, "column": self.column if self._named else None}
+        """The rule and its column; of a function of the user's the hash of its file."""
+        card = {"scorer": self.name, "column": self.column if self._named else None}
+        return card if self._named else {**card, "code": _code_hash(self._rule)}
 
     def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
         """One row at a time.
@@ -74,15 +78,15 @@ class Verifier:
 
     def _refuse_unread_gold(self, rows: Sequence[Row]) -> None:
         """Stop where every candidate of a row would be wrong, because nothing can equal its right answer."""
-        unread: dict[str, BadInput] = {}
+        unread: dict[str, str] = {}
         for row in rows:
             try:
                 gold_expression(_gold(row, self.column))
             except BadInput as error:
-                unread[row["id"]] = error
+                unread[row["id"]] = str(error)
         if unread:
-            name, error = next(iter(unread.items()))
-            raise BadInput(f"{len(unread):,} of {len(rows):,} rows cannot be scored. Of the first, {name!r}, {error}.")
+            name, why = next(iter(unread.items()))
+            raise BadInput(f"{len(unread):,} of {len(rows):,} rows cannot be scored. Of the first, {name!r}, {why}.")
 
     def _score(self, row: Row, number: int) -> float | None:
         try:
@@ -105,6 +109,15 @@ class Verifier:
 
 def _number(value: Any) -> float | None:
     return None if value is None else finite(float(value))
+
+
+def _code_hash(function: Callable[..., Any]) -> str | None:
+    """Hash of the file that a function stands in; None where it comes from none."""
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:  # of C
+        return None
+    return None if file is None else xxhash.xxh3_128(Path(file).read_bytes()).hexdigest()
 
 
 def _imported(path: str) -> Rule:
