@@ -13,12 +13,9 @@ from bnf_align.data.findings import NOTE, WARNING, Finding
 from bnf_align.data.ledger import OUT, PAIR, UP, Ledger, answer_key, canonical
 from bnf_align.records import PreferenceRow
 
-RATERS = ("rater", "rater_id", "annotator", "annotator_id", "user", "user_id", "username", "worker", "worker_id") + (
-    "labeler",
-    "labeler_id",
-    "labeller",
-    "reviewer",
-    "evaluator",
+RATERS = (
+    *("rater", "rater_id", "annotator", "annotator_id", "user", "user_id", "username", "worker", "worker_id"),
+    *("labeler", "labeler_id", "labeller", "reviewer", "evaluator"),
 )
 """Columns that say who rated, whatever their case; the first of these."""
 LITTLE, LEAST = 0.2, 20

@@ -19,6 +19,7 @@ class Form(NamedTuple):
 
 AWS, GITHUB, GOOGLE = "AWS key", "GitHub token", "Google key"
 PRIVATE = "private key"
+AWS_SECRET = re.compile(r"(?i:secret_?access_?key)[\"'\s:=]{1,5}([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])")
 # A private key's end may be missing, where a text was cut off; in JSON its lines are parted by a backslash and an n.
 BLOCK = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
@@ -29,36 +30,29 @@ BLOCK = re.compile(
 FORMS = (
     Form(AWS, "AKIA", re.compile(r"(?<![A-Za-z0-9])AKIA[A-Z2-7]{16}(?![A-Za-z0-9])")),
     Form(AWS, "ASIA", re.compile(r"(?<![A-Za-z0-9])ASIA[A-Z2-7]{16}(?![A-Za-z0-9])")),
-    *(
-        Form(AWS, marker, re.compile(r"(?i:secret_?access_?key)[\"'\s:=]{1,5}([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])"))
-        for marker in ("ccess_key", "CCESS_KEY", "ccessKey")
-    ),
-    *(
-        Form(GITHUB, marker, re.compile(rf"(?<![A-Za-z0-9_]){marker}[A-Za-z0-9_]{{30,255}}"))
-        for marker in ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
-    ),
+    Form(AWS, "ccessKey", AWS_SECRET),
+    Form(GOOGLE, "AIza", re.compile(r"(?<![\w-])AIza[\w-]{35}(?![\w-])")),
+    Form("JSON web token", "eyJ", re.compile(r"(?<![\w-])eyJ[\w-]{8,4000}\.[\w-]{8,8000}\.[\w-]{8,2000}")),
+    Form("bearer token", "earer", re.compile(r"[Bb]earer[ \t]{1,5}((?=[^\s\d]{0,99}\d)[\w.~+/-]{20,4000}=*)")),
+)
+WITH_HYPHEN = (
+    Form(PRIVATE, "PRIVATE KEY", BLOCK),
     # Three digits: a class of a style sheet, such as sk-fading-circle, has fewer.
-    Form(
-        "OpenAI or Anthropic key",
-        "sk-",
-        re.compile(r"(?<![\w-])sk-(?=(?:[A-Za-z_-]{0,99}[0-9]){3})[\w-]{20,255}"),
-    ),
+    Form("OpenAI or Anthropic key", "sk-", re.compile(r"(?<![\w-])sk-(?=(?:[A-Za-z_-]{0,99}[0-9]){3})[\w-]{20,255}")),
     Form("Slack token", "xox", re.compile(r"(?<![\w-])xox[abceoprs]-[\w-]{10,255}")),
     Form("Slack token", "xapp-", re.compile(r"(?<![\w-])xapp-[\w-]{10,255}")),
-    Form(GOOGLE, "AIza", re.compile(r"(?<![\w-])AIza[\w-]{35}(?![\w-])")),
     Form(GOOGLE, "GOCSPX-", re.compile(r"(?<![\w-])GOCSPX-[\w-]{28}(?![\w-])")),
-    Form(GOOGLE, "ya29.", re.compile(r"(?<![\w-])ya29\.[\w-]{20,2000}")),
-    Form("Hugging Face token", "hf_", re.compile(r"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{30,60}(?![A-Za-z0-9])")),
     Form("GitLab token", "glpat-", re.compile(r"(?<![\w-])glpat-[\w.-]{20,300}")),
-    Form("Stripe key", "k_live_", re.compile(r"(?<![A-Za-z0-9_])[rs]k_live_[A-Za-z0-9]{16,255}")),
-    Form("JSON web token", "eyJ", re.compile(r"(?<![\w-])eyJ[\w-]{8,4000}\.[\w-]{8,8000}\.[\w-]{8,2000}")),
-    *(
-        Form("bearer token", marker, re.compile(rf"{marker}[ \t]{{1,5}}((?=[^\s\d]{{0,99}}\d)[\w.~+/-]{{20,4000}}=*)"))
-        for marker in ("Bearer", "bearer", "BEARER")
-    ),
-    Form(PRIVATE, "PRIVATE KEY", BLOCK),
 )
-SECRETS = tuple(dict.fromkeys(form.kind for form in FORMS))
+WITH_UNDERLINE = (
+    Form(AWS, "ccess_key", AWS_SECRET),
+    Form(AWS, "CCESS_KEY", AWS_SECRET),
+    Form(GITHUB, "gh", re.compile(r"(?<![A-Za-z0-9_])gh[pousr]_[A-Za-z0-9]{30,255}")),
+    Form(GITHUB, "github_pat_", re.compile(r"(?<![A-Za-z0-9_])github_pat_[A-Za-z0-9_]{30,255}")),
+    Form("Hugging Face token", "hf_", re.compile(r"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{30,60}(?![A-Za-z0-9])")),
+    Form("Stripe key", "k_live_", re.compile(r"(?<![A-Za-z0-9_])[rs]k_live_[A-Za-z0-9]{16,255}")),
+)
+SECRETS = tuple(dict.fromkeys(form.kind for form in (*FORMS, *WITH_HYPHEN, *WITH_UNDERLINE)))
 """All kinds."""
 
 
@@ -69,7 +63,8 @@ def find_secrets(text: str) -> Iterator[tuple[str, int, int]]:
         >>> list(find_secrets("key: AKIAIOSFODNN7EXAMPLE"))
         [('AWS key', 5, 25)]
     """
-    for kind, marker, pattern in FORMS:
+    forms = FORMS + (WITH_HYPHEN if "-" in text else ()) + (WITH_UNDERLINE if "_" in text else ())
+    for kind, marker, pattern in forms:
         if marker in text:
             for match in pattern.finditer(text):
                 yield kind, *match.span(pattern.groups)
