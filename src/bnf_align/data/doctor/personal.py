@@ -70,9 +70,9 @@ def find(text: str) -> list[Span]:
     found = [Span(*secret) for secret in find_secrets(text)]
     if "@" in text:
         found += [Span(EMAIL, *match.span()) for match in ADDRESS.finditer(text)]
-    if sum(map(text.count, "0123456789")) >= 8:  # counting is ten times faster than looking for a row of them
+    if numbers := list(DIGITS.finditer(text)):  # every country's IBAN has eight of them in a row
         found += _ibans(text)
-        found += [number for match in DIGITS.finditer(text) if (number := _number(text, *match.span()))]
+        found += [number for match in numbers if (number := _number(text, *match.span()))]
     apart: list[Span] = []
     for span in sorted(found, key=lambda span: span.start):
         if apart and span.start < apart[-1].end:  # under one mask, so that no half of a secret is left
