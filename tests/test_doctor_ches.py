@@ -24,7 +24,7 @@ PAIRS = [
     ("s", "x", "a much longer answer than the other one"),
 ]
 
-BOUND = 64 * np.finfo(np.float32).eps * SIZES["hidden_size"]
+BOUND = 64 * float(np.finfo(np.float32).eps) * SIZES["hidden_size"]
 """Of a difference of squared norms in float32: the last norm leaves states of size one, so a norm is the width."""
 
 

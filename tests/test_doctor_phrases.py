@@ -100,6 +100,13 @@ def test_phrases_are_counted_by_side_and_named_with_their_share(write):
     assert found.level == "warning"
 
 
+def test_a_phrase_of_chosen_answers_alone_is_on_their_side(write):
+    rows = [pair(n, chosen=f"Well, let me see: {LONG} {n}", rejected=f"{n} {LONG} {n}") for n in range(20)]
+    found = finding(examine(write(rows)), "boilerplate")
+    assert (found.figures["phrases"][0]["ups"], found.figures["phrases"][0]["downs"]) == (20, 0)
+    assert found.level == "warning"
+
+
 def test_a_phrase_on_both_sides_is_a_note_and_a_rare_one_is_none(write):
     rows = [
         pair(n, chosen=f"Well, let me see: {LONG} {n}", rejected=f"Well, let me see: {n} {LONG} {n}")
