@@ -129,13 +129,13 @@ def test_the_mean_of_micro_batch_means_would_be_another_gradient(tmp_path):
 def test_padding_to_any_length_gives_the_same_gradient(tmp_path, loss_type, columns):
     rows = pairs(6) if LOSSES[loss_type].pairwise else pairs(2) + singles(4)
     trainer = perturb(make_trainer(tmp_path, rows, loss_type=loss_type, max_tokens_per_micro_batch=10**6))
-    kl = torch.tensor(0.1) if LOSSES[loss_type].mismatched else None
+    point = torch.tensor(0.1) if LOSSES[loss_type].mismatched or LOSSES[loss_type].running_reward else None
     gradients = []
     for extra in (0, columns):
         trainer.model.zero_grad()
         for batch in trainer.train_dataset.__getitems__(range(len(trainer.train_dataset))).micro_batches:
             wide = {k: v if v.dim() == 1 else torch.nn.functional.pad(v, (0, extra)) for k, v in batch.items()}
-            trainer.compute_loss(trainer.model, wide, kl=kl).backward()
+            trainer.compute_loss(trainer.model, wide, point).backward()
         gradients.append({name: p.grad.clone() for name, p in trainer.model.named_parameters()})
     assert relative_difference(gradients[1], gradients[0]) < ROUNDING
 
