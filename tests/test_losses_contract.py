@@ -168,7 +168,7 @@ def test_a_hyper_parameter_that_a_loss_does_not_take_is_named_with_those_it_take
 def test_label_smoothing_is_a_share_below_one_half():
     LOSSES["dpo"].check("dpo", {"label_smoothing": 0.49})
     for share in (0.5, -0.1, float("nan")):
-        with pytest.raises(ValueError, match=f"label_smoothing is {share}: a share of wrong labels, from 0 to below 0.5"):
+        with pytest.raises(ValueError, match=f"label_smoothing is {share}: a share of wrong labels"):
             LOSSES["dpo"].check("dpo", {"label_smoothing": share})
     with pytest.raises(ValueError, match="ipo takes tau, per_token; loss_kwargs has label_smoothing"):
         LOSSES["ipo"].check("ipo", {"label_smoothing": 0.1})

@@ -59,8 +59,8 @@ def for_one_label(responses: datasets.Dataset, report: DataReport, up: bool) -> 
     wanted, rows = np.asarray(responses["label"]) == up, responses["row"][:]
     if not wanted.any():
         raise BadInput(
-            f"{report.source} holds {len(rows):,} {other}s and no {kept}, but this loss trains on {kept}s alone. Train "
-            f"on {other}s alone with --loss_type {others_loss}"
+            f"{report.source} holds {len(rows):,} {other}s and no {kept}, but this loss trains on {kept}s alone. "
+            f"Train on {other}s alone with --loss_type {others_loss}"
         )
     for unit in units(responses):
         if not wanted[unit].any():

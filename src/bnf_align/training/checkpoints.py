@@ -55,7 +55,7 @@ def write_card(folder: Path, trainer: PreferenceTrainer) -> None:
 
 
 def rewards_until(folder: str) -> list[float]:
-    """`PreferenceTrainer.rewards` at the checkpoint in `folder`; zeros, with a warning, where it does not hold them."""
+    """`PreferenceTrainer.rewards` at the checkpoint in `folder`; zeros, with a warning, where it has none."""
     path = Path(folder) / CARD
     found = json.loads(path.read_text(encoding="utf-8")).get("rewards") if path.exists() else None
     if found is None:
