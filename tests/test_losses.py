@@ -215,11 +215,6 @@ def test_the_hinge_of_slic_hf_is_closed_for_some_pairs_and_open_for_others():
         ("ipo", {"tau": 0.5}, (1.5 * LN2 - 1) ** 2),  # ln 2 / 2 tokens + ln 2 / 1 token, less 1
         ("ipo", {"tau": 0.5, "per_token": False}, (2 * LN2 - 1) ** 2),
         ("simpo", {"beta": 2.0, "gamma": LN3}, math.log(1 + 3 / 12.5)),  # 2 (ln 8^-1/2 - ln 1/10) - ln 3 = ln(12.5/3)
-        (
-            "simpo",
-            {"beta": 2.0, "gamma": LN3, "label_smoothing": 0.25},
-            0.75 * math.log(1 + 3 / 12.5) + 0.25 * math.log(1 + 12.5 / 3),
-        ),
         ("slic_hf", {"delta": 1.0, "lam": 0.1}, 1 + math.log(0.8) + 0.1 * math.log(8)),  # ln 8 - ln 10; NLL is a sum
         ("slic_hf", {"delta": 0.1, "lam": 0.1}, 0.1 * math.log(8)),  # ln 1.25 > 0.1: the hinge is closed
         ("dpo_norm", {"beta": 2.0}, math.log(9 / 8)),  # 2 (ln 2 / 2 tokens + ln 2 / 1 token) = ln 8; ln(1 + 1/8)

@@ -142,7 +142,7 @@ def test_bnf_has_no_hyper_parameter_and_the_others_have_the_papers():
         "dpo": {"beta", "label_smoothing"},
         "ipo": {"tau", "per_token"},
         "rdpo": {"beta", "alpha"},
-        "simpo": {"beta", "gamma", "label_smoothing"},
+        "simpo": {"beta", "gamma"},
         "slic_hf": {"delta", "lam"},
         "orpo": {"lam"},
         "bnf_asymmetric": set(),

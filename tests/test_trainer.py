@@ -258,7 +258,7 @@ def test_z0_is_never_below_zero(tmp_path):
     """Where unrelated answers became less likely, KTO's reference point is 0 and not their negative mean."""
     trainer = make_trainer(tmp_path, singles(8), loss_type="kto", check_step_0=False)
     steps = trainer.train_dataset
-    for part in (steps.responses, steps.mismatched):
+    for part in (steps.responses, steps.kl_rows):
         part.ref_logps = part.ref_logps + 0.5  # every log-ratio is -0.5 a token
     trainer.train()
     log = trainer.state.log_history[0]
@@ -307,7 +307,8 @@ def test_every_loss_trains_evaluates_and_logs_finite_numbers(tmp_path, loss_type
     metrics = trainer.evaluate()
     assert all(math.isfinite(value) for value in metrics.values())
     assert all(math.isfinite(v) for line in trainer.state.log_history for v in line.values())
-    assert {"eval_loss", "eval_logps/chosen"} <= metrics.keys()
+    trained = "rejected" if LOSSES[loss_type].only is False else "chosen"
+    assert {"eval_loss", f"eval_logps/{trained}"} <= metrics.keys()
     assert ("eval_bnf/weight" in metrics) == LOSSES[loss_type].reference
     assert ("eval_rewards/accuracies" in metrics) == (LOSSES[loss_type].pairwise and LOSSES[loss_type].reference)
 

@@ -240,7 +240,7 @@ def bnf_asymmetric(completions: CompletionLogps, label: Tensor) -> Tensor:
 
 
 def bnf_contrastive(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.1) -> Tensor:
-    r"""BNF times the contrastive function of DPO: ours, for what Section 7 leaves to future work. (P,) nats per token.
+    """BNF times the contrastive function of DPO: ours, for what Section 7 leaves to future work. (P,) nats per token.
 
         sg[C] (L(y_w) + L(y_l)),    C = sigmoid(beta log-ratio(y_l) - beta log-ratio(y_w))
 
@@ -345,16 +345,9 @@ def rdpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.
     return -F.logsigmoid(margin + alpha * (chosen.length - rejected.length).to(margin.dtype))
 
 
-def simpo(
-    chosen: CompletionLogps,
-    rejected: CompletionLogps,
-    *,
-    beta: float = 2.5,
-    gamma: float = 1.375,
-    label_smoothing: float = 0.0,
-) -> Tensor:
+def simpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 2.5, gamma: float = 1.375) -> Tensor:
     """SimPO (Meng et al., 2024, Eq. 6; Table 2), without reference; gamma stands beside beta, not inside it. (P,)."""
-    return smoothed(beta * (chosen.mean_logp - rejected.mean_logp) - gamma, label_smoothing)
+    return -F.logsigmoid(beta * (chosen.mean_logp - rejected.mean_logp) - gamma)
 
 
 def slic_hf(chosen: CompletionLogps, rejected: CompletionLogps, *, delta: float = 1.0, lam: float = 0.1) -> Tensor:
