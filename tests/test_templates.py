@@ -1,6 +1,7 @@
 """Every chat template that TRL ships: what is scored is the answer's own words and the token that ends them."""
 
 import json
+import os
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -14,10 +15,12 @@ from bnf_align.analysis import read_answers
 from bnf_align.cli import doctor
 from bnf_align.data import prepare
 from bnf_align.data.doctor import examine
+from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.template import as_the_template_wants, end_token_id, render_text, template_facts
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import DataReport
+from bnf_align.sources import Options
 from rows import user
 from tiny_models import CHATML_TEMPLATE, byte_tokenizer, chatml_tokenizer
 
@@ -430,6 +433,39 @@ def test_what_a_row_lacks_is_told_as_in_training():
         label_map={"good": "up"},
     )
     assert mapped == ["a<|im_end|>"]
+
+
+CASES = Path(os.environ.get("BNF_ALIGN_CASES", Path(__file__).parents[2] / "shared" / "cases"))
+
+
+def case(name):
+    if not CASES.is_dir():
+        pytest.skip("the inputs that fail are not here: set BNF_ALIGN_CASES to their folder")
+    return CASES / name
+
+
+def test_the_case_of_a_template_that_deletes_thoughts_is_warned_of_and_an_equal_pair_goes():
+    file = case("thinking_lost_in_template/in_think.jsonl")
+    result = examine(file, tokenizer=tokenizer_of("deepseek_r1_distill"))
+    assert result.report.pairs == 1
+    same = "chosen and rejected are the same as the chat template writes them"
+    assert result.report.dropped == {same: [0]}
+    lost = next(finding for finding in result.findings if finding.name == "lost_in_template")
+    assert list(lost.rows) == [0, 1]
+
+
+def test_the_case_of_tool_arguments_as_text_is_scored_as_an_object_where_the_template_writes_one():
+    rows, report = preference_rows(iter_rows(case("tool_arguments_as_text/rows.jsonl")), source="rows")
+    assert report.dropped == {}
+    for name in ("qwen2_5", "qwen3"):
+        call, no_idea, sunny = (scored_text(row, tokenizer_of(name))[0] for row in rows)
+        assert '"arguments": {"city": "Rome"}' in call
+        assert "\\" not in call
+        assert no_idea.startswith("No idea.")
+        assert sunny.startswith("Sunny.")
+    openai = iter_rows(case("tool_arguments_as_text/openai_tools.jsonl"), options=Options())
+    (pair,), _ = preference_rows(openai, source="export")
+    assert '"arguments": {"city": "Rome"}' in scored_text(pair, tokenizer_of("qwen3"))[0]
 
 
 if __name__ == "__main__":
