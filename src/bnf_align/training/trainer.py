@@ -28,7 +28,7 @@ from bnf_align.data.prepare import Rows
 from bnf_align.data.responses import MicroBatch
 from bnf_align.head import HeadCall, ask
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
-from bnf_align.models import add_adapter, evaluation_mode, load, teach_end_of_turn
+from bnf_align.models import add_adapter, evaluation_mode, load, save_processor, teach_end_of_turn
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
 from bnf_align.training.checkpoints import checkpoint_to_resume, write_card
@@ -358,6 +358,8 @@ class PreferenceTrainer(OpenTrainer):
                 f"--learning_rate keeps them finite. {self._last_checkpoint()}"
             )
         super().save_model(output_dir, _internal_call=True)
+        if self.args.should_save and not isinstance(self.model, PeftModel):
+            save_processor(self.model, output_dir or str(self.args.output_dir))
         if output_dir is None or Path(output_dir) == Path(str(self.args.output_dir)):
             self.record.write()
         if self.args.push_to_hub and not _internal_call:
