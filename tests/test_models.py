@@ -182,7 +182,7 @@ def broken(folder: Path, how: str) -> Path:
     if how == "an unknown kind":
         (base / "config.json").write_text(json.dumps({**config, "model_type": "llama9"}))
     elif how == "no causal model":
-        config = AutoConfig.for_model("mistral3").to_dict()
+        config = AutoConfig.for_model("t5").to_dict()
         (base / "config.json").write_text(json.dumps(config))
     elif how == "cut short":
         weights.write_bytes(weights.read_bytes()[:-1000])
@@ -222,7 +222,7 @@ def broken(folder: Path, how: str) -> Path:
 
 BROKEN = {
     "an unknown kind": "llama9.*transformers 5",
-    "no causal model": "Unrecognized configuration class .*Mistral3Config.* a causal language model",
+    "no causal model": "Unrecognized configuration class .*T5Config.* a causal language model",
     "cut short": "SafetensorError: .*whole",
     "other shapes": "other shapes",
     "weights missing": r"lacks 3 weights of a LlamaForCausalLM, the first model.layers.1.mlp.down_proj",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedModel
@@ -75,13 +76,14 @@ QWEN_TOWER = {
 LLAMA_TOWER = {**TOWER, "vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16}
 
 
-class Family(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Family:
     """A family of models and what its tiny checkpoint is built from."""
 
     name: str
     kind: str
     """Its `model_type`."""
-    text: dict[str, Any] = {}
+    text: dict[str, Any] = field(default_factory=dict)
     """Of the text model, beside `SIZES`."""
     template: str | None = None
     """TRL's file of its chat template; None: TRL ships none."""

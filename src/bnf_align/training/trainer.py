@@ -31,7 +31,7 @@ from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
 from bnf_align.models import add_adapter, evaluation_mode, load, save_processor, teach_end_of_turn
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
-from bnf_align.training.checkpoints import checkpoint_to_resume, write_card
+from bnf_align.training.checkpoints import checkpoint_to_resume, date_of_the_run, write_card
 from bnf_align.training.health import Metrics
 from bnf_align.training.prepare import named_sources, starting_point
 from bnf_align.training.progress import LineCallback
@@ -104,6 +104,7 @@ class PreferenceTrainer(OpenTrainer):
         if args.learning_rate is None:
             has_adapter = peft_config is not None or isinstance(policy, PeftModel)
             args.learning_rate = LORA_LEARNING_RATE if has_adapter else LEARNING_RATE
+        args.template_date = date_of_the_run(args)
         self.spec, self.loss_kwargs = args.loss, args.hyperparameters
         self.beta = float(self.loss_kwargs.get("beta", 1.0))
         sources = named_sources(train_dataset, eval_dataset)
