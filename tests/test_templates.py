@@ -210,7 +210,9 @@ def test_the_table_in_the_documentation_is_what_the_templates_do():
     assert text.split(BEGIN)[1].split(END)[0].strip() == table()
 
 
-@pytest.mark.parametrize(("name", "form"), [("llama3_2", "%d %b %Y"), ("muse_glimmer", "%Y-%m-%d"), ("gptoss", "%Y-%m-%d")])
+@pytest.mark.parametrize(
+    ("name", "form"), [("llama3_2", "%d %b %Y"), ("muse_glimmer", "%Y-%m-%d"), ("gptoss", "%Y-%m-%d")]
+)
 def test_the_date_that_a_template_writes_can_be_set_and_a_row_of_its_own_wins(name, form):
     tokenizer, row = tokenizer_of(name), thumb(assistant(ANSWER))
 

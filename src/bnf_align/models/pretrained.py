@@ -302,14 +302,15 @@ def reading(what: str) -> Iterator[None]:
         what: The subject of "... cannot be loaded".
 
     Raises:
-        BadInput: With the first line of the cause, and the mend.
+        BadInput: With the first line of the cause, and what it announces, and the mend.
     """
     try:
         yield
     except (BadInput, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         cause = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
         raise BadInput(f"{what} cannot be loaded: {cause[:300].rstrip('.')}. {_mend(error)}") from error
 

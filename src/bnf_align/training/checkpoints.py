@@ -76,10 +76,11 @@ def refuse_another_run(folder: Path, now: Mapping[str, Any]) -> None:
     if differing:
         shown = "; ".join(f"{name}: {before.get(name)} there, {now[name]} here" for name in differing)
         date = before.get(DATE) if before.get(DATE) != now.get(DATE) else None
+        clock = f", --template_date {date} among them" if date else ""
         raise BadInput(
             f"{folder} is a checkpoint of another run ({shown}). To go on with it, give the model, data and settings "
-            f"that it was begun with{f', --template_date {date} among them' if date else ''}. To train its model on other data, give it as --model_name_or_path with another "
-            "--output_dir; its weights are then the reference."
+            f"that it was begun with{clock}. To train its model on other data, give it as --model_name_or_path with "
+            "another --output_dir; its weights are then the reference."
         )
 
 
