@@ -94,9 +94,12 @@ def test_an_export_that_cannot_be_read_leaves_the_older_rows_alone(export, capsy
         (["slack", "EXPORT", "--out", "rows.jsonl"], "'slack' is not a source that is read. Known: auto, openwebui"),
         (["auto", "EXPORT", "--out", "rows.csv"], "--out rows.csv: rows are written as JSON Lines"),
         (["auto", "nowhere.json", "--out", "rows.jsonl"], "There is no file nowhere.json"),
-        (["auto", "copy.jsonl", "--out", "copy.jsonl"], "--out copy.jsonl is one of the files that are read"),
+        (
+            ["auto", "copy.jsonl", "--out", "copy.jsonl"],
+            "would be written over copy.jsonl, which is read",
+        ),
         (["auto", "other.json", "--out", "rows.jsonl"], "No known source is certain from the first records"),
-        (["auto", "EXPORT", "--out", "EXPORT/rows.jsonl"], "cannot be written"),
+        (["auto", "EXPORT", "--out", "EXPORT/rows.jsonl"], "would be written over"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_nothing_is_written(export, arguments, message, capsys, tmp_path):

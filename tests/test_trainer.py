@@ -228,7 +228,7 @@ def test_z0_is_never_below_zero(tmp_path):
     """Where unrelated answers became less likely, KTO's reference point is 0 and not their negative mean."""
     trainer = make_trainer(tmp_path, singles(8), loss_type="kto", check_step_0=False)
     steps = trainer.train_dataset
-    for part in (steps.responses, steps.mismatched):
+    for part in (steps.responses, steps.kl_rows):
         part.ref_logps = part.ref_logps + 0.5  # every log-ratio is -0.5 a token
     trainer.train()
     log = trainer.state.log_history[0]

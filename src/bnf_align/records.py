@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 PreferenceRow = dict[str, Any]
@@ -69,16 +64,3 @@ def rows_text(rows: list[int], shown: int = 3) -> str:
     rows = list(dict.fromkeys(rows))
     first = ", ".join(str(row) for row in rows[:shown])
     return f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} ({first}{', ...' if len(rows) > shown else ''})"
-
-
-def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as JSON in one step: a reader sees the old file or the new one, never half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not by process id: two containers that share a disk may have the same one.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     result["command"] = shlex.join(["bnf-align", "analyze", *argv])
     result["figures"] = [str(path) for path in [*save(figure_1(), out, "figure1"), *result.get("figures", [])]]
     if arguments.model:
-        from bnf_align.records import write_json
+        from bnf_align.outputs import write_json
 
         write_json(out / "summary.json", result)
     print(json.dumps(result, default=str) if arguments.json else "\n".join(_lines(result)))

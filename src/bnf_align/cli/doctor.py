@@ -76,7 +76,10 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         vocab_size=_vocab_size(arguments.model_name_or_path),
     )
     if page is not None:
-        _write_page(result, page)
+        from bnf_align.data.doctor.page import page as page_of
+        from bnf_align.outputs import write_text
+
+        write_text(page, page_of(result))
     return result
 
 
@@ -128,21 +131,16 @@ def _vocab_size(model: str | None) -> int | None:
 
 
 def _page_path(arguments: argparse.Namespace) -> Path | None:
-    from bnf_align.data.doctor.fix import check_target
+    if not arguments.html:
+        return None
+    from bnf_align.outputs import check_targets
 
-    sources = [name for name in (arguments.data, arguments.test_dataset_name) if name]
-    return check_target("--html", arguments.html, sources, (".html", ".htm")) if arguments.html else None
-
-
-def _write_page(result: DoctorResult, path: Path) -> None:
-    from bnf_align.data.doctor.page import page
-    from bnf_align.data.whole_file import whole_file
-
-    try:
-        with whole_file(path) as file:
-            file.write(page(result))
-    except OSError as error:
-        raise BadInput(f"--html {path} cannot be written: {error.strerror or error}.") from error
+    page = Path(arguments.html).expanduser()
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise BadInput(f"--html {page}: its name must end in .html or .htm.")
+    targets = {"--html": page} | ({"--fix": arguments.fix} if arguments.fix else {})
+    check_targets(targets, filter(None, (arguments.data, arguments.test_dataset_name)))
+    return page
 
 
 def _print(result: DoctorResult, *, as_json: bool) -> None:

@@ -16,9 +16,11 @@ from bnf_align.cli.flags import (
     add_flag,
     add_model_flags,
     add_url_flags,
+    check_out,
     count,
     endpoint,
     engine,
+    request_fields,
     text_of,
     where,
 )
@@ -111,6 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bnf_align.evaluation.run import run
     from bnf_align.evaluation.tasks import TASKS as tasks
 
+    check_out(arguments.out, arguments.data)
     if arguments.task == "held_out":
         return _measure(arguments)
     task = tasks[arguments.task]
@@ -167,6 +170,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     task = WildBenchPairs() if arguments.task == "wild_bench" and arguments.baseline else tasks[arguments.task]
     if not isinstance(task, JudgedTask):
         raise BadInput(f"{task.name} has no judge: score its answers with `bnf-align eval score`.")
+    check_out(arguments.out, arguments.answers, arguments.baseline, arguments.data)
     template = text_of(arguments.judge_template)
     model, answers = answers_of(task, arguments.answers)
     baseline = answers_of(task, arguments.baseline)[1] if arguments.baseline else None
@@ -200,7 +204,8 @@ def _judge_model(arguments: argparse.Namespace, default: str) -> Judge:
         arguments.url = ["https://api.openai.com/v1"]
     prices = tuple(arguments.prices) if arguments.prices else None
     cache = arguments.cache or Path("~/.cache/bnf-align/judge").expanduser()
-    return Judge(endpoint(arguments, arguments.judge or default), cache, prices, arguments.budget)
+    where_it_is = endpoint(arguments, arguments.judge or default)
+    return Judge(where_it_is, cache, prices, arguments.budget, request_fields(arguments))
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,14 @@ def add_url_flags(parser: Any) -> None:
     )
     add_flag(parser, "--api-key-env", default="OPENAI_API_KEY", help="the environment variable that holds the key")
     add_flag(parser, "--concurrency", type=count, default=16, help="calls at a time (default %(default)s)")
+    add_flag(
+        parser,
+        "--request",
+        nargs="+",
+        metavar="FIELD=JSON",
+        help="fields of every call, null leaves one out: max_tokens=null max_completion_tokens=4096 temperature=null "
+        "response_format=null",
+    )
 
 
 def add_batch_flags(parser: Any) -> None:
@@ -110,7 +119,7 @@ def engine(arguments: argparse.Namespace, model: str, lazy: bool = False) -> Eng
             raise BadInput("--model_revision and --trust_remote_code are for a model in process, not behind --url.")
         from bnf_align.engines.url import UrlEngine
 
-        return UrlEngine(endpoint(arguments, model))
+        return UrlEngine(endpoint(arguments, model), extra=request_fields(arguments))
     from bnf_align.engines.local import LazyEngine, LocalEngine
 
     options = {"dtype": arguments.dtype, "batch_rows": arguments.batch_rows, "batch_tokens": arguments.batch_tokens}
@@ -120,6 +129,22 @@ def engine(arguments: argparse.Namespace, model: str, lazy: bool = False) -> Eng
     from bnf_align.construct.cluster import ClusterEngine
 
     return ClusterEngine(workers, model, load)
+
+
+def request_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `--request` adds to every call, or takes out of it where the value is None.
+
+    Raises:
+        BadInput: If an entry is not FIELD=JSON.
+    """
+    fields = {}
+    for entry in arguments.request or []:
+        name, _, value = entry.partition("=")
+        try:
+            fields[name] = json.loads(value)
+        except ValueError as error:
+            raise BadInput(f"--request takes FIELD=JSON, such as temperature=null, not {entry!r}.") from error
+    return fields
 
 
 def endpoint(arguments: argparse.Namespace, model: str) -> Endpoint:
@@ -145,15 +170,16 @@ def key_variable(arguments: argparse.Namespace) -> str:
     return str(arguments.api_key_env)
 
 
-def refuse_same_file(out: str, source: str) -> None:
-    """Stop where the rows would go into the file that they are made from.
+def check_out(out: str, *sources: str | None) -> None:
+    """Stop where the files of a resumable job would be written over what they are made from.
 
     Raises:
-        BadInput: If so. What `Journal` advises for a file that it knows nothing of is to delete it.
+        BadInput: If so.
     """
-    place = Path(out).expanduser()
-    if place.exists() and Path(source).expanduser().exists() and place.samefile(Path(source).expanduser()):
-        raise BadInput(f"--out {out} is the file that is read. Give another --out.")
+    from bnf_align.outputs import check_targets
+
+    files = {"--out": out, "its unfinished rows": f"{out}.partial", "its card": f"{out}.card.json"}
+    check_targets(files, filter(None, sources))
 
 
 def text_of(path: str | None) -> str | None:

@@ -16,9 +16,9 @@ from bnf_align.cli.flags import (
     add_flag,
     add_model_flags,
     add_url_flags,
+    check_out,
     count,
     engine,
-    refuse_same_file,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     from bnf_align.data.assignments import assignments
     from bnf_align.records import BadInput
 
-    refuse_same_file(arguments.out, arguments.prompts)
+    check_out(arguments.out, arguments.prompts)
     columns = assignments("map", arguments.map)
     if others := columns.keys() - {"prompt"}:
         raise BadInput(f"--map {sorted(others)[0]}: only prompt=COLUMN is read; other columns keep their names.")

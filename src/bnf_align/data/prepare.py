@@ -107,7 +107,9 @@ def once_per_machine(make: Callable[[], datasets.Dataset], report: DataReport) -
     state = PartialState()
     if state.num_processes == 1:
         return make()
-    folder = Path(tempfile.gettempdir()) / broadcast_object_list([f"bnf-align-{secrets.token_hex(8)}"])[0]
+    name = broadcast_object_list([f"bnf-align-{secrets.token_hex(8)}"])[0]
+    first_here = state.process_index - state.local_process_index  # machines may share this folder too
+    folder = Path(tempfile.gettempdir()) / f"{name}-{first_here}"
     path = folder / "responses.pickle"
     if state.is_local_main_process:
         folder.mkdir(mode=0o700)

@@ -75,7 +75,7 @@ def find(name_or_path: str, adapter: str | None = None, revision: str | None = N
 
 
 def _adapter_config(name: str, revision: str | None) -> dict[str, Any] | None:
-    with reading(f"The adapter {name}"):
+    with reading(f"The model {name}"):
         path = None if name.endswith(".gguf") else find_adapter_config_file(name, revision=revision)
         return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
@@ -258,7 +258,10 @@ def configured_tokenizer(
     if chat_template_path and Path(chat_template_path).is_file():
         tokenizer.chat_template = Path(chat_template_path).read_text(encoding="utf-8")
     elif chat_template_path:
-        tokenizer.chat_template = load_tokenizer(chat_template_path).chat_template
+        try:
+            tokenizer.chat_template = load_tokenizer(chat_template_path).chat_template
+        except BadInput as error:
+            raise BadInput(f"--chat_template_path {chat_template_path}: {error}") from error
         if tokenizer.chat_template is None:
             raise BadInput(f"--chat_template_path {chat_template_path}: the tokenizer there has no chat template.")
     if eos_token:

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset
-from bnf_align.records import BadInput, write_json
+from bnf_align.outputs import write_json
+from bnf_align.records import BadInput
 from bnf_align.reference.cache import digest
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bnf_align.outputs import write_json, write_text
 from bnf_align.plan.plan import plan_of_run
-from bnf_align.records import DataReport, write_json
+from bnf_align.records import DataReport
 from bnf_align.training.health import verdict
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class RunRecord:
             evaluation = list(others.values()) if isinstance(others, dict) else [others] if others is not None else []
             self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=bool(trainer.is_fsdp_enabled))
         record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
-        (folder / "README.md").write_text(model_card(record, self.trainer.prepared.reports), encoding="utf-8")
+        write_text(folder / "README.md", model_card(record, self.trainer.prepared.reports))
         write_json(folder / "run.json", record)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from bnf_align.thoughts import without_thoughts
+
 # lmarena/arena-hard-auto d99b139, config/judge_config.yaml, `regex_pattern`. Version 2.0 has other rules.
 LABEL = re.compile(r"\[\[([AB<>=]+)\]\]")
 
@@ -32,8 +34,8 @@ OUTCOMES = {
 
 
 def labels(judgment: str) -> set[str]:
-    """The different labels in a judge's text."""
-    return set(LABEL.findall(judgment))
+    """The different labels in a judge's text; what it thinks before it speaks does not count."""
+    return set(LABEL.findall(without_thoughts(judgment)))
 
 
 def verdict(judgment: str) -> str | None:
