@@ -249,9 +249,7 @@ def test_rows_with_pictures_are_refused_for_a_vision_checkpoint_too(tmp_path):
 
 def test_a_class_without_a_body_of_its_own_is_refused_with_the_flag_that_trains_it(tmp_path):
     for family in (family for family in FAMILIES if family.kind.startswith("llama4")):
-        with pytest.raises(
-            BadInput, match=r"finds no body in Llama4For\w+ .* own logits, --head logits"
-        ):
+        with pytest.raises(BadInput, match=r"finds no body in Llama4For\w+ .* own logits, --head logits"):
             trainer_for(family, tmp_path)
 
 

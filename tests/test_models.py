@@ -248,7 +248,7 @@ BROKEN = {
     "adapter: on an adapter": "under is one too: merge",
     "adapter: other rank": "adapter .* on .*base cannot be loaded.*other shapes",
     "adapter: weights missing": "adapter .*Found missing adapter keys",
-    "adapter: broken config": "adapter .* cannot be loaded: Expecting",
+    "adapter: broken config": "adapter cannot be loaded: Expecting",
 }
 
 
