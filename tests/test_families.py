@@ -15,6 +15,8 @@ from transformers import AutoModelForImageTextToText
 
 from bnf_align import BadInput, PreferenceConfig, PreferenceTrainer, models
 from bnf_align.engines import LocalEngine, Request, Sampling
+from bnf_align.plan.plan import Hardware, make_plan
+from bnf_align.plan.workload import assumed
 from rounding import ROUNDING
 from rows import assistant, user
 from test_templates import tokenizer_of, what_it_does
@@ -232,6 +234,19 @@ def test_a_vision_checkpoint_answers_text_as_transformers_generate_does(family):
         opened = engine.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt")
         whole = engine.model.generate(**opened, do_sample=False, max_new_tokens=6)[0, opened["input_ids"].shape[1] :]
         assert answers[str(i)].texts[0] == engine.tokenizer.decode(whole, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("adapter", [None, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")])
+def test_a_plan_counts_the_tower_as_weights_that_do_not_train(adapter):
+    config = PreferenceConfig(output_dir="out", use_cpu=True, batch_size=4, max_length=64)
+    for kind in ("gemma3", "qwen3_5"):
+        model = tiny(next(family for family in SEEING if family.kind == kind), 300)
+        plan = make_plan(model.config, config, assumed(8, 32, config), Hardware(), peft_config=adapter)
+        if adapter:
+            model = models.add_adapter(model, adapter, config)
+        models.train_text_alone(model)
+        assert plan["parameters"] == sum(p.numel() for p in model.parameters())
+        assert plan["trainable_parameters"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def test_rows_with_pictures_are_refused_for_a_vision_checkpoint_too(tmp_path):

@@ -229,6 +229,18 @@ def test_the_date_that_a_template_writes_can_be_set_and_a_row_of_its_own_wins(na
         assert "1 May 2030" in prompt(own, template_date="2031-02-03")
 
 
+def test_a_stopped_clock_writes_every_form_of_its_date_and_leaves_the_rest_of_a_template_as_it_is():
+    def prompt(source, **settings):
+        tokenizer = with_template(source + CHATML_TEMPLATE)
+        return tokenizer.decode(tokenized(thumb(assistant(ANSWER)), tokenizer, **settings)[0]["input_ids"][0])
+
+    forms = "%A %a %-d %d %B %b %m %y %Y %j %H:%M"
+    clock = f"\n{{{{ strftime_now('{forms}') }}}} 100% {{% if true %}}\n  %d\n{{% endif %}}"
+    found, plain = prompt(clock, template_date="2031-02-03"), prompt(clock.replace("strftime_now", ""))
+    assert found == plain.replace(forms, "Monday Mon 3 03 February Feb 02 31 2031 034 00:00")
+    assert found.startswith("\nMonday")
+
+
 # Templates of our own, each with one trait
 
 
