@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import add_flag, add_model_flags, true_or_false, where
+from bnf_align.cli.flags import add_flag, add_model_flags, add_row_flags, row_options, where
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def main(argv: Sequence[str]) -> int:
 def _examined(arguments: argparse.Namespace) -> DoctorResult:
     if arguments.redact and not arguments.fix:
         raise BadInput("--redact masks what --fix writes: name a file with --fix OUT.")
-    from bnf_align.data.assignments import assignments
     from bnf_align.data.doctor import examine
 
     page = _page_path(arguments)
@@ -62,13 +61,7 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         arguments.data,
         split=arguments.dataset_train_split,
         tokenizer=_tokenizer(arguments),
-        max_length=arguments.max_length,
-        merge_system_prompt=arguments.merge_system_prompt,
-        score_thoughts=arguments.score_thoughts,
-        column_map=assignments("map", arguments.map),
-        label_map=assignments("label_map", arguments.label_map),
-        role_map=assignments("role_map", arguments.role_map),
-        conflicting_labels=arguments.conflicting_labels,
+        **row_options(arguments),
         test=arguments.test_dataset_name,
         test_split=arguments.dataset_test_split,
         fix=arguments.fix,
@@ -86,20 +79,9 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bnf-align doctor", description=__doc__, epilog=EPILOG)
     parser.add_argument("data", help="a .json, .jsonl, .csv or .parquet file, a folder, an export, or a hub name")
-    add_flag(parser, "--dataset-train-split", default="train", help="which split, where there are several")
     add_flag(parser, "--model-name-or-path", help="the model to train: its tokenizer gives templates and lengths")
     add_model_flags(parser)
-    add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")
-    add_flag(parser, "--map", nargs="+", help="columns under other names: prompt=question chosen=good rejected=bad")
-    add_flag(parser, "--label-map", nargs="+", help="what labels mean: good=up bad=down unsure=drop")
-    add_flag(parser, "--role-map", nargs="+", help="roles under other names: bot=assistant human=user")
-    add_flag(
-        parser, "--conflicting_labels", default="drop", choices=("drop", "keep", "majority"), help="as in training"
-    )
-    add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
-    add_flag(parser, "--score-thoughts", type=true_or_false, default=True, help="as in training (default true)")
-    add_flag(parser, "--chat-template-path", help="as in training")
-    add_flag(parser, "--eos-token", help="as in training")
+    add_row_flags(parser)
     parser.add_argument(*TEST_NAMES, metavar="DATA", help="rows whose prompts must not be among these")
     add_flag(parser, "--dataset-test-split", help="which split of them, or of DATA itself")
     add_flag(parser, "--fix", metavar="OUT.jsonl", help="write clean rows to OUT.jsonl, others to OUT.left_out.jsonl")

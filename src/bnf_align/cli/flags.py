@@ -21,9 +21,21 @@ KEYS = ("sk_", "hf_", "gsk_")
 """How keys begin that would pass for the name of a variable."""
 
 
+TWINS = {
+    "--model": "--model_name_or_path",
+    "--data": "--dataset_name",
+    "--split": "--dataset_train_split",
+    "--out": "--output_dir",
+}
+"""One thing, two names: the short ones, and those of TRL, which recipes have. Every verb takes both."""
+
+
 def add_flag(parser: Any, name: str, **kwargs: Any) -> None:
-    """A flag in both spellings, with dashes and with underscores."""
-    parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
+    """A flag under both of its names, where it has a twin, with dashes and with underscores."""
+    plain = "--" + name[2:].replace("-", "_")
+    twins = [twin for pair in TWINS.items() if plain in pair for twin in pair]
+    spellings = [name, plain, *(spelt for twin in twins for spelt in (twin.replace("_", "-"), twin))]
+    parser.add_argument(*dict.fromkeys(spellings), **kwargs)
 
 
 def count(text: str) -> int:
@@ -83,6 +95,36 @@ def add_model_flags(parser: Any) -> None:
 def where(arguments: argparse.Namespace) -> dict[str, Any]:
     """What those flags say, as `models.load` and `models.load_tokenizer` take it."""
     return {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
+
+
+def add_row_flags(parser: Any) -> None:
+    """How preference rows are read and tokenised, as in training."""
+    add_flag(parser, "--dataset-train-split", default="train", help="which split, where a source has several")
+    add_flag(parser, "--map", nargs="+", help="columns under other names: prompt=question chosen=good rejected=bad")
+    add_flag(parser, "--label-map", nargs="+", help="what labels mean: good=up bad=down unsure=drop")
+    add_flag(parser, "--role-map", nargs="+", help="roles under other names: bot=assistant human=user")
+    rules = ("drop", "keep", "majority")
+    add_flag(parser, "--conflicting_labels", default="drop", choices=rules, help="as in training")
+    add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")
+    add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
+    add_flag(parser, "--score-thoughts", type=true_or_false, default=True, help="as in training (default true)")
+    add_flag(parser, "--chat-template-path", help="as in training")
+    add_flag(parser, "--eos-token", help="as in training")
+
+
+def row_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What those flags say, as `preference_rows` and `tokenize_rows` take it."""
+    from bnf_align.data.assignments import assignments
+
+    return {
+        "column_map": assignments("map", arguments.map),
+        "label_map": assignments("label_map", arguments.label_map),
+        "role_map": assignments("role_map", arguments.role_map),
+        "conflicting_labels": arguments.conflicting_labels,
+        "max_length": arguments.max_length,
+        "merge_system_prompt": arguments.merge_system_prompt,
+        "score_thoughts": arguments.score_thoughts,
+    }
 
 
 def add_cluster_flags(parser: Any) -> None:
