@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig, MixtralForCausalLM
 
 from bnf_align import LOSSES, BadInput, BNFConfig, BNFTrainer, PreferenceConfig
 from bnf_align.head import HeadCall, ask
@@ -15,7 +15,7 @@ from reference.eq4 import eq4_loss
 from rounding import ROUNDING
 from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
 from tiny_models import chatml_tokenizer, plain_tokenizer
-from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral
+from tiny_nets import SIZES, tiny_gemma2, tiny_llama, tiny_mistral
 
 EVERY_LOSS = sorted(LOSSES)
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
@@ -568,21 +568,45 @@ def test_loss_kwargs_reach_the_loss(tmp_path):
     assert losses[1]["rewards/chosen"] == pytest.approx(10 * losses[0]["rewards/chosen"], rel=ROUNDING)
 
 
-def test_streaming_data_vision_float16_and_router_losses_are_refused(tmp_path):
+def test_streaming_data_and_float16_are_refused(tmp_path):
     import datasets
 
     with pytest.raises(BadInput, match="Streaming"):
         make_trainer(tmp_path, datasets.Dataset.from_list(pairs(4)).to_iterable_dataset(), batch_size=2)
     with pytest.raises(BadInput, match="float16"):
         make_trainer(tmp_path, pairs(4), model=tiny_llama(258).half())
-    routed = tiny_llama(258)
-    routed.config.output_router_logits = True
-    with pytest.raises(BadInput, match="router loss"):
-        make_trainer(tmp_path, pairs(4), model=routed)
-    seeing = tiny_llama(258)
-    seeing.config.vision_config = {}
-    with pytest.raises(BadInput, match="vision"):
-        make_trainer(tmp_path, pairs(4), model=seeing)
+
+
+@pytest.mark.parametrize("head", ["fused", "logits"])
+def test_a_mixture_of_experts_is_trained_without_its_router_loss_and_that_is_said_once(tmp_path, caplog, head):
+    """Also where its config asks for the loss, and however the step is cut."""
+
+    def gradient(output_router_logits, budget):
+        caplog.clear()
+        torch.manual_seed(0)
+        config = MixtralConfig(vocab_size=258, num_local_experts=4, router_aux_loss_coef=0.02, **SIZES)
+        config.output_router_logits = output_router_logits
+        model = MixtralForCausalLM(config)
+        found = first_gradient(
+            make_trainer(tmp_path, pairs(6), model=model, head=head, max_tokens_per_micro_batch=budget)
+        )
+        said = [record.message for record in caplog.records if "router loss" in record.message]
+        assert len(said) == 1
+        assert "router_aux_loss_coef 0.02" in said[0]
+        return found
+
+    expected = gradient(False, 10**6)
+    assert expected["model.layers.0.mlp.gate.weight"].abs().max() > 0
+    for asked, budget in ((True, 10**6), (True, 60)):
+        assert relative_difference(gradient(asked, budget), expected) < ROUNDING
+    make_trainer(tmp_path, pairs(4), router_aux_loss_coef=0.0)
+    with pytest.raises(BadInput, match=r"router_aux_loss_coef 0\.01: 0 is needed\. Mixtures of experts"):
+        make_trainer(tmp_path, pairs(4), router_aux_loss_coef=0.01)
+
+
+def test_a_model_without_experts_says_nothing_of_a_router(tmp_path, caplog):
+    make_trainer(tmp_path, pairs(4))
+    assert "router" not in caplog.text
 
 
 def test_adapters_on_the_head_and_prompt_learning_are_refused(tmp_path):
