@@ -3,7 +3,10 @@ BIN := .venv/bin
 DATA ?= $(BNF_ALIGN_DATA)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test test-cpu test-browser models-table check install bench clean
+.PHONY: help quickstart test test-cpu test-browser models-table check install bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
 
 quickstart: install  ## the main job: a tiny model learns from thumbs, offline, in minutes
 	$(BIN)/bnf-align quickstart
