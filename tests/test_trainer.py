@@ -280,7 +280,7 @@ def test_the_verdict_speaks_from_the_mean_shift_of_chosen_and_of_rejected_tokens
     log = trainer.state.log_history[0]
     assert log["bnf/shift/chosen"] == pytest.approx(0.125, abs=1e-5)
     assert log["bnf/shift/rejected"] == pytest.approx(-0.375, abs=1e-5)
-    assert "chosen +0.1250, rejected -0.3750" in trainer.record.verdict()
+    assert "chosen +0.1250, rejected -0.3750" in trainer.record.health().text
 
 
 def test_the_end_probability_is_that_of_the_end_of_turn_and_not_of_what_follows_it(tmp_path, monkeypatch):
@@ -650,12 +650,48 @@ def shifts(up, down, saturated=0.0, **more):
     ],
 )
 def test_healthy_is_said_only_where_every_quantity_was_checked_and_is_finite(metrics, said, healthy):
-    from bnf_align.training.health import verdict
+    from bnf_align.training.health import health
 
-    text = verdict(metrics)
+    text = health(metrics).text
     assert said in text
     assert text.count("healthy") == (1 if healthy or "Not healthy" in text or "NaN" in text else 0)
     assert text.startswith("Not healthy") == ("NaN" in text)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "colour"),
+    [
+        (shifts(0.03, -0.1), "green"),
+        ({"loss": 1.0}, "green"),
+        (shifts(-0.02, -0.1), "amber"),
+        (shifts(0.03, -0.1, saturated=0.3), "amber"),
+        (shifts(-0.6, -2.0), "red"),
+        (shifts(-0.6, -2.0, saturated=0.3), "red"),
+        (shifts(0.1, math.nan), "red"),
+    ],
+)
+def test_the_colour_of_a_run(metrics, colour):
+    from bnf_align.training.health import health
+
+    assert health(metrics).colour == colour
+
+
+def test_a_collapse_is_logged_and_stops_the_run_where_that_is_asked_for(tmp_path):
+    settings = {"max_steps": 2, "logging_steps": 1, "learning_rate": 1e-9, "check_step_0": False}
+    for name, moved, stop in (("green", 0.0, True), ("red", 1.0, False), ("stopped", 1.0, True)):
+        trainer = make_trainer(tmp_path / name, pairs(8), stop_on_collapse=stop, **settings)
+        responses = trainer.train_dataset.responses
+        responses.ref_logps = responses.ref_logps + moved  # as if every token had lost a nat
+        if name == "stopped":
+            with pytest.raises(
+                BadInput, match=r"Step 1: stopped, as --stop_on_collapse says.*collapsed.*No checkpoint"
+            ):
+                trainer.train()
+        else:
+            trainer.train()
+        logged = [line["bnf/health"] for line in trainer.state.log_history if "bnf/health" in line]
+        assert logged == {"green": [0, 0], "red": [2, 2], "stopped": [2]}[name]
+    assert trainer.record.as_dict()["health"] == "red"
 
 
 def test_a_max_length_beyond_the_model_is_said(tmp_path, caplog):

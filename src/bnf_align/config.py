@@ -188,6 +188,9 @@ class PreferenceConfig(TrainingArguments):
     check_step_0: bool = _option(
         True, "Before the first optimizer step, stop if the policy is not the reference (mean log-ratio, BNF weight)."
     )
+    stop_on_collapse: bool = _option(
+        False, "Stop at the first log line whose health is red; the checkpoints before it stay."
+    )
     router_aux_loss_coef: float | None = _option(
         None, "0 alone is taken: mixtures of experts are trained without their router loss."
     )

@@ -32,7 +32,7 @@ from bnf_align.models import add_adapter, evaluation_mode, load, save_processor,
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
 from bnf_align.training.checkpoints import checkpoint_to_resume, date_of_the_run, rewards_until, write_card
-from bnf_align.training.health import Metrics
+from bnf_align.training.health import COLOURS, Metrics, health
 from bnf_align.training.prepare import named_sources, starting_point
 from bnf_align.training.progress import LineCallback
 from bnf_align.training.record import RunRecord
@@ -392,7 +392,15 @@ class PreferenceTrainer(OpenTrainer):
         if "loss" in logs or "train_runtime" in logs:  # Trainer has the loss itself
             means = self.metrics.read(self.accelerator.reduce)
             logs |= {name: value for name, value in means.items() if name != "loss"}
+        found = health(logs)
+        if "bnf/saturated" in logs:
+            logs["bnf/health"] = COLOURS.index(found.colour)
         super().log(logs, start_time)
+        if self.args.stop_on_collapse and found.colour == "red" and self.is_in_train:
+            raise BadInput(
+                f"Step {self.state.global_step}: stopped, as --stop_on_collapse says. {found.text} "
+                f"{self._last_checkpoint()}"
+            )
 
     def floating_point_ops(self, step: Step) -> float:  # type: ignore[override]
         """Floating-point operations of a step on this rank, for `total_flos`."""
