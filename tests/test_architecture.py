@@ -21,7 +21,7 @@ FLOORS = [
     {"models"},
     {"data", "logps", "answers", "judge"},
     {"config", "head", "journal", "endpoint", "fingerprint", "cluster"},
-    {"outputs"},
+    {"outputs", "stats"},
     {"losses", "records", "thoughts", "upstream"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnf_align.data.doctor import DoctorResult, examine
-from bnf_align.data.doctor.lengths import auc, wilson
 from bnf_align.data.doctor.page import page
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.ledger import balance
@@ -18,6 +17,7 @@ from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.ratings import read_ratings
+from bnf_align.stats import auc, wilson
 from exports_chat import feedback, tree
 from rows import assistant, pair, single, user
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, plain_tokenizer

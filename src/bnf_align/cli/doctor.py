@@ -68,7 +68,7 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         test_split=arguments.dataset_test_split,
         fix=arguments.fix,
         redact=arguments.redact,
-        vocab_size=_vocab_size(arguments.model_name_or_path),
+        vocab_size=_vocab_size(arguments),
         near_duplicates=arguments.near_duplicates,
         model=_model(arguments),
     )
@@ -124,15 +124,17 @@ def _model(arguments: argparse.Namespace) -> Any:
     return load(arguments.model_name_or_path, **for_inference(), **where(arguments)).model
 
 
-def _vocab_size(model: str | None) -> int | None:
-    """Rows of the model's input embedding; None where its config is not beside its tokenizer."""
-    if not model:
+def _vocab_size(arguments: argparse.Namespace) -> int | None:
+    """Rows of the model's input embedding; None where there is no model's config beside its tokenizer."""
+    if not arguments.model_name_or_path:
         return None
-    from transformers import AutoConfig
+    from bnf_align.models import find, load_config
 
+    source = find(arguments.model_name_or_path, revision=arguments.model_revision)
     try:
-        return int(AutoConfig.from_pretrained(model).get_text_config().vocab_size)
-    except (OSError, ValueError, AttributeError):
+        config = load_config(source.base, source.revision, arguments.trust_remote_code)
+        return int(config.get_text_config().vocab_size)
+    except (BadInput, AttributeError):
         return None
 
 

@@ -21,9 +21,21 @@ KEYS = ("sk_", "hf_", "gsk_")
 """How keys begin that would pass for the name of a variable."""
 
 
+TWINS = {
+    "--model": "--model_name_or_path",
+    "--data": "--dataset_name",
+    "--split": "--dataset_train_split",
+    "--out": "--output_dir",
+}
+"""One thing, two names: the short ones, and those of TRL, which recipes have. Every verb takes both."""
+
+
 def add_flag(parser: Any, name: str, **kwargs: Any) -> None:
-    """A flag in both spellings, with dashes and with underscores."""
-    parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
+    """A flag under both of its names, where it has a twin, with dashes and with underscores."""
+    plain = "--" + name[2:].replace("-", "_")
+    twins = [twin for pair in TWINS.items() if plain in pair for twin in pair]
+    spellings = [name, plain, *(spelt for twin in twins for spelt in (twin.replace("_", "-"), twin))]
+    parser.add_argument(*dict.fromkeys(spellings), **kwargs)
 
 
 def count(text: str) -> int:

@@ -71,7 +71,8 @@ def _sampling(arguments: argparse.Namespace, temperature: float) -> Sampling:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bnf-align generate", description=__doc__, epilog=RESUME)
-    add_flag(parser, "--prompts", required=True, help="a file, a folder or a hub name; other columns travel along")
+    names = ("--prompts", "--data", "--dataset-name", "--dataset_name")
+    parser.add_argument(*names, required=True, help="a file, a folder or a hub name; other columns travel along")
     add_flag(parser, "--split", default="train", help="which split, where there are several (default %(default)s)")
     add_flag(parser, "--map", nargs="+", help="the prompt's column: prompt=COLUMN")
     add_flag(parser, "--limit", type=count, help="the first so many prompts")

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnf_align.data.doctor.lengths import wilson
 from bnf_align.data.doctor.personal import redact
 from bnf_align.data.findings import NOTE, WARNING, Finding
 from bnf_align.data.ledger import DOWN, PAIR, UP, Ledger
 from bnf_align.records import rows_text
+from bnf_align.stats import wilson
 from bnf_align.thoughts import without_thoughts
 
 REFUSAL = re.compile(
@@ -54,10 +54,8 @@ class Share(NamedTuple):
         """Whether the shares differ by so much, and their 95 % intervals do not meet."""
         if not (self.of_ups and self.of_downs) or abs(self.shares[0] - self.shares[1]) < least:
             return False
-        (low, high), (other_low, other_high) = (
-            wilson(share, count) for share, count in zip(self.shares, (self.of_ups, self.of_downs), strict=True)
-        )
-        return high < other_low or other_high < low
+        ups, downs = map(wilson, self.shares, (self.of_ups, self.of_downs))
+        return ups.high < downs.low or downs.high < ups.low
 
     def __str__(self) -> str:
         said = (
