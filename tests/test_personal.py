@@ -1,5 +1,9 @@
 """What is likely personal is found and masked; what only looks like it is left alone."""
 
+import gzip
+import os
+from pathlib import Path
+
 import pytest
 
 from bnf_align.data.doctor.personal import CARD, EMAIL, IBAN, PHONE, SSN, find, redact, redact_row
@@ -70,6 +74,10 @@ CALCULATIONS = [
     "4000000000000000 + 111111111111111 = 4111111111111111",
     "x = 4111111111111111",
     "(2 + 3) * 4111111111111111",
+    "0.4111111111111111 of them",
+    "6.4111111111111111>>6.4111111111111111 liters",
+    "5,4111111111111111",
+    "4111111111111111.5",
     "4111111111111111 = 4000000000000000 + 111111111111111",
 ]
 
@@ -151,6 +159,14 @@ def test_a_card_number_that_is_part_of_a_calculation_is_no_card(text):
     """Alone it is one: 4111111111111111 passes Luhn's test."""
     assert redact(text) == text
     assert redact("My card is 4111111111111111, I pay 3 + 4.") == "My card is [card], I pay 3 + 4."
+
+
+@pytest.mark.skipif("BNF_ALIGN_DATA" not in os.environ, reason="needs the public data of BNF_ALIGN_DATA")
+def test_solutions_of_grade_school_mathematics_hold_no_personal_data_and_no_secret():
+    for name in ("pairs", "unpaired"):
+        path = Path(os.environ["BNF_ALIGN_DATA"]) / "preference" / f"gsm8k_model_solutions.{name}.jsonl.gz"
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            assert [line for line in lines if find(line)] == []
 
 
 def test_an_iban_ends_where_its_check_digits_are_right():

@@ -33,7 +33,7 @@ DIGITS = re.compile(r"[0-9](?:[ ()./-]{0,3}[0-9]){7,22}")
 PART_OF_MORE = re.compile(r"[\w.,@/:=&?#%$€£^*_\[-]")
 GOES_ON = re.compile(r"[\w%@=]|[.,/:-]\d")
 CARD_FORM = re.compile(
-    r"\b(?:[2-6]\d{12,18}|[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|3\d{3}([ -])\d{6}\2\d{4,5})\b"
+    r"(?<![\w.,])(?:[2-6]\d{12,18}|[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|3\d{3}([ -])\d{6}\2\d{4,5})(?![.,]?\w)"
 )
 OPERATOR = r"(?:[-+*/^=<>×÷·≈−]|\\(?:times|cdot|div|approx))"
 OPERATOR_BEFORE = re.compile(rf"(?:[\d)}}\]]|\b[A-Za-z])[ \t]*{OPERATOR}[ \t]*$")
