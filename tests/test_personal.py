@@ -188,6 +188,7 @@ def test_what_only_looks_like_it_is_left_alone(text):
 
 def test_a_card_number_after_another_number_is_found():
     assert redact("2 x 4111 1111 1111 1111, 3 4111 1111 1111 1111") == "2 x [card], 3 [card]"
+    assert redact("4111111111111111,then") == "[card],then"
 
 
 def test_a_redacted_text_holds_none_of_it_and_keeps_the_rest():

@@ -32,8 +32,9 @@ ADDRESS = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_]
 DIGITS = re.compile(r"[0-9](?:[ ()./-]{0,3}[0-9]){7,22}")
 PART_OF_MORE = re.compile(r"[\w.,@/:=&?#%$€£^*_\[-]")
 GOES_ON = re.compile(r"[\w%@=]|[.,/:-]\d")
-CARD_FORM = re.compile(
-    r"(?<![\w.,])(?:[2-6]\d{12,18}|[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|3\d{3}([ -])\d{6}\2\d{4,5})(?![.,]?\w)"
+CARD_FORM = re.compile(  # not the digits of a decimal
+    r"(?<![\w.,])(?:[2-6]\d{12,18}|[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|3\d{3}([ -])\d{6}\2\d{4,5})"
+    r"(?!\w|[.,]\d)"
 )
 OPERATOR = r"(?:[-+*/^=<>×÷·≈−]|\\(?:times|cdot|div|approx))"
 OPERATOR_BEFORE = re.compile(rf"(?:[\d)}}\]]|\b[A-Za-z])[ \t]*{OPERATOR}[ \t]*$")
