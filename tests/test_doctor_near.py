@@ -65,7 +65,7 @@ def test_the_first_near_one_is_found():
     base = [" ".join(words(50)) for _ in range(40)]
     table = np.stack([signature(text) for text in (*base, base[7] + " indeed", base[3], base[3] + " so")])
     expected = [*range(40), 7, 3, 3]
-    assert first_near(table, table, 0.7).tolist() == expected
+    assert first_near(table, None, 0.7).tolist() == expected
     assert first_near(table[40:], table[:5], 0.7).tolist() == [5, 3, 3]
 
 

@@ -80,7 +80,7 @@ class Prompts:
         order = np.argsort(firsts)
         table = self._table[kept[firsts[order]]]
         near = np.zeros(len(keys), dtype=bool)
-        near[order] = first_near(table, table, NEAR) < np.arange(len(keys))
+        near[order] = first_near(table, None, NEAR) < np.arange(len(keys))
         if not near.any():
             return []
         numbers = ledger.numbers[kept[near[which]]].tolist()

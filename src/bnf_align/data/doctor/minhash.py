@@ -47,12 +47,21 @@ def signature(text: str, kind: int = 0) -> np.ndarray:
     return (runs[:, None] * _FACTORS + _SUMMANDS).min(axis=0).astype(np.uint16)
 
 
-def first_near(signatures: np.ndarray, others: np.ndarray, similarity: float) -> np.ndarray:
-    """(n,) for each of `signatures` (n, 128) the place of a near one in `others` (m, 128), an early one; m if none is.
+def first_near(signatures: np.ndarray, others: np.ndarray | None, similarity: float) -> np.ndarray:
+    """For each signature the place of a near one among others, an early one.
 
     Of the others that share a band the first is compared, so a group of texts is found by its first.
+
+    Args:
+        signatures: (n, 128).
+        others: (m, 128); None for the signatures before it.
+        similarity: Share of equal places from which two are near.
+
+    Returns:
+        (n,) places; where none is near m, or a signature's own.
     """
-    first = np.full(len(signatures), len(others))
+    first = np.arange(len(signatures)) if others is None else np.full(len(signatures), len(others))
+    others = signatures if others is None else others
     for start in range(0, PLACES, BAND):
         ours, theirs = (
             np.ascontiguousarray(part[:, start : start + BAND]).view(np.uint64)[:, 0] for part in (signatures, others)
