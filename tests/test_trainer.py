@@ -664,7 +664,7 @@ def test_healthy_is_said_only_where_every_quantity_was_checked_and_is_finite(met
         (shifts(0.03, -0.1), "green"),
         ({"loss": 1.0}, "green"),
         (shifts(-0.02, -0.1), "amber"),
-        (shifts(0.03, -0.1, saturated=0.3), "amber"),
+        (shifts(0.03, -0.1, saturated=0.3), "green"),
         (shifts(-0.6, -2.0), "red"),
         (shifts(-0.6, -2.0, saturated=0.3), "red"),
         (shifts(0.1, math.nan), "red"),

@@ -19,7 +19,7 @@ FALLEN, COLLAPSED = -0.01, -0.5
 UNMOVED = 0.001
 """Distance of chosen and rejected, in nats per token, below which nothing was learnt yet."""
 MANY_SATURATED = 0.2
-"""Share of saturated tokens that deserves a look."""
+"""Share of saturated tokens that is said; where answers are well apart, it is large in a healthy run too."""
 COLOURS = ("green", "amber", "red")
 
 
@@ -152,6 +152,5 @@ def health(metrics: Mapping[str, Any]) -> Health:
     elif saturated is not None:
         text += "Chosen and rejected have moved apart, and chosen answers did not fall: healthy. "
     if saturated is not None and saturated > MANY_SATURATED:
-        colour = "amber" if colour == "green" else colour
         text += f"{saturated:.0%} of tokens hardly train any more (BNF weight below {SATURATED}). "
     return Health(colour, text.strip())
