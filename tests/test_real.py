@@ -48,7 +48,9 @@ def thumbs() -> list[dict]:
 
 def pairs() -> list[dict]:
     """The questions whose answers have a thumb up and a thumb down."""
-    ups, downs = ({row["prompt"][0]["content"]: row for row in thumbs() if row["label"] is label} for label in (1, 0))
+    ups, downs = (
+        {row["prompt"][0]["content"]: row for row in thumbs() if row["label"] is label} for label in (True, False)
+    )
     return [
         {"prompt": row["prompt"], "chosen": ups[question]["completion"], "rejected": row["completion"]}
         for question, row in downs.items()
@@ -164,24 +166,20 @@ def test_training_starts_at_the_reference_moves_apart_is_saved_loaded_and_answer
 # ------------------------------------------------------------------------------------------ verbs with the file
 
 
-def test_the_doctor_counts_real_tokens_and_finds_what_is_wrong_with_real_rows(tmp_path, write, capsys):
+def test_the_doctor_counts_real_tokens_and_finds_what_is_wrong_with_real_rows(engine, write, capsys):
     rows = thumbs()
-    longest = max(len(row["completion"][0]["content"]) for row in rows)
-    assert longest < 1000
     up = next(row for row in rows if row["label"])
-    rows += [up | {"label": False}]  # the same answer up and down
-    rows += [
-        {"prompt": turns("Count."), "completion": [{"role": "assistant", "content": "one two " * 300}], "label": False}
-    ]
+    long = [{"role": "assistant", "content": "one two " * 300}]
+    rows += [up | {"label": False}, {"prompt": turns("Count."), "completion": long, "label": False}]
     flags = ["--model_name_or_path", GGUF, "--max_length", "400", "--json"]
     assert main(["doctor", str(write(rows)), *flags]) == 1
     found = json.loads(capsys.readouterr().out)
+    whole = engine.tokenizer.apply_chat_template(turns("Count.") + long)["input_ids"]
+    assert found["lengths"]["max"] == len(whole) - 1  # the line feed after the end is no part of it
     assert found["cut_rows"] == [len(rows) - 1]
-    assert found["lengths"]["max"] == 400
-    assert found["quantiles"]["unit"] == "tokens"
-    names = {finding["name"] for finding in found["findings"]}
-    assert "length_tells_label" in names  # every thumb up here is on a shorter answer
-    assert sum(found["dropped"].values()) == 2  # both sides of the contradiction
+    assert "length_tells_label" in {finding["name"] for finding in found["findings"]}  # ups are short
+    assert sum(found["dropped"].values()) == 2  # one answer, up and down
+    assert sorted(row for dropped in found["dropped_rows"].values() for row in dropped) == [0, len(rows) - 2]
 
 
 def test_every_verb_takes_the_file(tmp_path, monkeypatch, write, capsys):
