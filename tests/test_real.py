@@ -175,7 +175,7 @@ def test_the_doctor_counts_real_tokens_and_finds_what_is_wrong_with_real_rows(en
     assert main(["doctor", str(write(rows)), *flags]) == 1
     found = json.loads(capsys.readouterr().out)
     whole = engine.tokenizer.apply_chat_template(turns("Count.") + long)["input_ids"]
-    assert found["lengths"]["max"] == len(whole) - 1  # the line feed after the end is no part of it
+    assert found["lengths"]["max"] == len(whole)
     assert found["cut_rows"] == [len(rows) - 1]
     assert "length_tells_label" in {finding["name"] for finding in found["findings"]}  # ups are short
     assert sum(found["dropped"].values()) == 2  # one answer, up and down
