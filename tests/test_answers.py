@@ -4,7 +4,6 @@ import ast
 import gzip
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from bnf_align.answers import (
     Extracted,
+    equivalent,
     extract,
     final_answer,
     first_number,
@@ -22,9 +22,9 @@ from bnf_align.answers import (
     same_number,
     solves,
     text_of,
+    without_thoughts,
 )
 from bnf_align.answers.arithmetic import arithmetic
-from bnf_align.answers.second_opinion import equivalent
 from bnf_align.records import BadInput
 
 PUBLIC = os.environ.get("BNF_ALIGN_DATA")
@@ -376,14 +376,25 @@ def test_brackets_as_deep_as_json_can_be_read_are_still_text(depth):
         ("The final answer is: **18**", "18"),
         ("Answer: 18\nA good one.", "18"),
         ("thus \\boxed{18}.", "18"),
-        ("#### 5\n#### 18", "18"),
+        ("#### 5\n#### 18", "5"),  # GSM8K's mark ends a solution: what follows is a run-on
+        ("#### 5\n\nQuestion: And of 6?\n#### 18", "5"),
+        ("#### Step 1\n3 + 4\n#### 7", "7"),
+        ("#### 1. Add\n3 + 4\n#### 7", "7"),
+        ("The answer is 5.\n\nQuestion 2: And then?\nThe answer is 18.", "5"),
+        ("The answer is 5. No: the answer is 18.", "18"),
+        ("\\boxed{9{,}500}", "9{,}500"),
+        ("so \\boxed{ \\frac{1}{\\sqrt{2}} } m", "\\frac{1}{\\sqrt{2}}"),
+        ("\\boxed{5", None),  # cut short
+        ("<think>The answer is 5.</think>\nThe answer is 18.", "18"),
+        ("The answer is 5, no.</think>\nThe answer is 18.", "18"),
+        ("<think>The answer is 5.", None),
         ("That leaves 3 * 6 = <<3*6=18>>18", None),
         ("BANANA: 3", None),
         ("", None),
         ("####", None),
     ],
 )
-def test_the_final_answer_stands_after_the_last_mark(solution, answer):
+def test_the_final_answer_stands_after_its_mark(solution, answer):
     assert final_answer(solution) == answer
 
 
@@ -395,7 +406,89 @@ def test_a_solution_is_right_where_its_final_answer_is_and_nowhere_else():
     assert not solves("#### 101", gold)
     assert not solves("#### 1018 - 9", "9")
     assert not solves("9 = 16 - 7", "9")  # a step, or a solution that was cut short
-    assert not solves("", "")
+
+
+# Written, and the right answer; then what must not pass for it.
+SAME = {
+    "9500": [
+        "9,500",
+        "9{,}500",
+        "$9{,}500",
+        "\\$9,500.00",
+        "9\\,500",
+        "9 500",
+        "9'500",
+        "9\u202f500",
+        "9.500,00",
+        "9.5e3",
+    ],
+    "1234567": ["1,234,567", "1.234.567", "1 234 567"],
+    "1/2": ["\\frac{1}{2}", "\\dfrac12", "0.5", ".5", "2/4", "50%", "50\\%", "50 percent"],
+    "7/2": ["3 1/2", "3\\frac{1}{2}", "3.5", "3 1/2 cups"],
+    "50%": ["50", "50 %", "1/2"],
+    "1000": ["10^3", "10^{3}", "1e3"],
+    "-5": ["−5", "–5", "\\(-5\\)", "- 5", "-5 degrees"],
+    "18": [
+        "18 dollars",
+        "$18 per day",
+        "18 eggs a day, which is 3 boxes of 6",
+        "x = 18",
+        "3 * 6 = 18",
+        "\\text{18 cm}",
+        "18 \\text{ cm}^2",
+        "18 m",
+        "18^\\circ",
+        "**18**",
+        "\\boxed{18}",
+        "18 because 20 - 2 = 18",
+        "approximately 18",
+    ],
+    "2x+1": ["y = 2x + 1", "1 + 2x"],
+    "\\pi": ["\\pi", "$\\pi$"],
+    "\\frac{\\sqrt{3}}{2}": ["\\sqrt{3}/2"],
+}
+OTHER = {
+    "9": ["9{,}500", "9,500", "9 500", "9^2", "9/2", "1018 - 9"],
+    "1/2": ["1", "2", "1/3", "0.05"],
+    "18": ["-18", "18 or 19", "18%2", "1.8", "18.5", "18/5", "eighteen", ""],
+    "50": ["0.5"],
+    "-1": ["-1 + i", "1"],
+    "3": ["3 1/2", "3\\frac12"],
+}
+
+
+@pytest.mark.parametrize(("gold", "written"), [(gold, one) for gold, all_ in SAME.items() for one in all_])
+def test_an_answer_is_right_however_it_is_written(gold, written):
+    assert solves(f"The answer is {written}", gold)
+    assert solves(f"#### {written}" if written[0].isdigit() else f"\\boxed{{{written}}}", gold)
+
+
+@pytest.mark.parametrize(("gold", "written"), [(gold, one) for gold, all_ in OTHER.items() for one in all_])
+def test_an_answer_that_only_begins_like_the_right_one_is_wrong(gold, written):
+    assert not solves(f"The answer is {written}", gold)
+    assert not solves(f"\\boxed{{{written}}}", gold)
+
+
+@pytest.mark.parametrize("gold", ["Paris", "yes", "", "3 or 4 eggs"])
+def test_a_right_answer_that_states_no_number_is_refused(gold):
+    with pytest.raises(BadInput, match="--rule exact"):
+        solves("#### 18", gold)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>[[B>A]]</think> [[A>B]]", " [[A>B]]"),
+        ("I think so.</think>yes", "yes"),
+        ("<thinking>no</thinking>a<think>b</think>c", "ac"),
+        ("[THINK]no[/THINK]yes", "yes"),
+        ("<think>never done", ""),
+        ("<think>tags like <think> nest</think>yes", "yes"),
+        ("no thought", "no thought"),
+    ],
+)
+def test_thoughts_are_no_part_of_what_is_said(text, said):
+    assert without_thoughts(text) == said
 
 
 def read(file):
@@ -426,18 +519,10 @@ def test_every_published_label_of_a_model_solution_is_found_again():
     ],
 )
 def test_math_verify_reads_expressions(answer, gold, same):
-    pytest.importorskip("math_verify")
     assert equivalent(answer, gold) is same
 
 
-def test_without_math_verify_the_message_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "math_verify", None)
-    with pytest.raises(BadInput, match=r"pip install 'bnf-align\[eval\]'"):
-        equivalent("18", "18")
-
-
 def test_math_verify_runs_no_text(tmp_path):
-    pytest.importorskip("math_verify")
     file = tmp_path / "made"
     for text in (f"__import__('os').system('touch {file}')", f"$\\text{{}} open('{file}', 'w')$", "(9)**(9)**(9)"):
         assert not equivalent(text, "18")

@@ -21,7 +21,8 @@ FLOORS = [
     {"models"},
     {"data", "logps", "answers", "judge"},
     {"config", "head", "journal", "endpoint", "fingerprint", "cluster"},
-    {"losses", "records", "upstream"},
+    {"outputs", "stats"},
+    {"losses", "records", "thoughts", "upstream"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # `sources` still reads labels, messages, columns and Arrow with `data`'s files: the two are one room here.

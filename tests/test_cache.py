@@ -129,7 +129,7 @@ def test_two_processes_with_one_number_do_not_write_into_each_others_file(tmp_pa
     """Containers on one disk count their processes each from 1."""
     import threading
 
-    from bnf_align.records import write_json
+    from bnf_align.outputs import write_json
 
     monkeypatch.setattr(os, "getpid", lambda: 1)
     values = [{"who": name, "text": name * 200_000} for name in "ab"]

@@ -114,10 +114,26 @@ def test_candidates_made_anew_do_not_keep_the_old_scores(folder, tmp_path, capsy
     file, out = tmp_path / "c.jsonl", tmp_path / "s.jsonl"
     flags = ["score", write(file, rows), "--scorer", "verifier", "--rule", "exact", "--answer-column", "prompt"]
     assert main([*flags, "--out", str(out)]) == 0
+    before = rows[1]["candidates"][0]["text"]
     rows[1]["candidates"][0]["text"] = "another"
     write(file, rows)
     assert main([*flags, "--out", str(out)]) == 2
-    assert "scored with other candidates" in capsys.readouterr().err
+    assert f"of the first, {rows[1]['id']!r}, candidates" in capsys.readouterr().err
+    rows[1]["candidates"][0]["text"] = before
+    rows[2]["answer"] = "a right answer that was mended"
+    write(file, rows)
+    assert main([*flags, "--out", str(out)]) == 2
+    assert f"of the first, {rows[2]['id']!r}, answer" in capsys.readouterr().err
+
+
+def test_a_row_that_was_withdrawn_stays_and_it_is_said(folder, tmp_path, caplog):
+    rows = list(read_jsonl(folder / "candidates.jsonl"))[:3]
+    file, out = tmp_path / "c.jsonl", tmp_path / "s.jsonl"
+    flags = ["score", write(file, rows), "--scorer", "verifier", "--rule", "exact", "--answer-column", "prompt"]
+    assert main([*flags, "--out", str(out)]) == 0
+    write(file, rows[1:])
+    assert main([*flags, "--out", str(out)]) == 0
+    assert f"1 rows of an earlier job, the first {rows[0]['id']!r}, are none of this one" in caplog.text
 
 
 def test_another_reward_model_may_not_continue_a_file(folder, tmp_path, capsys):
@@ -182,7 +198,7 @@ def test_a_wrong_number_or_column_is_said_before_a_model_is_loaded(folder, tmp_p
 def test_no_command_writes_over_what_it_reads_or_advises_to_delete_it(tmp_path, capsys, command):
     file = write(tmp_path / "rows.jsonl", [{"id": "a", "prompt": "x", "candidates": ["a"]}])
     assert main([*command, file, "--out", file]) == 2
-    assert "is the file that is read. Give another --out." in capsys.readouterr().err
+    assert "Nothing is changed in place" in capsys.readouterr().err
 
 
 def test_a_model_of_several_labels_is_no_reward_model(tmp_path, capsys):

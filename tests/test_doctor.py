@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnf_align.data.doctor import DoctorResult, examine
-from bnf_align.data.doctor.lengths import auc, wilson
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.ledger import balance
 from bnf_align.data.read import iter_rows
@@ -17,6 +16,7 @@ from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.ratings import read_ratings
+from bnf_align.stats import auc, wilson
 from exports_chat import feedback, tree
 from rows import assistant, pair, single, user
 from tiny_models import byte_tokenizer, chatml_tokenizer, gemma_tokenizer, plain_tokenizer
@@ -46,7 +46,7 @@ def test_clean_rows_have_status_0(write):
     result = examine(path, tokenizer=plain_tokenizer(), max_length=8)
     assert (result.status, result.error, result.findings) == (0, None, [])
     assert result.lines() == [
-        f"{path}: 2 rows -> 0 pairs, 1 ups, 1 downs",
+        f"{path}: 2 rows -> 0 pairs, 1 up, 1 down",
         "  JSON Lines, 101 bytes; single answers, in plain text",
         "  tokens of prompt and answer: p50 3, p95 3, max 3",
         "verdict: clean",

@@ -14,7 +14,7 @@ from bnf_align.data.doctor import examine
 from bnf_align.data.doctor.page import page
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
-from bnf_align.data.whole_file import whole_file
+from bnf_align.outputs import whole_files
 from bnf_align.records import BadInput
 from rows import pair, single
 from tiny_models import plain_tokenizer
@@ -162,9 +162,9 @@ def test_nothing_is_changed_in_place(write, tmp_path):
     (tmp_path / "link.jsonl").symlink_to(path)
     (tmp_path / "hard.jsonl").hardlink_to(path)
     for out in (path, tmp_path / "link.jsonl", tmp_path / "hard.jsonl"):
-        assert "nothing is changed in place" in examine(path, fix=out).error
-    assert "nothing is changed in place" in examine(tmp_path, fix=tmp_path / "new" / "clean.jsonl").error
-    assert "nothing is changed in place" in examine(write(BAD, "b.jsonl"), test=path, fix=path).error
+        assert "Nothing is changed in place" in examine(path, fix=out).error
+    assert "Nothing is changed in place" in examine(tmp_path, fix=tmp_path / "new" / "clean.jsonl").error
+    assert "Nothing is changed in place" in examine(write(BAD, "b.jsonl"), test=path, fix=path).error
     assert path.read_bytes() == before
     assert not (tmp_path / "new").exists()
 
@@ -193,7 +193,7 @@ def test_a_write_that_fails_leaves_nothing_behind(write, tmp_path):
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_a_file_that_is_broken_off_leaves_what_was_there_before(tmp_path, name):
     (tmp_path / name).write_text("old")
-    with suppress(KeyboardInterrupt), whole_file(tmp_path / name) as file:
+    with suppress(KeyboardInterrupt), whole_files(tmp_path / name) as (file,):
         file.write("half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == [name]
@@ -207,7 +207,7 @@ def test_what_a_killed_writer_has_left_goes_with_the_next_one_and_what_somebody_
         (tmp_path / name).write_text("half of somebody's chat")
     for name in (dead, other):
         os.utime(tmp_path / name, (0, 0))
-    with whole_file(tmp_path / "rows.jsonl") as file:
+    with whole_files(tmp_path / "rows.jsonl") as (file,):
         file.write("whole")
     assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", fresh, other}
 
@@ -333,9 +333,9 @@ def test_a_model_or_a_template_that_is_not_there_is_named(write, tmp_path):
     plain_tokenizer().save_pretrained(tmp_path / "base")
     (tmp_path / "empty").mkdir()
     for folder in ("nowhere/at/all", str(tmp_path / "empty")):
-        with pytest.raises(BadInput, match=f"{folder} is no model with a tokenizer"):
+        with pytest.raises(BadInput, match=f"(model|tokenizer of) {folder} cannot be loaded"):
             main([str(path), "--model_name_or_path", folder])
-        with pytest.raises(BadInput, match=f"--chat_template_path {folder} is no model with a tokenizer"):
+        with pytest.raises(BadInput, match=f"--chat_template_path {folder}: .* {folder} cannot be loaded"):
             main([str(path), "--model_name_or_path", str(tmp_path / "base"), "--chat_template_path", folder])
 
 

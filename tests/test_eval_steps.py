@@ -68,8 +68,22 @@ def items_file(folder, task):
 
 
 def run_flags(folder, task, model, out) -> list[str]:
-    flags = ["eval", "run", "--task", task, "--model", model, "--data", items_file(folder, task), "--out", str(out)]
-    return [*flags, "--batch-rows", "1", "--max-new-tokens", "48", "--batch-tokens", "120"]
+    flags = ["--model", model, "--data", items_file(folder, task), "--out", str(out)]
+    if task == "held_out":
+        return ["eval", "held_out", *flags, "--batch-tokens", "120"]
+    return [
+        "eval",
+        "run",
+        "--task",
+        task,
+        *flags,
+        "--batch-rows",
+        "1",
+        "--max-new-tokens",
+        "48",
+        "--batch-tokens",
+        "120",
+    ]
 
 
 def verdict(body) -> str:
@@ -208,3 +222,23 @@ def test_other_items_under_the_same_ids_do_not_get_the_old_answers(task, model, 
     items.write_text(items.read_text().replace("What is", "How much is").replace("Add", "Sum"))
     assert main(flags) == 2
     assert "Give another --out" in capsys.readouterr().err
+
+
+def test_held_out_reads_what_train_reads(model, tmp_path, capsys):
+    """Other names of columns, an export, another template: the same tokens as the same rows under our own names."""
+    written = {}
+    for name, flags in {
+        "ours": [],
+        "theirs": ["--map", "prompt=question", "chosen=good", "rejected=bad"],
+        "cut": ["--max-length", "12"],
+    }.items():
+        names = ("question", "good", "bad") if name == "theirs" else ("prompt", "chosen", "rejected")
+        rows = [dict(zip(names, row.values(), strict=True)) for row in rows_of("held_out")]
+        data, out = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.out.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert main(["eval", "held_out", "--model", model, "--data", str(data), "--out", str(out), *flags]) == 0
+        written[name] = [(row["id"], row["tokens"]) for row in map(json.loads, out.read_text().splitlines())]
+    assert written["theirs"] == written["ours"]
+    assert sum(tokens for _, tokens in written["cut"]) < sum(tokens for _, tokens in written["ours"])
+    assert main(["eval", "run", "--task", "held_out", "--model", model, "--data", str(data), "--out", "x.jsonl"]) == 2
+    assert "bnf-align eval held_out --data" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bnf_align.cli import arguments
+from bnf_align.cli import analyze, arguments, doctor, generate, score, select
 from bnf_align.cli.flags import endpoint, text_of
 from bnf_align.cli.main import main
 from bnf_align.cli.recipe import read_recipe
@@ -31,6 +31,31 @@ def test_our_wording_in_a_file_stays_ours():
     assert wording("ours", "ours") == wording(None, "ours")
     assert wording("ours", "ours").startswith("ours:")
     assert not wording("theirs", "ours").startswith("ours:")
+
+
+def test_a_flag_that_is_misspelt_is_named_with_the_one_meant():
+    with pytest.raises(BadInput, match=r"--modle is no flag of this command\. Did you mean --model\?"):
+        arguments.parse(["--modle", "m"])
+
+
+def test_a_thing_has_one_name_in_all_verbs_and_its_long_name_too(tmp_path):
+    for model, data, split, out in (
+        ("--model", "--data", "--split", "--out"),
+        ("--model_name_or_path", "--dataset_name", "--dataset_train_split", "--output_dir"),
+    ):
+        words = [model, "m", data, "d.jsonl", f"{split}=dev", out, str(tmp_path)]
+        rows, config, asked = arguments.parse([*words, "--use_cpu", "true", "--bf16", "false"])
+        said = asked.model_name_or_path, rows.dataset_name, rows.dataset_train_split, config.output_dir
+        assert said == ("m", "d.jsonl", "dev", str(tmp_path))
+        verbs = {
+            "generate": (generate._parser(), words),
+            "analyze": (analyze._parser(), words),
+            "doctor": (doctor._parser(), ["d.jsonl", model, "m", split, "dev"]),
+            "select": (select._parser(), ["s.jsonl", out, "o.jsonl"]),
+            "score": (score._parser(), ["s.jsonl", "--scorer", "judge", model, "m", out, "o.jsonl"]),
+        }
+        for verb, (parser, given) in verbs.items():
+            assert "m" in str(vars(parser.parse_args(given))) or verb == "select", verb
 
 
 @pytest.mark.parametrize("wrong", ["0", "-3", "1.5", "ten", ""])

@@ -197,6 +197,20 @@ def test_a_value_without_an_end_is_given_up_before_it_fills_the_memory(monkeypat
         list(JsonStream(io.StringIO('[{"a": "' + "x" * (1 << 24)), "text").elements())
 
 
+@pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.csv.gz", "bomb.tsv", "bomb.jsonl"])
+def test_a_line_without_an_end_is_given_up_before_it_fills_the_memory(tmp_path, monkeypatch, name):
+    """A small archive may hold a line of gigabytes."""
+    from bnf_align.journal import text
+
+    monkeypatch.setattr(text, "LONGEST", 1 << 20)
+    with (gzip.open if name.endswith(".gz") else open)(tmp_path / name, "wt") as file:
+        file.write("prompt,completion,label\n" if ".csv" in name else "a\tb\n" if ".tsv" in name else "{}\n")
+        for _ in range(30):
+            file.write("x" * (1 << 20))
+    with pytest.raises(BadInput, match=rf"{name}, line 2: more than 1,048,576 characters in one line"):
+        read(tmp_path / name)
+
+
 @pytest.mark.parametrize("form", ["list.json", "under.json", "lines.jsonl"])
 def test_a_file_is_never_in_memory_as_a_whole(tmp_path, form):
     """A file of 20 MB is read, and imported, in a third of that."""

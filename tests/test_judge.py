@@ -65,6 +65,17 @@ def test_what_is_sent_to_the_judge(tmp_path):
     ]
 
 
+def test_fields_of_the_request_are_added_and_left_out_and_make_another_question(tmp_path):
+    """Some judges want `max_completion_tokens`, no temperature or no JSON mode."""
+    request = {"max_tokens": None, "max_completion_tokens": 9, "temperature": None, "response_format": None}
+    with ModelServer() as server:
+        for fields in ({}, request):
+            judge = Judge(Endpoint(server.url, "a-judge"), tmp_path, request=fields)
+            list(judge.ask(questions(1), max_tokens=64, json_mode=True))
+    body = {"model": "a-judge", "messages": [{"role": "user", "content": "question 0"}], "max_completion_tokens": 9}
+    assert server.bodies[1:] == [body]
+
+
 def test_tokens_and_cost_are_counted(tmp_path):
     with ModelServer() as server:
         judge = judge_at(server, tmp_path)

@@ -2,13 +2,15 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from bnf_align.evaluation.paired import bootstrap_difference, compare, permutation_test, sign_test
+from bnf_align.evaluation.paired import compare
 from bnf_align.records import BadInput
+from bnf_align.stats import bootstrap_mean, holm, permutation_test, sign_test
 
 
 def scored(values):
@@ -16,8 +18,10 @@ def scored(values):
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 0), (3, 9), (9, 3), (10, 10), (700, 800), (1_400, 1_300)])
-def test_the_sign_test_is_the_exact_binomial_test(wins, losses):
-    expected = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+def test_the_sign_test_is_exact(wins, losses):
+    decided = wins + losses
+    tail = sum(math.comb(decided, number) for number in range(min(wins, losses) + 1))
+    expected = min(1.0, float(Fraction(2 * tail, 2**decided)))
     assert sign_test(wins, losses) == pytest.approx(expected, rel=1e-9)
 
 
@@ -26,6 +30,12 @@ def test_the_permutation_test_approaches_the_enumeration_of_all_sign_flips():
     flips = np.array(list(itertools.product((-1, 1), repeat=len(gaps))))
     exact = np.mean(np.abs(flips @ gaps) >= abs(gaps.sum()) - 1e-9)
     assert permutation_test(gaps, permutations=40_000) == pytest.approx(exact, abs=0.005)
+
+
+def test_holm_multiplies_the_smallest_p_value_by_all_and_each_next_by_one_less():
+    assert holm([0.04, 0.01, 0.03, 0.9]) == pytest.approx([0.09, 0.04, 0.09, 0.9])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_right_and_wrong_is_compared_by_mcnemar_on_the_items_that_differ():
@@ -55,7 +65,7 @@ def test_pairing_sees_a_difference_that_two_separate_intervals_do_not():
     """Items of very different difficulty: each mean has a wide interval, their difference a narrow one."""
     hardness = np.random.default_rng(1).normal(0, 10, size=300)
     found = compare(scored((hardness + 1).tolist()), scored((hardness + np.resize([0.0, 0.5], 300)).tolist()))
-    separate = bootstrap_difference(hardness)
+    separate = bootstrap_mean(hardness)
     assert separate.high - separate.low > 2
     assert found.interval.low > 0.7
     assert found.p_value < 0.001
@@ -63,7 +73,7 @@ def test_pairing_sees_a_difference_that_two_separate_intervals_do_not():
 
 def test_the_interval_is_that_of_a_mean_difference():
     gaps = np.random.default_rng(2).normal(0.3, 2.0, size=900)
-    low, high = bootstrap_difference(gaps)
+    low, high = bootstrap_mean(gaps)
     assert (high - low) / 2 == pytest.approx(1.96 * gaps.std() / math.sqrt(900), rel=0.03)
     assert (high + low) / 2 == pytest.approx(gaps.mean(), abs=0.01)
 

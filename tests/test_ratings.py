@@ -211,7 +211,7 @@ def test_a_model_with_one_question_in_the_pool_still_gets_its_interval():
 def test_win_rates_need_no_scikit_learn_and_the_rest_says_what_to_install(monkeypatch):
     code = """
 import sys
-sys.modules |= {"sklearn": None, "scipy": None}
+sys.modules |= {"sklearn": None}
 from bnf_align.evaluation.ratings import Battle, clustered_intervals, win_rates
 battles = [Battle("1", "m", "base", 1.0)]
 assert win_rates(battles, "base") == {"m": 100.0} and clustered_intervals(battles, "base")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from bnf_align import BadInput
 from bnf_align.fingerprint import weights_hash
 from bnf_align.reference.namespace import namespace_of
 from rounding import ROUNDING
@@ -293,7 +294,6 @@ def test_a_pass_that_was_broken_off_goes_on_where_it_stopped(tmp_path, monkeypat
 
 
 def test_a_reference_that_only_the_main_process_could_compute_is_asked_for_beforehand(tmp_path, monkeypatch):
-    from bnf_align import BadInput
 
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
@@ -332,7 +332,7 @@ def no_writing(monkeypatch):
 
     def refuse(self, values):
         if values:
-            raise OSError(30, "Read-only file system")
+            raise BadInput("rows.arrow cannot be written: Read-only file system.")
 
     monkeypatch.setattr(cache.ReferenceCache, "write", refuse)
 
@@ -342,7 +342,7 @@ def test_a_cache_that_cannot_be_written_costs_the_values_and_not_the_run(tmp_pat
     trainer = make_trainer(tmp_path, singles(6))
     trainer.train()
     assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
-    assert "cannot be written (Read-only file system): 6 rows are used in this run and not kept" in caplog.text
+    assert "cannot be written: Read-only file system. 6 rows are used in this run and not kept" in caplog.text
     assert tokens(make_trainer(tmp_path, singles(6)))[0] > 0
 
 

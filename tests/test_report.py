@@ -496,6 +496,16 @@ def test_a_folder_gives_its_results_and_passes_over_what_is_something_else(tmp_p
     assert [source.file for source in report.sources] == [str(tmp_path / "in" / "deep" / "gsm.json")]
 
 
+def test_a_file_of_a_folder_that_was_cut_short_is_named(tmp_path, caplog):
+    """Its numbers would read "not measured", which is another thing."""
+    whole = write(tmp_path / "whole.json", gsm8k("m", 50.0))
+    (tmp_path / "cut.json").write_text(whole.read_text()[:-20])
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    build_report([tmp_path])
+    assert [record.message for record in caplog.records if "cut.json is not a JSON file" in record.message]
+    assert "config.json" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

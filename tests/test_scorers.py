@@ -1,7 +1,10 @@
 """Every scorer against a direct computation on a tiny model of the real architecture, and against published names."""
 
 import json
+import os
+import sys
 from itertools import permutations
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from bnf_align.construct.score import read_candidates
 from bnf_align.construct.scorers.armorm import ArmoRM, ArmoRMModel
 from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.judge import JudgeScorer, read_better, read_grade
@@ -622,6 +626,34 @@ def test_the_named_rules_of_the_verifier():
     assert scores_of(Verifier("math_verify", "gold"), [half]) == {"p": [1, 0]}
     with pytest.raises(BadInput, match=r"1 row has no `solution` .* the first with the id 'p'"):
         scores_of(Verifier(column="solution"), [row])
+
+
+def test_a_gold_answer_that_states_no_number_stops_before_anything_is_scored():
+    golds = {"p": "6", "q": "Six"}
+    rows = [{"id": name, "answer": gold, "candidates": [{"text": "#### 6"}]} for name, gold in golds.items()]
+    with pytest.raises(BadInput, match=r"1 of 2 rows cannot be scored\. Of the first, 'q', the right answer 'Six'"):
+        scores_of(Verifier(), rows)
+    assert scores_of(Verifier("exact"), rows) == {"p": [0], "q": [0]}
+
+
+def test_the_boxed_answers_of_the_cases_get_their_right_scores():
+    folder = Path(os.environ.get("BNF_ALIGN_CASES", Path(__file__).parents[2] / "shared" / "cases")) / "verifier_boxed"
+    if not folder.is_dir():
+        pytest.skip("the cases are not here (BNF_ALIGN_CASES)")
+    file = next(path for path in folder.iterdir() if path.suffix == ".jsonl")
+    expected = json.loads((folder / "expected.json").read_text())
+    assert scores_of(Verifier(), read_candidates(file)) == expected
+
+
+def test_another_file_of_a_users_rule_is_another_scorer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cards = []
+    for text in ("return 1", "return 2"):
+        (tmp_path / "changing_rule.py").write_text(f"def score(row, text):\n    {text}\n")
+        sys.modules.pop("changing_rule", None)
+        cards.append(Verifier("changing_rule:score").card)
+    assert cards[0]["code"] != cards[1]["code"]
+    assert {**cards[0], "code": None} == {**cards[1], "code": None}
 
 
 def test_a_rule_may_be_a_function_of_ones_own(tmp_path, monkeypatch):

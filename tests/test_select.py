@@ -257,7 +257,7 @@ def test_rows_without_scores_are_refused(tmp_path):
 def test_rows_go_into_a_file_of_lines_and_not_over_their_scores(tmp_path):
     scored = scored_file(tmp_path, many(3))
     before = scored.read_bytes()
-    with pytest.raises(BadInput, match="is the file of scores"):
+    with pytest.raises(BadInput, match="Nothing is changed in place"):
         write_selection(scored, tmp_path / "." / "scored.jsonl", Choice())
     assert scored.read_bytes() == before
     for name in ("out.csv", "out.jsonl.gz", "out"):

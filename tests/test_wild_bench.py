@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bnf_align.evaluation.tasks.wild_bench import WildBench, WildBenchPairs
-from bnf_align.evaluation.tasks.wild_bench_reply import read_choice
+from bnf_align.evaluation.tasks.wild_bench_scores import read_choice
 from bnf_align.judge.reply import read_score, value_of
 from bnf_align.records import BadInput
 
@@ -176,6 +176,12 @@ def test_a_score_is_a_number_from_0_to_10(value, score):
         ('The response says {"score": "10"}', None),
         ('{"score": "10"} {"score": "2"}', None),
         ('```json\n{"score": "10"}\n``` but ```json\n{"score": "2"}\n```', None),
+        ('Here is my rating:\n```json\n{"score": 7}\n```', 7),
+        ('Rating: {"strengths": "a", "score": 7}', 7),
+        ('It wrote {"score": 10}, which is wrong.\n{"score": 2}', 2),
+        ('<think>{"score": 10}</think>{"score": 2}', 2),
+        ('{"score": 2} is too low: {"score": 10}', None),
+        ('{"strengths": {"score": "10"}', None),
         ('"score": "10"', None),
         ('{"strengths": "cut o', None),
         ("[" * 100_000, None),

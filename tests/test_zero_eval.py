@@ -83,7 +83,6 @@ def test_published_labels_are_never_read(label):
 
 @needs_public
 def test_math_verify_differs_only_where_the_first_number_is_not_the_answer():
-    pytest.importorskip("math_verify")
     result = score_file(path_of("math_l5", "gemma-2-9b-it"), "math_l5", math_verify=True)
     differing = {item["answer"] for item in result.items if bool(item["correct"]) != item["correct_math_verify"]}
     assert differing == {"-1 + i", "-4, -5"}
@@ -336,7 +335,6 @@ def test_a_name_does_not_overrule_the_name_in_the_rows():
 
 
 def test_only_numbers_get_a_second_opinion():
-    pytest.importorskip("math_verify")
     options = {"math_verify": True}
     result = score_outputs("gsm8k", answered(as_json("18 + 1"), as_json("18"), "", answer="#### 18"), **options)
     assert result.metrics["accuracy_math_verify"] == pytest.approx(100 / 3)

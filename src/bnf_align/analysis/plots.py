@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bnf_align.analysis.bins import BINS
 from bnf_align.analysis.curves import derivative_curve
 from bnf_align.analysis.shifts import MEASURES
 from bnf_align.analysis.summary import PERCENTILES, Rows, binned, values_of
+from bnf_align.outputs import replacing
 
 # Told apart by colour-blind readers too (Okabe and Ito, 2008).
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#767676", "#000000")
@@ -80,13 +80,11 @@ def figure_4(rows: Rows, bins_of: str) -> Figure:
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.svg into `folder`, each in one step; the same figure gives the same bytes."""
     paths = [Path(folder) / f"{name}.{kind}" for kind in ("png", "svg")]
-    Path(folder).mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "bnf-align", "svg.fonttype": "none"}):
         for path in paths:
-            temporary = path.with_name(f".{path.name}.tmp")
             metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
-            os.replace(temporary, path)
+            with replacing(path) as (temporary,):
+                figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
     return paths
 
 

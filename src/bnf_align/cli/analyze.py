@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import add_flag, count, true_or_false
+from bnf_align.cli.flags import add_flag, add_row_flags, count, row_options
 
 if TYPE_CHECKING:
     from bnf_align.analysis import Answers, Method
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     result["command"] = shlex.join(["bnf-align", "analyze", *argv])
     result["figures"] = [str(path) for path in [*save(figure_1(), out, "figure1"), *result.get("figures", [])]]
     if arguments.model:
-        from bnf_align.records import write_json
+        from bnf_align.outputs import write_json
 
         write_json(out / "summary.json", result)
     print(json.dumps(result, default=str) if arguments.json else "\n".join(_lines(result)))
@@ -62,14 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--dtype", default="auto", help="of the weights: auto (default), float32, bfloat16")
     add_flag(parser, "--head", default="fused", choices=("fused", "logits"), help="as in training")
     add_flag(parser, "--batch-tokens", type=count, default=8192, help="padded tokens at a time (default %(default)s)")
-    add_flag(parser, "--max-length", type=count, default=4096, help="as in training (default %(default)s)")
-    add_flag(parser, "--dataset-train-split", default="train", help="which split, where a source has several")
-    for name in ("--map", "--label-map", "--role-map"):
-        add_flag(parser, name, nargs="+", metavar="NAME=VALUE", help="as in training")
-    add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
-    add_flag(parser, "--score-thoughts", type=true_or_false, default=True, help="as in training (default true)")
-    add_flag(parser, "--chat-template-path", help="as in training")
-    add_flag(parser, "--eos-token", help="as in training")
+    add_row_flags(parser)
     add_flag(parser, "--json", action="store_true", help="print summary.json")
     return parser
 
@@ -158,19 +151,13 @@ def _methods(arguments: argparse.Namespace, models: dict[str, str], data: dict[s
 
 def _answers(arguments: argparse.Namespace, file: str, tokenizer: Any) -> Answers:
     from bnf_align.analysis import read_answers
-    from bnf_align.data.assignments import assignments
     from bnf_align.data.read import iter_rows
 
     return read_answers(
         islice(iter_rows(file, arguments.dataset_train_split), arguments.limit),
         tokenizer,
         source=file,
-        max_length=arguments.max_length,
-        merge_system_prompt=arguments.merge_system_prompt,
-        score_thoughts=arguments.score_thoughts,
-        column_map=assignments("map", arguments.map),
-        label_map=assignments("label_map", arguments.label_map),
-        role_map=assignments("role_map", arguments.role_map),
+        **row_options(arguments),
     )
 
 

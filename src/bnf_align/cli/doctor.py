@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import add_flag, add_model_flags, true_or_false, where
+from bnf_align.cli.flags import add_flag, add_model_flags, add_row_flags, row_options, where
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def main(argv: Sequence[str]) -> int:
 def _examined(arguments: argparse.Namespace) -> DoctorResult:
     if arguments.redact and not arguments.fix:
         raise BadInput("--redact masks what --fix writes: name a file with --fix OUT.")
-    from bnf_align.data.assignments import assignments
     from bnf_align.data.doctor import examine
 
     page = _page_path(arguments)
@@ -62,41 +61,27 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         arguments.data,
         split=arguments.dataset_train_split,
         tokenizer=_tokenizer(arguments),
-        max_length=arguments.max_length,
-        merge_system_prompt=arguments.merge_system_prompt,
-        score_thoughts=arguments.score_thoughts,
-        column_map=assignments("map", arguments.map),
-        label_map=assignments("label_map", arguments.label_map),
-        role_map=assignments("role_map", arguments.role_map),
-        conflicting_labels=arguments.conflicting_labels,
+        **row_options(arguments),
         test=arguments.test_dataset_name,
         test_split=arguments.dataset_test_split,
         fix=arguments.fix,
         redact=arguments.redact,
-        vocab_size=_vocab_size(arguments.model_name_or_path),
+        vocab_size=_vocab_size(arguments),
     )
     if page is not None:
-        _write_page(result, page)
+        from bnf_align.data.doctor.page import page as page_of
+        from bnf_align.outputs import write_text
+
+        write_text(page, page_of(result))
     return result
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bnf-align doctor", description=__doc__, epilog=EPILOG)
     parser.add_argument("data", help="a .json, .jsonl, .csv or .parquet file, a folder, an export, or a hub name")
-    add_flag(parser, "--dataset-train-split", default="train", help="which split, where there are several")
     add_flag(parser, "--model-name-or-path", help="the model to train: its tokenizer gives templates and lengths")
     add_model_flags(parser)
-    add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")
-    add_flag(parser, "--map", nargs="+", help="columns under other names: prompt=question chosen=good rejected=bad")
-    add_flag(parser, "--label-map", nargs="+", help="what labels mean: good=up bad=down unsure=drop")
-    add_flag(parser, "--role-map", nargs="+", help="roles under other names: bot=assistant human=user")
-    add_flag(
-        parser, "--conflicting_labels", default="drop", choices=("drop", "keep", "majority"), help="as in training"
-    )
-    add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
-    add_flag(parser, "--score-thoughts", type=true_or_false, default=True, help="as in training (default true)")
-    add_flag(parser, "--chat-template-path", help="as in training")
-    add_flag(parser, "--eos-token", help="as in training")
+    add_row_flags(parser)
     parser.add_argument(*TEST_NAMES, metavar="DATA", help="rows whose prompts must not be among these")
     add_flag(parser, "--dataset-test-split", help="which split of them, or of DATA itself")
     add_flag(parser, "--fix", metavar="OUT.jsonl", help="write clean rows to OUT.jsonl, others to OUT.left_out.jsonl")
@@ -115,34 +100,31 @@ def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase | None:
     return configured_tokenizer(name, template, end, **where(arguments))
 
 
-def _vocab_size(model: str | None) -> int | None:
-    """Rows of the model's input embedding; None where its config is not beside its tokenizer."""
-    if not model:
+def _vocab_size(arguments: argparse.Namespace) -> int | None:
+    """Rows of the model's input embedding; None where there is no model's config beside its tokenizer."""
+    if not arguments.model_name_or_path:
         return None
-    from transformers import AutoConfig
+    from bnf_align.models import find, load_config
 
+    source = find(arguments.model_name_or_path, revision=arguments.model_revision)
     try:
-        return int(AutoConfig.from_pretrained(model).get_text_config().vocab_size)
-    except (OSError, ValueError, AttributeError):
+        config = load_config(source.base, source.revision, arguments.trust_remote_code)
+        return int(config.get_text_config().vocab_size)
+    except (BadInput, AttributeError):
         return None
 
 
 def _page_path(arguments: argparse.Namespace) -> Path | None:
-    from bnf_align.data.doctor.fix import check_target
+    if not arguments.html:
+        return None
+    from bnf_align.outputs import check_targets
 
-    sources = [name for name in (arguments.data, arguments.test_dataset_name) if name]
-    return check_target("--html", arguments.html, sources, (".html", ".htm")) if arguments.html else None
-
-
-def _write_page(result: DoctorResult, path: Path) -> None:
-    from bnf_align.data.doctor.page import page
-    from bnf_align.data.whole_file import whole_file
-
-    try:
-        with whole_file(path) as file:
-            file.write(page(result))
-    except OSError as error:
-        raise BadInput(f"--html {path} cannot be written: {error.strerror or error}.") from error
+    page = Path(arguments.html).expanduser()
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise BadInput(f"--html {page}: its name must end in .html or .htm.")
+    targets = {"--html": page} | ({"--fix": arguments.fix} if arguments.fix else {})
+    check_targets(targets, filter(None, (arguments.data, arguments.test_dataset_name)))
+    return page
 
 
 def _print(result: DoctorResult, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`bnf-align eval run | judge | score | rank`: benchmarks, from answers to numbers, each step a JSONL file."""
+"""`bnf-align eval run | judge | score | rank | held_out`: from answers to numbers, each step a JSONL file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from bnf_align.cli.flags import (
     add_batch_flags,
     add_flag,
     add_model_flags,
+    add_row_flags,
     add_url_flags,
+    check_out,
     count,
     endpoint,
     engine,
+    request_fields,
+    row_options,
     text_of,
     where,
 )
+from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
     from bnf_align.judge import Judge
@@ -33,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status: 0 done, 1 where something is still missing."""
     parser = argparse.ArgumentParser(prog="bnf-align eval", description=__doc__, epilog=RESUME)
     steps = parser.add_subparsers(dest="step", required=True)
-    for add in (_run_flags, _judge_flags, _score_flags, _rank_flags):
+    for add in (_run_flags, _judge_flags, _score_flags, _rank_flags, _held_out_flags):
         add(steps)
     arguments = parser.parse_args(argv)
     arguments.command = shlex.join(["bnf-align", "eval", *argv])
@@ -60,6 +65,22 @@ def _run_flags(steps: Any) -> None:
     add_flag(parser, "--temperature", type=float, default=0.0, help="0 (default) is greedy, as published")
     add_flag(parser, "--seed", type=int, default=0)
     add_flag(parser, "--max-new-tokens", type=count, default=4096, help="the longest answer (default %(default)s)")
+
+
+def _held_out_flags(steps: Any) -> None:
+    parser = steps.add_parser(
+        "held_out", help="log-probabilities of your own held-out rows, which train reads too", epilog=RESUME
+    )
+    add_flag(
+        parser, "--data", required=True, help="preference rows, an export, a folder or a hub name, as in training"
+    )
+    add_flag(parser, "--model", required=True, help="a folder or hub name; an adapter too")
+    add_flag(parser, "--out", required=True, help="the file of log-probabilities, for `eval score --task held_out`")
+    add_flag(parser, "--limit", type=count, help="the first so many rows")
+    add_row_flags(parser)
+    add_model_flags(parser)
+    add_flag(parser, "--dtype", default="float32", choices=("float32", "bfloat16"), help="of the weights")
+    add_flag(parser, "--batch-tokens", type=count, default=8192, help="padded tokens at a time (default %(default)s)")
 
 
 def _judge_flags(steps: Any) -> None:
@@ -112,7 +133,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from bnf_align.evaluation.tasks import TASKS as tasks
 
     if arguments.task == "held_out":
-        return _measure(arguments)
+        raise BadInput("held_out is a step of its own: bnf-align eval held_out --data FILE --model MODEL --out OUT")
+    check_out(arguments.out, arguments.data)
     task = tasks[arguments.task]
     items = load_items(task, arguments.data, arguments.limit)
     sampling = Sampling(
@@ -132,24 +154,26 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if progress.missing else 0
 
 
-def _measure(arguments: argparse.Namespace) -> int:
+def _held_out(arguments: argparse.Namespace) -> int:
     from bnf_align.data.read import iter_rows
     from bnf_align.evaluation.held_out import measure
     from bnf_align.models import configured_tokenizer, load
-    from bnf_align.records import BadInput
+    from bnf_align.sources import Options
 
-    if not arguments.data or arguments.url:
-        raise BadInput("held_out measures your own rows in process: give --data FILE, and no --url.")
-    dtype = "float32" if arguments.dtype == "auto" else arguments.dtype
-    loaded = load(arguments.model, dtype=dtype, **where(arguments))
+    check_out(arguments.out, arguments.data)
+    options = row_options(arguments)
+    read = Options(label_map=options["label_map"], column_map=options["column_map"])
+    rows = iter_rows(arguments.data, arguments.dataset_train_split, read)
+    loaded = load(arguments.model, dtype=arguments.dtype, **where(arguments))
     progress = measure(
-        islice(iter_rows(arguments.data), arguments.limit),
+        rows if arguments.limit is None else islice(rows, arguments.limit),
         loaded.model,
-        configured_tokenizer(loaded.tokenizer),
+        configured_tokenizer(loaded.tokenizer, arguments.chat_template_path, arguments.eos_token),
         arguments.out,
         name=arguments.model,
-        max_tokens=min(arguments.batch_tokens, 8192),
+        max_tokens=arguments.batch_tokens,
         about={"command": arguments.command},
+        **options,
     )
     print(f"{progress.done:,} responses in {progress.path}")
     return 0
@@ -162,11 +186,11 @@ def _judge(arguments: argparse.Namespace) -> int:
     from bnf_align.evaluation.task import JudgedTask
     from bnf_align.evaluation.tasks import TASKS as tasks
     from bnf_align.evaluation.tasks.wild_bench import WildBenchPairs
-    from bnf_align.records import BadInput
 
     task = WildBenchPairs() if arguments.task == "wild_bench" and arguments.baseline else tasks[arguments.task]
     if not isinstance(task, JudgedTask):
         raise BadInput(f"{task.name} has no judge: score its answers with `bnf-align eval score`.")
+    check_out(arguments.out, arguments.answers, arguments.baseline, arguments.data)
     template = text_of(arguments.judge_template)
     model, answers = answers_of(task, arguments.answers)
     baseline = answers_of(task, arguments.baseline)[1] if arguments.baseline else None
@@ -200,7 +224,8 @@ def _judge_model(arguments: argparse.Namespace, default: str) -> Judge:
         arguments.url = ["https://api.openai.com/v1"]
     prices = tuple(arguments.prices) if arguments.prices else None
     cache = arguments.cache or Path("~/.cache/bnf-align/judge").expanduser()
-    return Judge(endpoint(arguments, arguments.judge or default), cache, prices, arguments.budget)
+    where_it_is = endpoint(arguments, arguments.judge or default)
+    return Judge(where_it_is, cache, prices, arguments.budget, request_fields(arguments))
 
 
 def _score(arguments: argparse.Namespace) -> int:
@@ -228,4 +253,4 @@ def _show(result: Any, arguments: argparse.Namespace) -> None:
     print(json.dumps(result.as_dict(), ensure_ascii=False) if arguments.json else "\n".join(result.lines()))
 
 
-STEPS = {"run": _run, "judge": _judge, "score": _score, "rank": _rank}
+STEPS = {"run": _run, "judge": _judge, "score": _score, "rank": _rank, "held_out": _held_out}

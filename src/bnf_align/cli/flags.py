@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,21 @@ KEYS = ("sk_", "hf_", "gsk_")
 """How keys begin that would pass for the name of a variable."""
 
 
+TWINS = {
+    "--model": "--model_name_or_path",
+    "--data": "--dataset_name",
+    "--split": "--dataset_train_split",
+    "--out": "--output_dir",
+}
+"""One thing, two names: the short ones, and those of TRL, which recipes have. Every verb takes both."""
+
+
 def add_flag(parser: Any, name: str, **kwargs: Any) -> None:
-    """A flag in both spellings, with dashes and with underscores."""
-    parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
+    """A flag under both of its names, where it has a twin, with dashes and with underscores."""
+    plain = "--" + name[2:].replace("-", "_")
+    twins = [twin for pair in TWINS.items() if plain in pair for twin in pair]
+    spellings = [name, plain, *(spelt for twin in twins for spelt in (twin.replace("_", "-"), twin))]
+    parser.add_argument(*dict.fromkeys(spellings), **kwargs)
 
 
 def count(text: str) -> int:
@@ -55,6 +68,14 @@ def add_url_flags(parser: Any) -> None:
     )
     add_flag(parser, "--api-key-env", default="OPENAI_API_KEY", help="the environment variable that holds the key")
     add_flag(parser, "--concurrency", type=count, default=16, help="calls at a time (default %(default)s)")
+    add_flag(
+        parser,
+        "--request",
+        nargs="+",
+        metavar="FIELD=JSON",
+        help="fields of every call, null leaves one out: max_tokens=null max_completion_tokens=4096 temperature=null "
+        "response_format=null",
+    )
 
 
 def add_batch_flags(parser: Any) -> None:
@@ -74,6 +95,36 @@ def add_model_flags(parser: Any) -> None:
 def where(arguments: argparse.Namespace) -> dict[str, Any]:
     """What those flags say, as `models.load` and `models.load_tokenizer` take it."""
     return {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
+
+
+def add_row_flags(parser: Any) -> None:
+    """How preference rows are read and tokenised, as in training."""
+    add_flag(parser, "--dataset-train-split", default="train", help="which split, where a source has several")
+    add_flag(parser, "--map", nargs="+", help="columns under other names: prompt=question chosen=good rejected=bad")
+    add_flag(parser, "--label-map", nargs="+", help="what labels mean: good=up bad=down unsure=drop")
+    add_flag(parser, "--role-map", nargs="+", help="roles under other names: bot=assistant human=user")
+    rules = ("drop", "keep", "majority")
+    add_flag(parser, "--conflicting_labels", default="drop", choices=rules, help="as in training")
+    add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")
+    add_flag(parser, "--merge-system-prompt", action="store_true", help="as in training")
+    add_flag(parser, "--score-thoughts", type=true_or_false, default=True, help="as in training (default true)")
+    add_flag(parser, "--chat-template-path", help="as in training")
+    add_flag(parser, "--eos-token", help="as in training")
+
+
+def row_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What those flags say, as `preference_rows` and `tokenize_rows` take it."""
+    from bnf_align.data.assignments import assignments
+
+    return {
+        "column_map": assignments("map", arguments.map),
+        "label_map": assignments("label_map", arguments.label_map),
+        "role_map": assignments("role_map", arguments.role_map),
+        "conflicting_labels": arguments.conflicting_labels,
+        "max_length": arguments.max_length,
+        "merge_system_prompt": arguments.merge_system_prompt,
+        "score_thoughts": arguments.score_thoughts,
+    }
 
 
 def add_cluster_flags(parser: Any) -> None:
@@ -110,7 +161,7 @@ def engine(arguments: argparse.Namespace, model: str, lazy: bool = False) -> Eng
             raise BadInput("--model_revision and --trust_remote_code are for a model in process, not behind --url.")
         from bnf_align.engines.url import UrlEngine
 
-        return UrlEngine(endpoint(arguments, model))
+        return UrlEngine(endpoint(arguments, model), extra=request_fields(arguments))
     from bnf_align.engines.local import LazyEngine, LocalEngine
 
     options = {"dtype": arguments.dtype, "batch_rows": arguments.batch_rows, "batch_tokens": arguments.batch_tokens}
@@ -120,6 +171,22 @@ def engine(arguments: argparse.Namespace, model: str, lazy: bool = False) -> Eng
     from bnf_align.construct.cluster import ClusterEngine
 
     return ClusterEngine(workers, model, load)
+
+
+def request_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `--request` adds to every call, or takes out of it where the value is None.
+
+    Raises:
+        BadInput: If an entry is not FIELD=JSON.
+    """
+    fields = {}
+    for entry in arguments.request or []:
+        name, _, value = entry.partition("=")
+        try:
+            fields[name] = json.loads(value)
+        except ValueError as error:
+            raise BadInput(f"--request takes FIELD=JSON, such as temperature=null, not {entry!r}.") from error
+    return fields
 
 
 def endpoint(arguments: argparse.Namespace, model: str) -> Endpoint:
@@ -145,15 +212,16 @@ def key_variable(arguments: argparse.Namespace) -> str:
     return str(arguments.api_key_env)
 
 
-def refuse_same_file(out: str, source: str) -> None:
-    """Stop where the rows would go into the file that they are made from.
+def check_out(out: str, *sources: str | None) -> None:
+    """Stop where the files of a resumable job would be written over what they are made from.
 
     Raises:
-        BadInput: If so. What `Journal` advises for a file that it knows nothing of is to delete it.
+        BadInput: If so.
     """
-    place = Path(out).expanduser()
-    if place.exists() and Path(source).expanduser().exists() and place.samefile(Path(source).expanduser()):
-        raise BadInput(f"--out {out} is the file that is read. Give another --out.")
+    from bnf_align.outputs import check_targets
+
+    files = {"--out": out, "its unfinished rows": f"{out}.partial", "its card": f"{out}.card.json"}
+    check_targets(files, filter(None, sources))
 
 
 def text_of(path: str | None) -> str | None:

@@ -16,9 +16,9 @@ from bnf_align.cli.flags import (
     add_flag,
     add_model_flags,
     add_url_flags,
+    check_out,
     count,
     engine,
-    refuse_same_file,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     from bnf_align.data.assignments import assignments
     from bnf_align.records import BadInput
 
-    refuse_same_file(arguments.out, arguments.prompts)
+    check_out(arguments.out, arguments.prompts)
     columns = assignments("map", arguments.map)
     if others := columns.keys() - {"prompt"}:
         raise BadInput(f"--map {sorted(others)[0]}: only prompt=COLUMN is read; other columns keep their names.")
@@ -71,7 +71,8 @@ def _sampling(arguments: argparse.Namespace, temperature: float) -> Sampling:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bnf-align generate", description=__doc__, epilog=RESUME)
-    add_flag(parser, "--prompts", required=True, help="a file, a folder or a hub name; other columns travel along")
+    names = ("--prompts", "--data", "--dataset-name", "--dataset_name")
+    parser.add_argument(*names, required=True, help="a file, a folder or a hub name; other columns travel along")
     add_flag(parser, "--split", default="train", help="which split, where there are several (default %(default)s)")
     add_flag(parser, "--map", nargs="+", help="the prompt's column: prompt=COLUMN")
     add_flag(parser, "--limit", type=count, help="the first so many prompts")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from bnf_align.cli.flags import add_flag
 from bnf_align.records import BadInput
@@ -82,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the rows and say what became of the ratings."""
     from bnf_align.data.assignments import assignments
+    from bnf_align.outputs import check_targets, whole_files
     from bnf_align.sources import Options, import_rows
+    from bnf_align.sources.files import data_files
 
     options = Options(
         label_map=assignments("label_map", arguments.label_map),
@@ -93,10 +91,13 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
         raters=arguments.raters,
         winner=arguments.winner,
     )
-    out = _checked_out(Path(arguments.out).expanduser(), arguments.paths)
+    out = Path(arguments.out).expanduser()
+    if not out.name.endswith(ENDINGS):
+        raise BadInput(f"--out {out}: rows are written as JSON Lines; call the file {' or '.join(ENDINGS)}.")
+    check_targets({"--out": out}, data_files(arguments.paths))
     rows, report = import_rows(arguments.source, arguments.paths, options)
     masked: Counter[str] = Counter()
-    with _whole_or_not_at_all(out) as file:
+    with whole_files(out) as (file,):
         for row in _redacted(rows, masked) if arguments.redact else rows:
             file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     if arguments.redact:
@@ -122,34 +123,3 @@ def _redacted(rows: Iterable[dict[str, Any]], masked: Counter[str]) -> Iterator[
         clean, counts = redact_row(row)
         masked.update(counts)
         yield clean
-
-
-def _checked_out(out: Path, paths: Sequence[str]) -> Path:
-    """The file to write, which must not be one of those that are read."""
-    from bnf_align.sources.files import data_files
-
-    if not out.name.endswith(ENDINGS):
-        raise BadInput(f"--out {out}: rows are written as JSON Lines; call the file {' or '.join(ENDINGS)}.")
-    if out.exists() and any(out.samefile(path) for path in data_files(paths)):
-        raise BadInput(
-            f"--out {out} is one of the files that are read, and nothing is changed in place: choose another."
-        )
-    return out
-
-
-@contextmanager
-def _whole_or_not_at_all(path: Path) -> Iterator[TextIO]:
-    """A file to write to, which takes its name when all is written; on any error there is no trace of it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    opened = gzip.open if path.name.endswith(".gz") else open
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Texts with half a character were left out; in an id or a reason it becomes a question mark.
-        with opened(temporary, "wt", encoding="utf-8", errors="replace") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise BadInput(f"--out {path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

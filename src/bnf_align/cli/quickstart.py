@@ -8,11 +8,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from bnf_align.cli.flags import add_flag
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     parser = argparse.ArgumentParser(prog="bnf-align quickstart", description=__doc__)
-    parser.add_argument("--output_dir", default="quickstart", help="receives everything (default %(default)s)")
+    add_flag(parser, "--output_dir", default="quickstart", help="receives everything (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another base model and other data")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     arguments = parser.parse_args(argv)

@@ -21,6 +21,7 @@ SUFFIXES = {".md": "markdown", ".html": "html", ".htm": "html", ".tex": "latex"}
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     arguments = _parser().parse_args(argv)
+    from bnf_align.outputs import check_targets, write_text
     from bnf_align.report import build_report, render
 
     report = build_report(
@@ -32,10 +33,12 @@ def main(argv: Sequence[str]) -> int:
         published=arguments.published,
         command=shlex.join(["bnf-align", "report", *argv]),
     )
+    if arguments.out:
+        check_targets({"--out": arguments.out}, [path for path in arguments.files if not Path(path).is_dir()])
     suffix = Path(arguments.out).suffix.lower() if arguments.out else ""
     text = render(report, arguments.format or SUFFIXES.get(suffix, "markdown"))
     if arguments.out:
-        _write(Path(arguments.out), text)
+        write_text(arguments.out, text)
     if arguments.json:
         print(json.dumps({**report.as_dict(), "out": arguments.out}, ensure_ascii=False))
     else:
@@ -80,11 +83,3 @@ def _assigned(flag: str, values: Sequence[str] | None) -> dict[str, str]:
             raise BadInput(f"{flag} names {name!r} twice: put the files of one row into one folder.")
         found[name] = value
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    """Write in one step: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

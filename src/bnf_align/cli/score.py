@@ -14,10 +14,11 @@ from bnf_align.cli.flags import (
     add_cluster_flags,
     add_flag,
     add_url_flags,
+    check_out,
     cluster,
     count,
     key_variable,
-    refuse_same_file,
+    request_fields,
     text_of,
 )
 
@@ -34,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
 
     arguments.judge_template = text_of(arguments.judge_template)
     key_variable(arguments)
-    refuse_same_file(arguments.out, arguments.candidates)
+    arguments.request = request_fields(arguments) or None
+    check_out(arguments.out, arguments.candidates)
     rows = read_candidates(arguments.candidates)
     about = {"command": shlex.join(["bnf-align", "score", *argv])}
     report = score(rows, _scorer(arguments), arguments.out, about=about)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bnf_align.construct.select import NEAR, NEAR_IDENTICAL, Selected, labels_and_lengths
+from bnf_align.stats import auc
 
 Row = dict[str, Any]
 
@@ -38,7 +39,7 @@ def data_card(scored: Sequence[Row], selected: Selected, about: Mapping[str, Any
         "left_out": {reason: len(ids) for reason, ids in selected.dropped.items()},
         "scores": {"counts": counts.tolist(), "edges": edges.tolist()},
         "characters": {"ups": _quantiles(ups), "downs": _quantiles(downs)},
-        "length_auc": _auc(ups, downs),
+        "length_auc": auc(ups, downs) if ups and downs else None,
         "near_identical_pairs": selected.near_identical,
         "pair_similarity": _quantiles(selected.similarities),
         **about,
@@ -80,15 +81,6 @@ def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 def _shown(values: Mapping[str, float] | None) -> str:
     return "none" if values is None else ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
-
-
-def _auc(ups: Sequence[int], downs: Sequence[int]) -> float | None:
-    """The probability that an up is longer than a down, ties half."""
-    if not ups or not downs:
-        return None
-    ranked = np.sort(downs)
-    below = np.searchsorted(ranked, ups, side="left") + np.searchsorted(ranked, ups, side="right")
-    return float(below.mean() / (2 * len(ranked)))
 
 
 def _histogram(scores: Row) -> list[str]:

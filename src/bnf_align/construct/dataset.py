@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from bnf_align.construct.score import read_candidates
 from bnf_align.construct.select import select
 from bnf_align.data.rows import split_by_prompt
 from bnf_align.journal.lines import row_bytes
+from bnf_align.outputs import check_targets, whole_files
 from bnf_align.records import BadInput, rows_text
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ def write_selection(
     """Select from the file `scored` and write `out`, `OUT.card.md` and `OUT.card.json`.
 
     With a `test_fraction`, that share of the prompts goes, with all their rows, into a file of its own beside `out`:
-    `pairs.jsonl` gets `pairs.test.jsonl`. A kill leaves all files of one selection, or no `out`.
+    `pairs.jsonl` gets `pairs.test.jsonl`. A kill leaves the files of an earlier selection, all of this one, or no
+    `out`.
 
     Returns:
         The card.
@@ -42,7 +43,15 @@ def write_selection(
     """
     if not 0 <= test_fraction < 1:
         raise BadInput(f"--test-fraction {test_fraction}: a share lies between 0 and 1.")
-    out = _place(out, scored)
+    out, card_path = Path(out).expanduser(), _card(Path(out).expanduser())
+    if out.suffix != ".jsonl":
+        raise BadInput(f"--out {out}: the rows are JSON Lines, and are read as what a name ends in. Name a .jsonl.")
+    test_path, page = out.with_name(f"{out.stem}.test{out.suffix}"), out.with_name(f"{out.name}.card.md")
+    targets = {"--out": out, "its data card": page, "the data card's JSON": card_path}
+    targets |= {"the test file": test_path} if test_fraction else {}
+    # Old test rows would share prompts with the new rows.
+    stale = {} if test_fraction or not _had_test_rows(card_path) else {"the earlier test file": test_path}
+    check_targets(targets | stale, [scored, _card(Path(scored).expanduser())])
     rows = read_scored(scored)
     selected = select(rows, choice)
     train, test = _split(selected.rows, test_fraction, choice.seed)
@@ -50,36 +59,27 @@ def write_selection(
     card = data_card(
         rows, selected, {"scored": scorer, "choice": vars(choice), "test_rows": len(test), **(about or {})}
     )
-    # `out` goes first and comes last: were a kill to leave old rows beside new test rows, they could share prompts.
-    out.unlink(missing_ok=True)
-    _write_test(out, test if test_fraction else None)
-    _write(_card(out), [json.dumps(card, indent=2, default=str).encode(), b"\n"])
-    _write(out.with_name(f"{out.name}.card.md"), [card_text(card).encode()])
-    write_rows(out, train)
+    with whole_files(*targets.values(), stale=stale.values()) as (out_file, page_file, card_file, *test_file):
+        out_file.writelines(row_bytes(row).decode() for row in train)
+        page_file.write(card_text(card))
+        card_file.write(json.dumps(card, indent=2, default=str) + "\n")
+        for file in test_file:
+            file.writelines(row_bytes(row).decode() for row in test)
     return card
-
-
-def _place(out: str | Path, scored: str | Path) -> Path:
-    """Where the rows go, unless that is no file of lines or what they are selected from."""
-    path = Path(out).expanduser()
-    if path.suffix != ".jsonl":
-        raise BadInput(f"--out {out}: the rows are JSON Lines, and are read as what a name ends in. Name a .jsonl.")
-    if path.exists() and path.samefile(Path(scored).expanduser()):
-        raise BadInput(f"--out {out} is the file of scores, which would be lost. Give another --out.")
-    return path
 
 
 def _card(out: Path) -> Path:
     return out.with_name(f"{out.name}.card.json")
 
 
-def _write_test(out: Path, rows: Sequence[Row] | None) -> None:
-    """The held-out rows; without any, those of an earlier selection go, since `out` may now hold their prompts."""
-    path = out.with_name(f"{out.stem}.test{out.suffix}")
-    if rows is not None:
-        write_rows(path, rows)
-    elif _card(out).exists() and json.loads(_card(out).read_text(encoding="utf-8")).get("test_rows"):
-        path.unlink(missing_ok=True)
+def _had_test_rows(card: Path) -> bool:
+    """Whether an earlier selection has left a test file; a card that cannot be read may be of one."""
+    try:
+        return bool(json.loads(card.read_text(encoding="utf-8")).get("test_rows"))
+    except FileNotFoundError:
+        return False
+    except (ValueError, AttributeError):
+        return True
 
 
 def read_scored(path: str | Path) -> list[Row]:
@@ -122,23 +122,7 @@ def _scorer(scored: str | Path, choice: Choice) -> Row | None:
 def _split(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
     if not fraction:
         return rows, []
-    try:
-        train, test = split_by_prompt(rows, fraction, seed)
-    except BadInput as error:
-        raise BadInput(str(error).replace("--eval_fraction", "--test-fraction")) from error
+    train, test = split_by_prompt(rows, fraction, seed, flag="--test-fraction")
     for row in chain(train, test):
         del row["row"]  # its number, which only checking needs
     return train, test
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """JSON Lines, in one step."""
-    _write(path, map(row_bytes, rows))
-
-
-def _write(path: Path, parts: Iterable[bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")  # the same in a rerun, so that a kill leaves none behind
-    with open(temporary, "wb") as file:
-        file.writelines(parts)
-    os.replace(temporary, path)

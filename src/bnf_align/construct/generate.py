@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from bnf_align.engines import Engine, Generation, Request, Sampling
+from bnf_align.engines import Engine, Generation, Request, Sampling, asked_with
 from bnf_align.journal import Journal, read_jsonl
 from bnf_align.records import BadInput
 
@@ -106,10 +106,7 @@ def _answer(
         bar = tqdm(total=len(requests), initial=len(finished), desc=f"Candidates of {job.engine.name}", unit="prompt")
         with bar:
             for batch in job.engine.generate(requests, job.sampling, finished):
-                # A batch is redone whole, for its rounding; of its rows those that were there stay as they are.
-                new = [_row(by_id[one.id], one, job) for one in batch if one.id not in finished]
-                journal.append(new)
-                bar.update(len(new))
+                bar.update(journal.append([_row(by_id[one.id], one, job) for one in batch if one.id not in elsewhere]))
                 bar.set_postfix_str(f"{job.engine.tokens / max(job.engine.seconds, 1e-9):,.0f} tokens/s")
         missing = by_id.keys() - journal.done.union(elsewhere)
         if not missing:
@@ -153,7 +150,9 @@ def _merge(
 
 
 def _card(job: Job) -> Row:
-    return {"model": job.engine.name, "weights": job.engine.weights, "sampling": asdict(job.sampling)}
+    return {"model": job.engine.name, "weights": job.engine.weights, "sampling": asdict(job.sampling)} | asked_with(
+        job.engine
+    )
 
 
 def _counted(prompts: Sequence[Row], missing: int, files: Sequence[Path]) -> Generated:

@@ -91,18 +91,15 @@ def score(
         about: What is worth knowing beside them, such as the command.
 
     Raises:
-        BadInput: If `out` was begun with another scorer, or with other candidates.
+        BadInput: If `out` was begun with another scorer, or from rows that were other ones.
     """
     by_id = {row["id"]: {name: row[name] for name in row if name not in OF_SCORERS} for row in rows}
     with Journal(out, card=scorer.card, about=about) as journal:
-        _same_candidates(journal, by_id)
+        _same_rows(journal, by_id)
         finished = journal.done & by_id.keys()
         with tqdm(total=len(rows), initial=len(finished), desc=f"Scores by {scorer.name}", unit="row") as bar:
             for batch in scorer.score(rows, finished):
-                # A batch is redone whole, for its rounding; of its rows those that were there stay as they are.
-                new = [one for one in batch if one.id not in finished]
-                journal.append([{**by_id[one.id], "scores": one.scores, **one.columns} for one in new])
-                bar.update(len(new))
+                bar.update(journal.append([{**by_id[one.id], "scores": one.scores, **one.columns} for one in batch]))
         report = _counted(journal, by_id.keys())
         if not report.missing:
             journal.finish(by_id)
@@ -123,15 +120,20 @@ def _counted(journal: Journal, ids: Collection[str]) -> ScoreReport:
     return ScoreReport(path=journal.partial if missing else journal.path, missing=missing, **numbers)
 
 
-def _same_candidates(journal: Journal, by_id: Mapping[str, Row]) -> None:
-    """Candidates made anew under the same ids must not keep the old ones' scores."""
-    other = [name for name, row in journal.read() if name in by_id and _texts(row) != _texts(by_id[name])]
-    if other:
+def _same_rows(journal: Journal, by_id: Mapping[str, Row]) -> None:
+    """Rows made anew under the same ids, or whose right answer was mended, must not keep their old scores."""
+    others = {name: made_of for name, row in journal.read() if (made_of := _differing(row, by_id.get(name)))}
+    if others:
+        name, columns = next(iter(others.items()))
         raise BadInput(
-            f"{len(other):,} rows were scored with other candidates, the first {other[0]!r}: these are new ones under "
-            "the same ids. Give another --out."
+            f"{len(others):,} rows of {journal.path} were scored when their columns were other ones: of the first, "
+            f"{name!r}, {', '.join(columns)}. Their scores are not those of the rows here. Give another --out."
         )
 
 
-def _texts(row: Row) -> list[str]:
-    return [one["text"] for one in row["candidates"]]
+def _differing(scored: Row, row: Row | None) -> list[str]:
+    """Columns that a scored row was made from and that are others in the row to score."""
+    if row is None:
+        return []
+    names = (scored.keys() | row.keys()) - set(OF_SCORERS)
+    return sorted(name for name in names if scored.get(name) != row.get(name))

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.assignments import assignments
 from bnf_align.data.ledger import balance
-from bnf_align.data.pairing import for_pairs, for_ups, own_kl_rows
+from bnf_align.data.pairing import for_one_label, for_pairs, own_kl_rows
 from bnf_align.data.rows import preference_rows, split_by_prompt
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport, PreferenceRow
@@ -77,13 +77,14 @@ def tokenized(
             max_length=config.max_length,
             merge_system_prompt=config.merge_system_prompt,
             score_thoughts=config.score_thoughts,
+            template_date=config.template_date,
             vocab_size=vocab_size,
             num_proc=config.dataset_num_proc,
         )
         if config.loss.pairwise:
             return for_pairs(responses, report)
-        if config.loss.preferred_only:
-            return for_ups(responses, report)
+        if config.loss.only is not None:
+            return for_one_label(responses, report, config.loss.only)
         for finding in (balance(report), own_kl_rows(responses) if config.loss.mismatched else None):
             if finding is not None:
                 finding.say(report)
@@ -106,7 +107,9 @@ def once_per_machine(make: Callable[[], datasets.Dataset], report: DataReport) -
     state = PartialState()
     if state.num_processes == 1:
         return make()
-    folder = Path(tempfile.gettempdir()) / broadcast_object_list([f"bnf-align-{secrets.token_hex(8)}"])[0]
+    name = broadcast_object_list([f"bnf-align-{secrets.token_hex(8)}"])[0]
+    first_here = state.process_index - state.local_process_index  # machines may share this folder too
+    folder = Path(tempfile.gettempdir()) / f"{name}-{first_here}"
     path = folder / "responses.pickle"
     if state.is_local_main_process:
         folder.mkdir(mode=0o700)

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.engines.request import Engine, Generation, Request, Sampling
+from bnf_align.engines.request import Engine, Generation, Request, Sampling, asked_with
 
 if TYPE_CHECKING:
     from bnf_align.engines.local import LocalEngine
     from bnf_align.engines.url import UrlEngine
 
-__all__ = ["Engine", "Generation", "LocalEngine", "Request", "Sampling", "UrlEngine"]
+__all__ = ["Engine", "Generation", "LocalEngine", "Request", "Sampling", "UrlEngine", "asked_with"]
 
 
 def __getattr__(name: str) -> Any:

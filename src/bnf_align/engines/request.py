@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bnf_align.data.template import Message
 from bnf_align.records import BadInput
@@ -95,6 +95,15 @@ class Engine(Protocol):
                 it is done, and otherwise redoes it whole, so that a resumed job gives what an uninterrupted one gives.
         """
         ...
+
+
+def asked_with(engine: Engine) -> dict[str, Any]:
+    """Further fields of an engine's calls, for the card of what was made with it; nothing where there are none.
+
+    They change what a served model says, so a file that was begun with others is not gone on with.
+    """
+    extra = getattr(engine, "extra", None)
+    return {"request": dict(extra)} if extra else {}
 
 
 def stream_seed(seed: int, request_id: str, sample: int) -> int:

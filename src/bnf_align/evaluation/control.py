@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnf_align.evaluation.bootstrap import Interval, drawn_counts, interval
 from bnf_align.evaluation.bradley_terry import fit_logistic
 from bnf_align.evaluation.ratings import Battle, against
 from bnf_align.records import BadInput
+from bnf_align.stats import Interval, drawn_counts, interval
 
 
 class Style(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from bnf_align.evaluation.task import Row
 from bnf_align.fingerprint import weights_hash
 from bnf_align.journal import Journal
 from bnf_align.logps import completion_logps
-from bnf_align.records import DataReport
+
+logger = logging.getLogger(__name__)
 
 
 def measure(
@@ -34,6 +36,8 @@ def measure(
     name: str,
     max_tokens: int = 8192,
     max_length: int | None = 4096,
+    merge_system_prompt: bool = False,
+    score_thoughts: bool = True,
     about: Mapping[str, Any] | None = None,
     **row_options: Any,
 ) -> Progress:
@@ -47,11 +51,21 @@ def measure(
         name: The model's name.
         max_tokens: Padded tokens of one forward pass.
         max_length: As in training.
+        merge_system_prompt: As in training.
+        score_thoughts: As in training.
         about: What is worth knowing beside the numbers.
         row_options: `column_map`, `label_map`, ... of `preference_rows`.
     """
-    checked, _ = preference_rows(rows, source="held-out rows", **row_options)
-    dataset = tokenize_rows(checked, tokenizer, DataReport("held-out rows"), max_length=max_length)
+    checked, report = preference_rows(rows, source="held-out rows", **row_options)
+    dataset = tokenize_rows(
+        checked,
+        tokenizer,
+        report,
+        max_length=max_length,
+        merge_system_prompt=merge_system_prompt,
+        score_thoughts=score_thoughts,
+    )
+    logger.warning("\n".join(report.lines()))
     responses, names = Responses(dataset), response_ids(dataset)
     model.eval()
     data = xxhash.xxh3_128(responses.ids.tobytes() + responses.masks.tobytes()).hexdigest()

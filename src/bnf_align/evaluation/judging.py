@@ -17,6 +17,7 @@ from bnf_align.journal import Journal, read_jsonl
 from bnf_align.judge import Judge
 from bnf_align.judge.wording import wording
 from bnf_align.records import BadInput
+from bnf_align.thoughts import without_thoughts
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +71,10 @@ def answers_of(task: JudgedTask, path: str | Path) -> tuple[str, dict[str, Row]]
 
 
 def answer_text(row: Row) -> str:
-    """The text of an answer row, ours or ZeroEval's."""
+    """The text of an answer row, ours or ZeroEval's, without the reasoning before it."""
     output = row["output"]
     text = next(iter(output), None) if isinstance(output, list) else output
-    return "" if text is None else str(text)
+    return "" if text is None else without_thoughts(str(text))
 
 
 def judge_answers(
@@ -112,7 +113,7 @@ def judge_answers(
         "model": model,
         "judge": judge.model,
         "template": wording(template, task.judge_template),
-    }
+    } | ({"request": judge.request} if judge.request else {})
     by_id = {question.id: question for question in asked}
     with Journal(out, card=card, about=about) as journal, _bar(task, by_id, journal.done) as bar:
         todo = [question for question in asked if question.id not in journal.done]

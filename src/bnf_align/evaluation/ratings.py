@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnf_align.evaluation.bootstrap import Interval, drawn_counts, interval
 from bnf_align.records import BadInput, rows_text
+from bnf_align.stats import Interval, drawn_counts, interval
 
 WINNERS = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
 """Outcome for `model_a` of each value that `winner` takes in published battle files."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from bnf_align.engines import Engine, Generation, Request, Sampling
+from bnf_align.engines import Engine, Generation, Request, Sampling, asked_with
 from bnf_align.evaluation.task import Row, Task
 from bnf_align.journal import Journal
 from bnf_align.judge.wording import wording
@@ -62,7 +62,7 @@ def run(
         "weights": engine.weights,
         "template": wording(template, task.template),
         "sampling": asdict(sampling),
-    }
+    } | asked_with(engine)
     by_id = {str(item["id"]): item for item in items}
     requests = [Request(name, task.prompt(item, template)) for name, item in by_id.items()]
     with Journal(out, card=card, about=about) as journal:
@@ -70,8 +70,7 @@ def run(
         finished = journal.done & by_id.keys()
         with tqdm(total=len(requests), initial=len(finished), desc=f"{task.name} answers", unit="item") as bar:
             for batch in engine.generate(requests, sampling, finished):
-                journal.append([_answer(by_id[one.id], one, engine.name) for one in batch])
-                bar.update(sum(one.id not in finished for one in batch))
+                bar.update(journal.append([_answer(by_id[one.id], one, engine.name) for one in batch]))
         missing = len(by_id.keys() - journal.done)
         path = journal.finish(by_id) if not missing else journal.partial
     if missing:

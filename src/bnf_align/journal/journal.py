@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bnf_align.journal.lines import BOM, Row, append_bytes, row_bytes
-from bnf_align.records import BadInput, write_json
+from bnf_align.outputs import replacing, write_json
+from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,15 @@ class Journal:
         for name, line in self._lines(self._places):
             yield name, json.loads(line)
 
-    def append(self, rows: Iterable[Row], sync: bool = False) -> None:
-        """Add rows. When this returns they outlive the process; with `sync`, a power cut as well."""
+    def append(self, rows: Iterable[Row], sync: bool = False) -> int:
+        """Add the rows that are new, and say how many these are; what is finished stays as it is.
+
+        A batch that a kill left half done is computed again as a whole, for its rounding, and must not replace rows
+        that somebody may have read. When this returns the rows outlive the process; with `sync`, a power cut as well.
+        """
         assert self._fd is not None, "the journal is closed"
-        written = [(str(row[self.key]), row_bytes(row)) for row in rows]
+        new = {name: row for row in rows if (name := str(row[self.key])) not in self.done}
+        written = [(name, row_bytes(row)) for name, row in new.items()]
         offset = os.fstat(self._fd).st_size
         append_bytes(self._fd, b"".join(line for _, line in written))
         if sync:
@@ -98,20 +104,26 @@ class Journal:
         for name, line in written:
             self._add(name, _Place(self.partial, offset, len(line)))
             offset += len(line)
+        return len(written)
 
     def finish(self, order: Iterable[str]) -> Path:
         """Write `path` with its rows in `order`, remove the partial file and close the journal.
 
-        Ids without a row are passed over. Rows that `order` does not name follow at the end: nothing finished is lost.
+        Ids without a row are passed over. Rows that `order` does not name follow at the end, and it is said:
+        nothing finished is lost.
         """
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with open(temporary, "wb") as file:
-            # `order` may be any iterable; as the keys of a dict it keeps its order and names every row once.
-            names = dict.fromkeys([*map(str, order), *self._places])
+        # `order` may be any iterable; as the keys of a dict it keeps its order and names every row once.
+        names = dict.fromkeys(map(str, order))
+        if others := [name for name in self._places if name not in names]:
+            logger.warning(
+                f"{self.path}: {len(others):,} rows of an earlier job, the first {others[0]!r}, are none of this one. "
+                "They stay, at the end. Give another --out to be without them."
+            )
+        names.update(dict.fromkeys(others))
+        with replacing(self.path) as (temporary,), open(temporary, "wb") as file:
             file.writelines(line + b"\n" for _, line in self._lines(names))
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-        os.replace(temporary, self.path)
         # A kill before this line leaves every row in both files, which the next run reads as one.
         self.partial.unlink()
         self.close()

@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from bnf_align.journal.text import LONGEST
 from bnf_align.records import BadInput
 
 CHUNK = 1 << 20
-LONGEST = 1 << 28
-"""Characters of one value. Past them a quote is missing, and the rest of the file would be read as one text."""
 
 SPACE = re.compile(r"[ \t\n\r]*")
 WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf_align.journal.json_stream import JsonStream
-from bnf_align.journal.text import opened
+from bnf_align.journal.text import lines_of, opened
 from bnf_align.records import BadInput
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ def line_rows(path: Path) -> Iterator[Row]:
     """
     count = 0
     with opened(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines_of(file, path), start=1):
             if not line.strip():
                 continue
             try:

@@ -13,6 +13,9 @@ from typing import TextIO
 from bnf_align.records import BadInput
 
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+LONGEST = 1 << 28
+"""Characters of one line or value. Past them a quote or a line end is missing, or a small archive was made to fill the
+memory."""
 
 
 @contextmanager
@@ -41,9 +44,26 @@ def opened(path: Path) -> Iterator[TextIO]:
         ) from error
 
 
+def lines_of(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of a text, with their ends.
+
+    Raises:
+        BadInput: If one is longer than any row.
+    """
+    number = 0
+    while line := file.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            raise BadInput(
+                f"{path}, line {number}: more than {LONGEST:,} characters in one line, which is no row. Is a line end "
+                "missing, or is the file not what its name says?"
+            )
+        yield line
+
+
 def _first_line_not_in_utf_8(path: Path) -> int:
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), start=1):
             try:
                 line.decode()
             except UnicodeDecodeError:

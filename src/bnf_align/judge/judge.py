@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +44,7 @@ class Judge:
         cache_dir: Folder of all judges' answers; may be shared by runs at the same time.
         prices: Of a million prompt tokens and of a million completion tokens, in any one currency.
         budget: What this object may spend, in that currency. Answers from the cache cost nothing.
+        request: Further fields of every call; None takes one out (`{"temperature": None}`).
 
     Raises:
         BadInput: If there is a budget and no prices.
@@ -55,6 +56,7 @@ class Judge:
         cache_dir: str | Path,
         prices: tuple[float, float] | None = None,
         budget: float | None = None,
+        request: Mapping[str, Any] | None = None,
     ) -> None:
         if budget is not None and prices is None:
             raise BadInput(
@@ -64,7 +66,7 @@ class Judge:
         self.model = endpoint.model
         self.cache = JudgeCache(cache_dir, endpoint.model)
         self.prices = Prices(*prices) if prices else None
-        self.budget = budget
+        self.budget, self.request = budget, dict(request or {})
         self.counts: Counter[str] = Counter()
         """`answered`, `cached`, `failed`, `prompt_tokens` and `completion_tokens` so far."""
         self._budget = Budget(budget)
@@ -124,7 +126,7 @@ class Judge:
 
     def _call(self, messages: list[dict[str, Any]], max_tokens: int, temperature: float, json_mode: bool) -> Call:
         """The question, with what is sent as its id: equal questions are one."""
-        extra = {"response_format": {"type": "json_object"}} if json_mode else {}
+        extra = {**({"response_format": {"type": "json_object"}} if json_mode else {}), **self.request}
         call = Call("", messages, max_tokens=max_tokens, temperature=temperature, extra=extra)
         return replace(call, id=question_key(call.body(self.model)))
 

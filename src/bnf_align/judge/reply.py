@@ -10,7 +10,10 @@ import json
 import re
 from typing import Any
 
-FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+from bnf_align.thoughts import without_thoughts
+
+BEGINS = re.compile(r"(?:\A|[:\n])\s*(?:```(?:json)?\s*)?\Z")
+"""What stands before the object that a judge ends with: nothing, a line or a colon, and perhaps a fence."""
 NUMBER = re.compile(r"\d{1,2}(\.\d+)?")
 
 
@@ -19,16 +22,22 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def value_of(reply: Any, key: str) -> Any:
-    """What the judge wrote under `key`; None where the reply is no JSON object, lacks it, or gives it two values."""
-    text = reply.strip() if isinstance(reply, str) else ""
-    if fenced := FENCED.fullmatch(text):  # judges without a JSON mode put their whole reply between fences
-        text = fenced.group(1)
-    try:
-        found = json.loads(text, strict=False, object_pairs_hook=_Pairs)
-    except (ValueError, RecursionError):
-        return None
-    values = [value for name, value in found if name == key] if isinstance(found, _Pairs) else []
-    return values[0] if values and all(value == values[0] for value in values) else None
+    """What the judge wrote under `key`; None where the reply ends with no JSON object, it lacks it, or has two values.
+
+    A judge without a JSON mode puts its object between fences or after a sentence, and may think before. The object
+    is the one that begins with the first brace, or the last line; it reaches to the end of the reply.
+    """
+    text = without_thoughts(reply).strip() if isinstance(reply, str) else ""
+    before, brace, rest = text.partition("{")
+    parts = [(brace + rest).removesuffix("```")] if BEGINS.search(before) else []
+    for part in (*parts, text.rpartition("\n")[2]):
+        try:
+            found = json.loads(part, strict=False, object_pairs_hook=_Pairs)
+        except (ValueError, RecursionError):
+            continue
+        values = [value for name, value in found if name == key] if isinstance(found, _Pairs) else []
+        return values[0] if values and all(value == values[0] for value in values) else None
+    return None
 
 
 def read_score(value: Any) -> float | None:

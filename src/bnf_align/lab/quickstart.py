@@ -24,7 +24,8 @@ from bnf_align.lab.runs import Settings, align, base_model
 from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
 from bnf_align.lab.table import conclude, table
 from bnf_align.lab.world import MATH, SORT, draw_prompts
-from bnf_align.records import PreferenceRow, write_json
+from bnf_align.outputs import write_json
+from bnf_align.records import PreferenceRow
 from bnf_align.training.record import versions
 
 __all__ = ["Settings", "quickstart", "table"]

@@ -14,7 +14,8 @@ from transformers.trainer_callback import ProgressCallback
 from bnf_align.config import BNFConfig, PreferenceConfig
 from bnf_align.lab.model import MAX_TOKENS, build_model, build_tokenizer
 from bnf_align.lab.world import demonstrations
-from bnf_align.records import PreferenceRow, write_json
+from bnf_align.outputs import write_json
+from bnf_align.records import PreferenceRow
 from bnf_align.training.record import versions
 from bnf_align.training.trainer import BNFTrainer, PreferenceTrainer
 

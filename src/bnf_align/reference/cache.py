@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bnf_align.records import write_json
+from bnf_align.outputs import replacing, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +92,10 @@ class ReferenceCache:
         """Add one shard with `values`.
 
         Raises:
-            OSError: If the folder cannot be written; nothing is left half-written.
+            BadInput: If the folder cannot be written; nothing is left half-written.
         """
         if not values:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         if not _manifest(self.folder):
             write_json(self.folder / MANIFEST, self.manifest)
         lists = [np.asarray(value, dtype=np.float32) for value in values.values()]
@@ -112,12 +110,8 @@ def _write_shard(folder: Path, table: pa.Table) -> None:
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_table(table)
     data = sink.getvalue().to_pybytes()
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    try:
+    with replacing(folder / f"{digest(data)}.arrow") as (temporary,):
         temporary.write_bytes(data)
-        os.replace(temporary, folder / f"{digest(data)}.arrow")
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_shards(folder: Path) -> Iterator[tuple[Path, pa.Table | None]]:

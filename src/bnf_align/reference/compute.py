@@ -208,10 +208,10 @@ def _write(cache: ReferenceCache, values: Values) -> None:
     """Keep `values` in the cache; where it cannot be written, say so: this run has them all the same."""
     try:
         cache.write(values)
-    except OSError as error:
+    except BadInput as error:
         logger.warning(
-            f"The reference cache {cache.folder} cannot be written ({error.strerror or error}): {len(values):,} rows "
-            "are used in this run and not kept. Name a folder that can be written with --ref_cache_dir."
+            f"The reference cache stays as it is: {error} {len(values):,} rows are used in this run and not kept. "
+            "Name a folder that can be written with --ref_cache_dir."
         )
 
 

@@ -37,6 +37,10 @@ TYPES: dict[str, type | UnionType] = {
 SOURCES = "what these write: " + ", ".join(source for _, source in SHAPES.values())
 
 
+class Unread(BadInput):
+    """A file that is broken, or of a kind that a report is made from and not as it should be."""
+
+
 @dataclass(frozen=True)
 class Document:
     """One JSON object of a known kind."""
@@ -101,6 +105,8 @@ def _folder(folder: Path) -> Iterator[Document]:
     for path in sorted(folder.rglob("*.json")):
         try:
             yield from _file(path)
+        except Unread as error:
+            logger.warning(f"Left out of the report, where its numbers will read 'not measured': {error}")
         except BadInput as error:  # a model's folder holds many files that have nothing to do with a report
             logger.info(f"Passed over: {error}")
 
@@ -109,13 +115,13 @@ def _file(path: Path) -> Iterator[Document]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not a JSON file ({error}). A report is made from {SOURCES}.") from None
+        raise Unread(f"{path} is not a JSON file ({error}): was it cut short?") from None
     keys = data.keys() if isinstance(data, dict) else set()
     kind = next((kind for kind, (needed, _) in SHAPES.items() if needed <= keys), None)
     if kind is None:
         raise BadInput(f"{path} is not what a report is made from: {SOURCES}.")
     if odd := _odd(data):
-        raise BadInput(f"{path}: {odd!r} is not what {SHAPES[kind][1]} writes there.")
+        raise Unread(f"{path}: {odd!r} is not what {SHAPES[kind][1]} writes there.")
     yield Document(kind, path, data)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bnf_align.journal.json_stream import JsonStream
 from bnf_align.journal.lines import line_rows
-from bnf_align.journal.text import opened
+from bnf_align.journal.text import lines_of, opened
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.source import Record
 
@@ -181,10 +181,10 @@ def _table(path: Path, delimiter: str | None) -> Iterator[Record]:
     count = usual = 0
     with opened(path) as file:
         if delimiter is None:
-            header = file.readline()
+            header = next(lines_of(file, path), "")
             delimiter = max(",;\t", key=header.count)  # a spreadsheet in a country of decimal commas writes ;
             file.seek(0)
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        reader = csv.DictReader(lines_of(file, path), delimiter=delimiter, strict=True)
         try:
             twice = [name for name, times in Counter(reader.fieldnames).items() if name and times > 1]
             if twice:  # the reader would keep the last of them and say nothing

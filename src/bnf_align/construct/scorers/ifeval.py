@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from bnf_align.answers.ifeval import instructions_of, verdicts
 from bnf_align.construct.scorers.scorer import Row, Scored, any_batches
 from bnf_align.records import BadInput
+from bnf_align.thoughts import without_thoughts
 
 RULES = ("strict", "loose")
 
@@ -41,7 +42,10 @@ class IFEvalScorer:
         """
         for row, instructions in zip(rows, instructions_of(rows), strict=True):
             if row["id"] not in done:
-                found = [verdicts(one["text"], instructions, self.rule == "loose") for one in row["candidates"]]
+                found = [
+                    verdicts(without_thoughts(one["text"]), instructions, self.rule == "loose")
+                    for one in row["candidates"]
+                ]
                 yield [Scored(row["id"], [sum(followed) / len(followed) for followed in found])]
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:

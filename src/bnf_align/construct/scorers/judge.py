@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import permutations
-from typing import Any
 
 from bnf_align.construct.scorers.scorer import Row, Scored, prompt_text
 from bnf_align.judge import Judge
@@ -93,7 +92,8 @@ class JudgeScorer:
     @property
     def card(self) -> Row:
         """The judge, and the hash of the wording."""
-        return {"scorer": self.name, "template": self._wording, "pairs": self.pairs, "max_tokens": self.max_tokens}
+        card = {"scorer": self.name, "template": self._wording, "pairs": self.pairs, "max_tokens": self.max_tokens}
+        return card | ({"request": self.judge.request} if self.judge.request else {})
 
     def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
         """See `Scorer`. Scored rows get `replies_unread`, where so many replies had no verdict."""
@@ -143,20 +143,14 @@ class JudgeScorer:
 
 def read_grade(reply: str) -> float | None:
     """The grade, 1 to 10; None where the reply has none."""
-    grade = read_score(_value(reply, "score"))
+    grade = read_score(value_of(reply, "score"))
     return grade if grade is not None and grade >= 1 else None
 
 
 def read_better(reply: str) -> float | None:
     """What the first answer gets: 1, 0, or 0.5 for a tie; None where the reply does not say."""
-    value = _value(reply, "better")
+    value = value_of(reply, "better")
     return POINTS.get(value.strip().lower()) if isinstance(value, str) else None
-
-
-def _value(reply: str, key: str) -> Any:
-    """From the whole reply as JSON, or from its last line, where a judge has thought aloud before."""
-    value = value_of(reply, key)
-    return value_of(reply.strip().rpartition("\n")[2], key) if value is None else value
 
 
 def _share(points: Mapping[str, float | None], candidate: int, count: int) -> float | None:

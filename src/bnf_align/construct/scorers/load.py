@@ -22,7 +22,7 @@ FLAGS = {
     "rank_by": ("pairrm",),
     "rule": ("verifier", "ifeval"),
     "answer_column": ("verifier",),
-    **dict.fromkeys(("url", "judge_template", "pairs", "cache", "prices", "budget"), ("judge",)),
+    **dict.fromkeys(("url", "request", "judge_template", "pairs", "cache", "prices", "budget"), ("judge",)),
 }
 """Whose each flag is; given to another scorer it would do nothing, unsaid."""
 
@@ -86,7 +86,8 @@ def _judge(arguments: Any) -> Scorer:
         arguments.url, arguments.model, api_key_env=arguments.api_key_env, concurrency=arguments.concurrency
     )
     cache = Path(arguments.cache or JUDGE_CACHE).expanduser()
-    judge = Judge(endpoint, cache, tuple(arguments.prices) if arguments.prices else None, arguments.budget)
+    prices = tuple(arguments.prices) if arguments.prices else None
+    judge = Judge(endpoint, cache, prices, arguments.budget, arguments.request)
     return JudgeScorer(judge, arguments.judge_template, pairs=arguments.pairs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bnf_align.answers import solves
-from bnf_align.answers.second_opinion import equivalent
+import xxhash
+
+from bnf_align.answers import equivalent, gold_expression, solves, without_thoughts
 from bnf_align.construct.scorers.scorer import Row, Scored, any_batches, finite
 from bnf_align.records import BadInput
 
@@ -23,10 +25,10 @@ def _gold(row: Row, column: str) -> str:
 
 
 RULES: dict[str, Callable[[str], Rule]] = {
-    # GSM8K's: the number after `####`, `answer is` or boxed; a solution without any of these has come to none.
+    # What stands after `####`, `answer is` or in a box; a solution without any of these has come to none.
     "final_answer": lambda column: lambda row, text: solves(text, _gold(row, column)),
-    "math_verify": lambda column: lambda row, text: equivalent(text, _gold(row, column)),
-    "exact": lambda column: lambda row, text: text.strip() == _gold(row, column).strip(),
+    "math_verify": lambda column: lambda row, text: equivalent(without_thoughts(text), _gold(row, column)),
+    "exact": lambda column: lambda row, text: without_thoughts(text).strip() == _gold(row, column).strip(),
 }
 
 
@@ -49,14 +51,16 @@ class Verifier:
 
     @property
     def card(self) -> Row:
-        """The rule and its column."""
-        return {"scorer": self.name, "column": self.column if self._named else None}
+        """The rule and its column; of a function of the user's the hash of its file."""
+        card = {"scorer": self.name, "column": self.column if self._named else None}
+        return card if self._named else {**card, "code": _code_hash(self._rule)}
 
     def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
         """One row at a time.
 
         Raises:
-            BadInput: If rows lack the column with the right answer, or a function of the user's fails on a candidate.
+            BadInput: If rows lack the column with the right answer, `final_answer` cannot read it, or a function of
+                the user's fails on a candidate.
         """
         # Ids, as on a cluster a row's number would be its place in a batch.
         lacking = [row["id"] for row in rows if self._named and row.get(self.column) is None]
@@ -66,9 +70,23 @@ class Verifier:
                 f"candidates with, the first with the id {lacking[0]!r}. Name the column of the right answer with "
                 "--answer-column."
             )
+        if self.rule_name == "final_answer":
+            self._refuse_unread_gold(rows)
         for row in rows:
             if row["id"] not in done:
                 yield [Scored(row["id"], [self._score(row, number) for number in range(len(row["candidates"]))])]
+
+    def _refuse_unread_gold(self, rows: Sequence[Row]) -> None:
+        """Stop where every candidate of a row would be wrong, because nothing can equal its right answer."""
+        unread: dict[str, str] = {}
+        for row in rows:
+            try:
+                gold_expression(_gold(row, self.column))
+            except BadInput as error:
+                unread[row["id"]] = str(error)
+        if unread:
+            name, why = next(iter(unread.items()))
+            raise BadInput(f"{len(unread):,} of {len(rows):,} rows cannot be scored. Of the first, {name!r}, {why}.")
 
     def _score(self, row: Row, number: int) -> float | None:
         try:
@@ -91,6 +109,15 @@ class Verifier:
 
 def _number(value: Any) -> float | None:
     return None if value is None else finite(float(value))
+
+
+def _code_hash(function: Callable[..., Any]) -> str | None:
+    """Hash of the file that a function stands in; None where it comes from none."""
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:  # of C
+        return None
+    return None if file is None else xxhash.xxh3_128(Path(file).read_bytes()).hexdigest()
 
 
 def _imported(path: str) -> Rule:

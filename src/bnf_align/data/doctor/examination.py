@@ -132,7 +132,7 @@ class Examination:
                     break
         return shown
 
-    def write(self, target: Path, redact: bool) -> Fixed:
+    def write(self, target: tuple[Path, Path], redact: bool) -> Fixed:
         """Write the clean rows, after `run`.
 
         Raises:
@@ -141,11 +141,8 @@ class Examination:
         assert self.source.columns is not None
         reasons = reasons_to_leave_out(self.result.findings)
         if len(reasons) >= self.report.rows:
-            raise BadInput(f"--fix {target}: no row of {self.source.name} is clean, so nothing was written.")
-        try:
-            return write_fixed(self._again("Writing"), self.source.columns, reasons, target, redact)
-        except OSError as error:
-            raise BadInput(f"--fix {target}: cannot be written ({error.strerror}).") from error
+            raise BadInput(f"--fix {target[0]}: no row of {self.source.name} is clean, so nothing was written.")
+        return write_fixed(self._again("Writing"), self.source.columns, reasons, target, redact)
 
 
 def _prompts_of(source: Source) -> Prompts:

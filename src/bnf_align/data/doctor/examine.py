@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnf_align.data.doctor.examination import Examination, Rules
-from bnf_align.data.doctor.fix import check_target
+from bnf_align.data.doctor.fix import fixed_paths
 from bnf_align.data.doctor.result import DoctorResult
 from bnf_align.data.doctor.source import Source
+from bnf_align.outputs import check_targets
 from bnf_align.records import BadInput, DataReport
 
 if TYPE_CHECKING:
@@ -64,7 +65,10 @@ def examine(
         other = split if test_split is None else test_split
         tested = Source(str(source if test is None else test), other, *maps)
     try:
-        target = None if fix is None else check_target("--fix", fix, [one.name for one in (given, tested) if one])
+        target = None if fix is None else fixed_paths(fix)
+        if target is not None:
+            names = [one.name for one in (given, tested) if one]
+            check_targets({"--fix": target[0], "the file of rows left out": target[1]}, names)
         examination = Examination(given, rules, tested, result)
         examination.run()
         if target is not None:

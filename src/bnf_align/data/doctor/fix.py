@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,7 +13,7 @@ from bnf_align.data.columns import COLUMNS, Columns
 from bnf_align.data.doctor.personal import redact_row
 from bnf_align.data.doctor.source import Step
 from bnf_align.data.ledger import OUT, with_label
-from bnf_align.data.whole_file import whole_file
+from bnf_align.outputs import whole_files
 from bnf_align.records import BadInput
 
 ENDINGS = (".jsonl", ".jsonl.gz")
@@ -40,50 +39,38 @@ class Fixed:
         ]
 
 
-def check_target(flag: str, out: str | Path, sources: Sequence[str], endings: Sequence[str] = ENDINGS) -> Path:
-    """The file to write to.
-
-    Args:
-        flag: What named it, for messages.
-        out: The name.
-        sources: Files, folders and names that are read.
-        endings: Of which it must have one.
+def fixed_paths(out: str | Path) -> tuple[Path, Path]:
+    """Where `--fix OUT` writes: the clean rows, and `*.left_out.jsonl` with the others.
 
     Raises:
-        BadInput: If it is one of the sources, lies inside one, or has an ending by which it could not be read.
+        BadInput: If its name has an ending by which it could not be read.
     """
     path = Path(out).expanduser()
-    if not path.name.lower().endswith(tuple(endings)):
-        raise BadInput(f"{flag} {out}: its name must end in {' or '.join(endings)}.")
-    if path.is_dir():
-        raise BadInput(f"{flag} {out}: this is a folder; name a file.")
-    for source in (Path(source).expanduser() for source in sources):
-        inside = source.exists() and source.resolve() in path.resolve().parents
-        if inside or (source.exists() and path.exists() and path.samefile(source)):
-            raise BadInput(f"{flag} {out}: nothing is changed in place; name a file outside of {source}.")
-    return path
+    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+    if ending is None:
+        raise BadInput(f"--fix {out}: its name must end in {' or '.join(ENDINGS)}.")
+    return path, path.with_name(f"{path.name[: -len(ending)]}.left_out.jsonl")
 
 
 def write_fixed(
-    steps: Iterator[tuple[Step, int]], columns: Columns, left_out: Mapping[int, str], path: Path, redact: bool
+    steps: Iterator[tuple[Step, int]],
+    columns: Columns,
+    left_out: Mapping[int, str],
+    paths: tuple[Path, Path],
+    redact: bool,
 ) -> Fixed:
-    """Write the rows that are kept, and `*.left_out.jsonl` with the others; both appear only when they are whole.
+    """Write the rows that are kept and those that are not; both files appear together, when they are whole.
 
     Args:
         steps: Every row of the source, with its side in the ledger.
         columns: What the source calls its columns.
         left_out: Number -> reason, for every row that is not to be kept.
-        path: Where the rows go.
+        paths: See `fixed_paths`.
         redact: Whether to mask likely personal data, in both files.
     """
-    name = path.name.lower()
-    stem = path.name[: -len(next(ending for ending in ENDINGS if name.endswith(ending)))]
-    others = path.with_name(f"{stem}.left_out.jsonl")
+    path, others = paths
     fixed = Fixed(str(path), left_out_path=str(others))
-    with ExitStack() as stack:
-        # Entered first, so it appears last: where the rows are, the list of those left out is too.
-        kept_file = stack.enter_context(whole_file(path))
-        other_file = stack.enter_context(whole_file(others))
+    with whole_files(path, others) as (kept_file, other_file):
         for step, side in steps:
             reason = left_out.get(step.number)
             if reason is not None or step.row is None or side == OUT:

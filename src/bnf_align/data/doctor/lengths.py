@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from bnf_align.data.findings import Finding
 from bnf_align.data.ledger import DOWN, PAIR, UP
+from bnf_align.stats import auc, wilson
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 TELLING = 0.65
@@ -78,27 +78,3 @@ class Lengths:
             f"{self.unit}), so a model can learn length in the place of quality"
         )
         return Finding("length_tells_label", text, figures=figures)
-
-
-def auc(ups: np.ndarray, downs: np.ndarray) -> float:
-    """How probably an up is longer than a down, a tie being half (Mann and Whitney's U over m n).
-
-    Example:
-        >>> auc(np.array([3, 5]), np.array([1, 3]))
-        0.875
-    """
-    downs = np.sort(downs)
-    below = np.searchsorted(downs, ups, "left").sum() + np.searchsorted(downs, ups, "right").sum()
-    return float(below / (2 * len(ups) * len(downs)))
-
-
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson, 1927), which three hits of three do not make certain.
-
-    Example:
-        >>> [round(bound, 2) for bound in wilson(1.0, 3)]
-        [0.44, 1.0]
-    """
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -11,6 +11,7 @@ import numpy as np
 from bnf_align.evaluation.result import EvalResult
 from bnf_align.evaluation.task import Hub, Row, Task
 from bnf_align.records import BadInput
+from bnf_align.stats import auc
 
 NEEDED = ("id", "item", "side", "logp", "tokens")
 SIDES = ("chosen", "rejected", "up", "down")
@@ -56,7 +57,7 @@ class HeldOut(Task):
             "accuracy_per_token": _accuracy(mean),
             "margin": _margin(whole),
             "margin_per_token": _margin(mean),
-            "auc_per_token": _auc([_mean(row) for row in ups], [_mean(row) for row in downs]),
+            "auc_per_token": 100 * auc(list(map(_mean, ups)), list(map(_mean, downs))) if ups and downs else None,
             "pairs": len(pairs),
             "ups": len(ups),
             "downs": len(downs),
@@ -78,7 +79,7 @@ def _sides(rows: Sequence[Row], result: EvalResult) -> tuple[list[tuple[Row, Row
     if bad or not rows:
         raise BadInput(
             f"{len(bad) or 'all'} of {len(rows):,} rows lack one of {', '.join(NEEDED)}, or it is of another kind "
-            f"(first row {bad[0] if bad else '-'}): held_out scores the file that `bnf-align eval run --task "
+            f"(first row {bad[0] if bad else '-'}): held_out scores the file that `bnf-align eval "
             "held_out` writes."
         )
     by_side: dict[str, dict[str, Row]] = {side: {} for side in SIDES}
@@ -117,11 +118,3 @@ def _accuracy(values: np.ndarray) -> float | None:
 
 def _margin(values: np.ndarray) -> float | None:
     return float(np.mean(values[:, 0] - values[:, 1])) if len(values) else None
-
-
-def _auc(ups: Sequence[float], downs: Sequence[float]) -> float | None:
-    if not ups or not downs:
-        return None
-    ranked = np.sort(downs)
-    below = np.searchsorted(ranked, ups, side="left") + np.searchsorted(ranked, ups, side="right")
-    return float(100 * below.mean() / (2 * len(ranked)))

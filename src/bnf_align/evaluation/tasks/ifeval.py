@@ -12,6 +12,7 @@ from bnf_align.evaluation.task import Hub, Message, Row, Task
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
 from bnf_align.judge.wording import fill
 from bnf_align.records import BadInput, rows_text
+from bnf_align.thoughts import without_thoughts
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _of_one_model(rows: Sequence[Row], model: str | None) -> tuple[list[Row], st
 
 def _response(row: Row) -> str | None:
     text = row.get("response", row.get("output"))
-    return text if isinstance(text, str) else None
+    return without_thoughts(text) if isinstance(text, str) else None
 
 
 def _share(followed: Sequence[bool]) -> float:

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bnf_align.answers import Extracted, extract, final_answer, same_number, text_of
-from bnf_align.answers.second_opinion import equivalent
+from bnf_align.answers import Extracted, equivalent, extract, final_answer, same_number, text_of
 from bnf_align.evaluation.result import EvalResult, Metrics
 from bnf_align.evaluation.task import Message, Row, Task
 from bnf_align.evaluation.tasks.zero_eval_rows import id_of, output_of, outputs_of, with_gold

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from bnf_align.evaluation.task import Row
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
 from bnf_align.records import BadInput
+from bnf_align.thoughts import without_thoughts
 
 IDS = {"gsm8k-main-": "gsm8k", "crux-test-": "crux", "mmlu-redux-": "mmlu_redux"}
 """How ZeroEval's ids begin -> the task; those of `math-l5` are plain numbers."""
@@ -18,11 +19,11 @@ def id_of(row: Row) -> str:
 
 
 def output_of(row: Row) -> str:
-    """A model's text; an empty one where it gave none."""
+    """A model's text without the reasoning before it; an empty one where it gave none."""
     output = row["output"]
     if isinstance(output, list):
         output = output[0] if output else None
-    return output if isinstance(output, str) else ""
+    return without_thoughts(output) if isinstance(output, str) else ""
 
 
 def outputs_of(rows: Sequence[Row], model: str | None, task: str) -> tuple[list[Row], str | None]:

@@ -1,0 +1,78 @@
+r"""Whether two final answers are the same number or expression, however each is written.
+
+Numbers are compared exactly, and all else by math-verify (https://github.com/huggingface/Math-Verify), which reads
+LaTeX. What is taken away before: currency signs, units and other words, thousands marks (`1,000`, `1{,}000`,
+`1\,000`, `1 000`, `1'000`), the left side of an equation. `docs/making-data.md` has a table.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from fractions import Fraction
+
+SECONDS = 5
+"""That math-verify may take for one expression."""
+LONGEST = 1_000
+"""Characters. No final answer is as long, and the patterns below are not made for more."""
+SIGNS = str.maketrans(dict.fromkeys("−–—‐‑‒﹣－", "-") | dict.fromkeys("$€£¥°", ""))
+DECORATION = re.compile(r"\*\*|\\\$|\\[()\[\]]|\^\s*\\circ|\^\{\s*\\circ\s*\}|\\(?:left|right|displaystyle)(?![a-z])")
+WRITTEN_AS_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed)\s*\{([^{}]*)\}")
+THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,|\\[,;:! ]|[ '’_\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
+DOTS_FOR_THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?![\d.])|(?<![\d.])\d{1,3}(?:\.\d{3})+,\d+")
+MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)")
+EXPONENT = re.compile(r"(?<=\d)[eE]([+-]?\d+)(?!\w)")
+EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\approx(?![a-z])|≈")
+CLAUSE = re.compile(r"[;,.(]\s|\b(?:because|since|as|for|which|that|so|when|if|after|given|but|where)\b")
+"""What a sentence goes on with after its answer."""
+PERCENT = re.compile(r"\\?%|\bper\s?cent\b")
+WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi|inf)\b)[^\W\d_]{2,}(?:\s*\^\{?-?\d+\}?)?")
+UNIT = re.compile(r"(?<=\d)\s+[a-zA-Z](?:\^\{?-?\d+\}?)?$")
+"""A letter after a number and a space: 5 m, 3 s."""
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+
+
+def expression(text: str) -> str | None:
+    r"""The number or expression that a final answer states, without units and marks; None where it states none.
+
+    Example:
+        >>> expression("$9{,}500 a year"), expression("x = 3 1/2"), expression("Paris"), expression("3 or 4 eggs")
+        ('9500', '3\\frac{1}{2}', None, None)
+    """
+    text = DECORATION.sub(" ", text.strip()).translate(SIGNS) if len(text) <= LONGEST else ""
+    text = WRITTEN_AS_TEXT.sub(r" \1 ", text)
+    text = DOTS_FOR_THOUSANDS.sub(lambda found: found[0].replace(".", "").replace(",", "."), THOUSANDS.sub("", text))
+    text = MIXED.sub(r"\1\\frac{\2}{\3}", PERCENT.sub("%", EXPONENT.sub(r"\\times 10^{\1}", text)))
+    sides = EQUALS.split(text)
+    text = next((side for side in reversed(sides) if re.search(r"\d", side)), sides[-1])
+    if WORD.search(text):
+        told = WORD.sub(" ", CLAUSE.split(text.strip() + " ")[0])
+        told = told if re.search(r"\d", told) else WORD.sub(" ", text)
+        pieces = [piece for piece in told.split() if re.search(r"\d", piece)]
+        text = pieces[0].strip(".,:;!?()/") if len(pieces) == 1 else ""
+    text = " ".join(text.split()).rstrip(".,;:!? ")
+    return re.sub(r"^([+-])\s+(?=\d)|(?<=\d)\s+(?=%)", r"\1", text) or None
+
+
+def same_expression(answer: str | None, gold: str) -> bool:
+    """Whether two results of `expression` have the same value."""
+    if answer is None:
+        return False
+    if NUMBER.fullmatch(answer) and NUMBER.fullmatch(gold):
+        return Fraction(answer) == Fraction(gold)
+    bare = UNIT.sub("", answer) if not re.search(r"[A-Za-z]", gold) else answer
+    return equivalent(bare, gold)
+
+
+def equivalent(answer: str, gold: str) -> bool:
+    """Whether both are the same expression for math-verify, read as LaTeX; a per cent is both 50 and 0.5."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    # Its other way of reading hands digits and operators to sympy's `parse_expr`, which runs them as Python. Its
+    # time limit is a signal, which only the main thread can have.
+    seconds = SECONDS if threading.current_thread() is threading.main_thread() else None
+    wanted, found = (
+        parse(f"${text.strip().strip('$')}$", [LatexExtractionConfig()], parsing_timeout=seconds)
+        for text in (gold, answer)
+    )
+    return bool(verify(wanted, found, timeout_seconds=seconds))
