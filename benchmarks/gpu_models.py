@@ -146,7 +146,7 @@ def steps_of(place: Workplace) -> dict[str, Step]:
     found = {}
     for loss in LOSSES:
         dataset = StepDataset(
-            ups if SPECS[loss].preferred_only else responses,
+            ups if SPECS[loss].only else responses,
             units(made),
             keep_pairs=SPECS[loss].pairwise,
             kl_rows=others if SPECS[loss].mismatched else None,

@@ -28,6 +28,7 @@ RUNS = {
     "TRL keys": {"rows": singles(16), **TRL_KEYS},
     "dpo": {"rows": pairs(6), "loss_type": "dpo"},
     "kto": {"rows": singles(10), "loss_type": "kto"},
+    "bco": {"rows": singles(10), "loss_type": "bco", "batch_size": 4, "max_steps": 4},
     # Three units in steps of two: the second step has one unit, so one of two processes has nothing to do.
     "an idle process": {"rows": singles(3), "batch_size": 2, "max_steps": 2},
     "an idle process, pairs": {"rows": pairs(3), "loss_type": "dpo", "batch_size": 2, "max_steps": 2},

@@ -39,6 +39,20 @@ def test_every_file_that_a_command_names_exists(page):
         assert (ROOT / path.rstrip("`.,;:)")).exists(), path
 
 
+def test_the_table_of_objectives_says_what_each_takes():
+    rows = {}
+    for line in (ROOT / "docs" / "objectives.md").read_text().splitlines():
+        if line.startswith("| `"):
+            name, _, pairs, reference, hyperparameters, _ = (cell.strip() for cell in line.strip("|").split(" | "))
+            rows[name.strip("`")] = (pairs, reference, hyperparameters)
+    assert list(rows) == sorted(LOSSES, key=list(rows).index)
+    for name, spec in LOSSES.items():
+        only = {None: "", True: "; ups alone", False: "; downs alone"}[spec.only]
+        defaults = {key: str(value).lower().removesuffix(".0") for key, value in spec.hyperparameters.items()}
+        listed = ", ".join(f"{key} {value}" for key, value in defaults.items()) or "none"
+        assert rows[name] == (("no", "yes")[spec.pairwise] + only, ("no", "yes")[spec.reference], listed), name
+
+
 def test_the_readme_begins_with_the_two_commands_and_names_every_loss():
     text = (ROOT / "README.md").read_text()
     first = text[text.index("```bash") :].splitlines()[1:3]

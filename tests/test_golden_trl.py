@@ -11,7 +11,20 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from bnf_align.logps import completion_logps
-from bnf_align.losses import CompletionLogps, dpo, ipo, kto, kto_kl, orpo, simpo, slic_hf
+from bnf_align.losses import (
+    CompletionLogps,
+    apo_zero,
+    bco,
+    dpo,
+    dpo_norm,
+    ipo,
+    kto,
+    kto_kl,
+    orpo,
+    rpo,
+    simpo,
+    slic_hf,
+)
 from rounding import ROUNDING
 from tiny_models import byte_tokenizer
 from tiny_nets import perturbed, tiny_llama
@@ -98,10 +111,51 @@ def assert_same_loss_and_gradient(model, ours: Tensor, theirs: Tensor) -> None:
     [
         ("sigmoid", 0.3, lambda *pair: dpo(*pair, beta=0.3)),
         ("ipo", 0.2, lambda *pair: ipo(*pair, tau=0.2)),
+        ("sigmoid_norm", 3.0, lambda *pair: dpo_norm(*pair, beta=3.0)),
     ],
 )
-def test_dpo_and_ipo_equal_trls_dpo_trainer(trl_batch, policy, reference, loss_type, beta, function):
+def test_dpo_ipo_and_dpo_norm_equal_trls_dpo_trainer(trl_batch, policy, reference, loss_type, beta, function):
     trainer, batch = trl_batch(DPOTrainer, DPOConfig, PAIRS, policy, reference, loss_type=[loss_type], beta=beta)
+    pairs = scored(policy, reference, batch["input_ids"], batch["attention_mask"], batch["completion_mask"]).halves()
+    assert_same_loss_and_gradient(policy, function(*pairs).mean(), trainer.compute_loss(policy, batch))
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "function"),
+    [
+        ("apo_zero", lambda y, label: apo_zero(y, label, beta=0.3)),
+        ("bco_pair", lambda y, label: bco(y, label, torch.tensor(0.0), beta=0.3)),
+    ],
+)
+def test_apo_zero_and_bco_on_pairs_are_half_of_trls_which_sums_over_the_two(
+    trl_batch, policy, reference, loss_type, function
+):
+    """TRL's `bco_pair` has no delta; its BCOTrainer, which has one, is gone since 1.14."""
+    trainer, batch = trl_batch(DPOTrainer, DPOConfig, PAIRS, policy, reference, loss_type=[loss_type], beta=0.3)
+    both = scored(policy, reference, batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
+    label = torch.arange(2 * len(PAIRS)) < len(PAIRS)
+    assert_same_loss_and_gradient(policy, 2 * function(both, label).mean(), trainer.compute_loss(policy, batch))
+
+
+def test_apo_zero_equals_trls_kto_trainer_on_single_responses(trl_batch, policy, reference):
+    config = {"loss_type": "apo_zero_unpaired", "beta": 0.3}
+    trainer, batch = trl_batch(KTOTrainer, KTOConfig, SINGLES, policy, reference, **config)
+    y = scored(policy, reference, batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
+    ours = apo_zero(y, batch["label"].bool(), beta=0.3).mean()
+    assert_same_loss_and_gradient(policy, ours, trainer.compute_loss(policy, batch))
+
+
+@pytest.mark.parametrize(
+    ("config", "function"),
+    [
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.4]}, lambda *pair: rpo(*pair, beta=0.3, alpha=0.4)),
+        ({"loss_type": ["aot"], "label_smoothing": 0.2}, lambda *pair: dpo(*pair, beta=0.3, label_smoothing=0.2)),
+    ],
+    ids=["dpo with nll", "conservative dpo"],
+)
+def test_on_one_pair_rpo_and_conservative_dpo_equal_trls_dpo_trainer(trl_batch, policy, reference, config, function):
+    """One, because TRL averages the NLL over the tokens of the batch, and sorts the margins that `aot` smooths."""
+    trainer, batch = trl_batch(DPOTrainer, DPOConfig, PAIRS[1:2], policy, reference, beta=0.3, **config)
     pairs = scored(policy, reference, batch["input_ids"], batch["attention_mask"], batch["completion_mask"]).halves()
     assert_same_loss_and_gradient(policy, function(*pairs).mean(), trainer.compute_loss(policy, batch))
 

@@ -68,7 +68,7 @@ def objective(name: str, completions: CompletionLogps) -> torch.Tensor:
     spec = LOSSES[name]
     if spec.pairwise:
         return spec.function(*completions.halves()).sum() / 2
-    return spec.function(completions, LABEL, *[torch.tensor(0.3)] * spec.mismatched).sum() / 4
+    return spec.function(completions, LABEL, *[torch.tensor(0.3)] * (spec.mismatched or spec.running_reward)).sum() / 4
 
 
 def call_for(name: str, batch: dict[str, torch.Tensor], **extra) -> HeadCall:
@@ -244,12 +244,12 @@ def test_the_trainer_makes_its_calls_from_the_batch_before_it_moves(tmp_path, mo
     """What has moved lacks here what is scored, so whoever looked for it there would fail."""
     trainer = make_trainer(tmp_path, singles(4), loss_type=loss)
     (batch,) = trainer.train_dataset.__getitems__(range(4)).micro_batches
-    kl = torch.tensor(0.1) if loss == "kto" else None
-    expected, moved = trainer.compute_loss(trainer.model, batch, kl=kl), trainer._prepare_inputs
+    point = torch.tensor(0.1) if loss == "kto" else None
+    expected, moved = trainer.compute_loss(trainer.model, batch, point), trainer._prepare_inputs
     monkeypatch.setattr(
         trainer, "_prepare_inputs", lambda batch: {k: v for k, v in moved(batch).items() if k != "completion_mask"}
     )
-    assert torch.equal(trainer.compute_loss(trainer.model, batch, kl=kl), expected)
+    assert torch.equal(trainer.compute_loss(trainer.model, batch, point), expected)
     trainer.train()  # KTO's z0 too
 
 
@@ -262,7 +262,7 @@ def test_a_call_takes_a_loss_or_token_weights():
 def test_separable_are_the_losses_whose_slope_at_a_token_ignores_what_other_tokens_have(loss):
     batch = token_batch()
     mask = batch["completion_mask"]
-    logps = (-3 * torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))).requires_grad_()
+    logps = (-8 * torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))).requires_grad_()  # or TOPR is 1
 
     def slopes(values):
         return torch.autograd.grad(objective(loss, CompletionLogps(values, mask, batch["ref_logps"])), values)[0]

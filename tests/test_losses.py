@@ -210,12 +210,18 @@ def test_the_hinge_of_slic_hf_is_closed_for_some_pairs_and_open_for_others():
     ("name", "hyperparameters", "expected"),
     [
         ("dpo", {"beta": 0.5}, math.log(3 / 2)),  # margin 0.5 x 2 ln 2 = ln 2; ln(1 + 1/2)
+        ("dpo", {"beta": 0.5, "label_smoothing": 0.25}, 0.75 * math.log(3 / 2) + 0.25 * math.log(3)),
         ("rdpo", {"beta": 0.5, "alpha": LN3}, math.log(7 / 6)),  # one token longer: margin ln 2 + ln 3; ln(1 + 1/6)
         ("ipo", {"tau": 0.5}, (1.5 * LN2 - 1) ** 2),  # ln 2 / 2 tokens + ln 2 / 1 token, less 1
         ("ipo", {"tau": 0.5, "per_token": False}, (2 * LN2 - 1) ** 2),
         ("simpo", {"beta": 2.0, "gamma": LN3}, math.log(1 + 3 / 12.5)),  # 2 (ln 8^-1/2 - ln 1/10) - ln 3 = ln(12.5/3)
         ("slic_hf", {"delta": 1.0, "lam": 0.1}, 1 + math.log(0.8) + 0.1 * math.log(8)),  # ln 8 - ln 10; NLL is a sum
         ("slic_hf", {"delta": 0.1, "lam": 0.1}, 0.1 * math.log(8)),  # ln 1.25 > 0.1: the hinge is closed
+        ("dpo_norm", {"beta": 2.0}, math.log(9 / 8)),  # 2 (ln 2 / 2 tokens + ln 2 / 1 token) = ln 8; ln(1 + 1/8)
+        ("dpo_norm", {"beta": 2.0, "label_smoothing": 0.25}, 0.75 * math.log(9 / 8) + 0.25 * math.log(9)),
+        ("rpo", {"beta": 0.5, "alpha": 0.3}, math.log(3 / 2) + 0.3 * math.log(8) / 2),  # NLL is a mean over 2 tokens
+        # C = sigmoid(0.5 x -2 ln 2) = 1/3, times BNF of both sides with the weights 1, 1 and 4/9.
+        ("bnf_contrastive", {"beta": 0.5}, (math.log(8) / 2 + math.log(0.1) * 4 / 9) / 3),
     ],
 )
 def test_a_pairwise_loss_equals_a_case_worked_by_hand(name, hyperparameters, expected):
@@ -241,6 +247,14 @@ def test_orpo_equals_a_case_worked_by_hand():
         ("kto", [torch.tensor(0.0)], {"beta": 1.0}, 1 / 3, 1 / 3),  # 1 - sigmoid(ln 2) for both
         ("kto", [torch.tensor(LN2)], {"beta": 1.0}, 1 / 2, 1 / 5),  # 1 - sigmoid(0); 1 - sigmoid(2 ln 2)
         ("kto", [torch.tensor(0.0)], {"beta": 2.0, "desirable_weight": 5.0, "undesirable_weight": 10.0}, 1.0, 2.0),
+        ("bnf_asymmetric", [], {}, math.log(8) / 2, math.log(0.1) * 4 / 9),
+        ("apo_zero", [], {"beta": 1.0}, 1 / 3, 1 / 3),  # as KTO with z0 = 0
+        ("bco", [torch.tensor(LN2)], {"beta": 1.0}, LN2, math.log(5 / 4)),  # -ln sigmoid(0); -ln sigmoid(2 ln 2)
+        ("bco", [torch.tensor(0.0)], {"beta": 2.0}, math.log(5 / 4), math.log(5 / 4)),
+        ("topr", [], {}, math.log(8), math.log(0.1) / 2),  # pi/r = 1/2 of the down
+        ("w_reinforce", [], {"lam": 0.5}, math.log(8) / 2, math.log(0.1)),
+        ("npo", [], {"beta": 1.0}, 0.0, 2 * math.log(3 / 2)),  # 2 ln(1 + 1/2)
+        ("npo", [], {"beta": 2.0}, 0.0, math.log(5 / 4)),
     ],
 )
 def test_a_pointwise_loss_equals_a_case_worked_by_hand(name, arguments, hyperparameters, up, down):
@@ -256,3 +270,69 @@ def test_kto_kl_is_the_log_ratio_without_gradient():
     logratio = kto_kl(batch.completions())
     torch.testing.assert_close(logratio, batch.completions().logratio)
     assert not logratio.requires_grad
+
+
+# ------------------------------------------------------------------------------------------ beside the paper
+
+
+def test_asymmetric_bnf_gives_up_the_weight_of_preferred_tokens_alone():
+    """REJECTED has fallen to the weight 4/9: as an up it keeps all of fine-tuning's gradient, as a down BNF's."""
+    up, down = torch.tensor([True]), torch.tensor([False])
+    asymmetric, bnf = LOSSES["bnf_asymmetric"].function, LOSSES["bnf"].function
+    assert asymmetric(REJECTED, up).item() == pytest.approx(math.log(10), rel=1e-12)
+    assert bnf(REJECTED, up).item() == pytest.approx(math.log(10) * 4 / 9, rel=1e-12)
+    assert torch.equal(asymmetric(REJECTED, down), bnf(REJECTED, down))
+
+
+def test_the_gradient_of_contrastive_bnf_is_that_of_bnf_times_the_contrast_of_dpo():
+    """Eq. 3 with BNF for log-likelihood; Table 2's C of DPO holds a factor beta, 0.3, that this one does not."""
+    batch = random_batch()
+    chosen, rejected = batch.completions().halves()
+    actual = batch.gradient(LOSSES["bnf_contrastive"].function(chosen, rejected, beta=0.3))
+    constraint = table_2_constraint("dpo", chosen, rejected).detach() / 0.3
+    up = torch.ones(4, dtype=torch.bool)
+    expected = batch.gradient(constraint * (bnf_loss(chosen, up) + bnf_loss(rejected, ~up)))
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-15)
+    assert (constraint - constraint[0]).abs().max() > 0.1, "the contrasts of the pairs must differ"
+
+
+def test_contrastive_bnf_starts_as_bnf_on_the_same_pairs_and_stays_so_with_beta_0():
+    """The mean over pairs against the mean over responses."""
+    batch = random_batch()
+    start = batch._replace(ref_logits=batch.logits.detach())
+    label = torch.tensor([True] * 4 + [False] * 4)
+    for beta, each in ((0.3, start), (0.0, batch)):
+        completions = each.completions()
+        contrastive = LOSSES["bnf_contrastive"].function(*completions.halves(), beta=beta).mean()
+        torch.testing.assert_close(contrastive, bnf_loss(completions, label).mean(), rtol=1e-12, atol=0)
+
+
+def test_topr_tapers_a_down_by_the_ratio_of_the_whole_completion_and_never_above_1():
+    batch = random_batch()
+    batch = batch._replace(logits=batch.ref_logits.requires_grad_(), ref_logits=batch.logits.detach())
+    completions, downs = batch.completions(), torch.zeros(8, dtype=torch.bool)
+    gradient = batch.gradient(LOSSES["topr"].function(completions, downs))
+    taper = completions.logratio.detach().exp()
+    expected = batch.gradient(taper.clamp(max=1) * completions.logp)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=0)
+    assert (taper < 1).sum() == 7, "all completions but one are below the reference"
+    ups = batch.gradient(LOSSES["topr"].function(completions, ~downs))
+    torch.testing.assert_close(ups, batch.gradient(-completions.logp), rtol=1e-12, atol=0)
+
+
+def test_the_gradient_of_npo_is_eq_5_of_its_paper_and_with_beta_to_0_gradient_ascent():
+    batch = random_batch()
+    completions, downs = batch.completions(), torch.zeros(8, dtype=torch.bool)
+    pi, r = (each.exp() ** 0.3 for each in (completions.logp.detach(), completions.sum(completions.ref_logps)))
+    actual = batch.gradient(LOSSES["npo"].function(completions, downs, beta=0.3))
+    expected = batch.gradient(2 * pi / (pi + r) * completions.logp)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-15)
+    ascent = batch.gradient(completions.logp)
+    tiny = batch.gradient(LOSSES["npo"].function(completions, downs, beta=1e-9))
+    torch.testing.assert_close(tiny, ascent, rtol=1e-7, atol=1e-9)
+
+
+def test_w_reinforce_with_lam_1_is_eq_1():
+    batch = random_batch()
+    loss = LOSSES["w_reinforce"].function(batch.completions(), batch.label, lam=1.0)
+    assert torch.equal(loss, nll_pll(batch.completions(), batch.label, per_token=False))

@@ -15,7 +15,7 @@ def evaluate(name: str, completions: CompletionLogps, label: Tensor) -> Tensor:
     spec = LOSSES[name]
     if spec.pairwise:
         return spec.function(*completions.halves())
-    return spec.function(completions, label, *[torch.tensor(0.3)] * spec.mismatched)
+    return spec.function(completions, label, *[torch.tensor(0.3)] * (spec.mismatched or spec.running_reward))
 
 
 def test_halves_are_the_chosen_and_the_rejected_in_the_order_of_their_pairs():
@@ -139,12 +139,21 @@ def test_bnf_has_no_hyper_parameter_and_the_others_have_the_papers():
         "nll_pll": {"per_token"},
         "sft": set(),
         "kto": {"beta", "desirable_weight", "undesirable_weight"},
-        "dpo": {"beta"},
+        "dpo": {"beta", "label_smoothing"},
         "ipo": {"tau", "per_token"},
         "rdpo": {"beta", "alpha"},
         "simpo": {"beta", "gamma"},
         "slic_hf": {"delta", "lam"},
         "orpo": {"lam"},
+        "bnf_asymmetric": set(),
+        "bnf_contrastive": {"beta"},
+        "apo_zero": {"beta"},
+        "bco": {"beta"},
+        "topr": set(),
+        "w_reinforce": {"lam"},
+        "npo": {"beta"},
+        "dpo_norm": {"beta", "label_smoothing"},
+        "rpo": {"beta", "alpha"},
     }
 
 
@@ -156,11 +165,24 @@ def test_a_hyper_parameter_that_a_loss_does_not_take_is_named_with_those_it_take
         LOSSES["bnf"].check("bnf", {"beta": 0.1})
 
 
-def test_only_sft_takes_thumbs_up_alone_and_only_kto_needs_mismatched_completions():
-    assert [name for name, spec in LOSSES.items() if spec.preferred_only] == ["sft"]
+def test_label_smoothing_is_a_share_below_one_half():
+    LOSSES["dpo"].check("dpo", {"label_smoothing": 0.49})
+    for share in (0.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"label_smoothing is {share}: a share of wrong labels"):
+            LOSSES["dpo"].check("dpo", {"label_smoothing": share})
+    with pytest.raises(ValueError, match="ipo takes tau, per_token; loss_kwargs has label_smoothing"):
+        LOSSES["ipo"].check("ipo", {"label_smoothing": 0.1})
+
+
+def test_the_table_says_what_each_loss_is_given():
+    assert {name: spec.only for name, spec in LOSSES.items() if spec.only is not None} == {"sft": True, "npo": False}
     assert [name for name, spec in LOSSES.items() if spec.mismatched] == ["kto"]
+    assert [name for name, spec in LOSSES.items() if spec.running_reward] == ["bco"]
     assert {name for name, spec in LOSSES.items() if spec.pairwise} == {
-        "dpo", "ipo", "rdpo", "simpo", "slic_hf", "orpo"
+        "dpo", "ipo", "rdpo", "simpo", "slic_hf", "orpo", "bnf_contrastive", "dpo_norm", "rpo"
+    }  # fmt: skip
+    assert {name for name, spec in LOSSES.items() if spec.separable} == {
+        "bnf", "nll_pll", "sft", "bnf_asymmetric", "w_reinforce"
     }  # fmt: skip
 
 
@@ -168,6 +190,6 @@ def test_the_losses_can_be_imported_from_the_package():
     import bnf_align
     from bnf_align import losses
 
-    objectives = ["bnf_loss", "nll_pll", "sft", "kto", "dpo", "ipo", "rdpo", "simpo", "slic_hf", "orpo"]
+    objectives = ["bnf_loss", *(name for name in LOSSES if name != "bnf")]
     for name in ["CompletionLogps", "LOSSES", "LossSpec", "bnf_weights", "eq4_value", *objectives]:
         assert getattr(bnf_align, name) is getattr(losses, name)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from batches import Batch, random_batch, token_logps
-from bnf_align.losses import CompletionLogps, bnf_loss, bnf_weights, eq4_value, log_odds
+from bnf_align.losses import LOSSES, CompletionLogps, bnf_loss, bnf_weights, eq4_value, log_odds
 from reference.eq4 import appendix_b
 from rounding import roundings
 
@@ -44,6 +44,23 @@ def test_value_and_gradient_stay_finite_and_right_from_pi_0_to_pi_1(dtype, prefe
     # The gradient itself is rounded to the dtype of the logits.
     atol, rtol = 2 * roundings(54), roundings(4 * 32) + roundings(1, dtype)
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_loss_and_its_gradient_stay_finite_from_pi_0_to_pi_1(dtype, name):
+    """Chosen and rejected, policy and reference, each from 0 to 1; pointwise losses see both labels."""
+    gaps = torch.cartesian_prod(*[torch.tensor([-1e4, -104, -17, 0, 17, 104, 1e4])] * 4).T
+    logits, ref_logits = (gap_logits(sides.flatten(), dtype) for sides in (gaps[:2], gaps[2:]))
+    tokens, label = torch.zeros(len(logits), 1, dtype=torch.long), torch.arange(len(logits)) < len(logits) // 2
+    batch = Batch(logits.requires_grad_(), ref_logits, tokens, tokens == 0, label)
+    completions, spec = batch.completions(), LOSSES[name]
+    if spec.pairwise:
+        loss = spec.function(*completions.halves())
+    else:
+        loss = spec.function(completions, label, *[torch.tensor(0.3)] * (spec.mismatched or spec.running_reward))
+    assert loss.isfinite().all()
+    assert batch.gradient(loss).isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

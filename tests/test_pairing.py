@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnf_align import PreferenceConfig, PreferenceTrainer
-from bnf_align.data.pairing import for_pairs, for_ups, kl_donors, kl_rows, own_kl_rows, units
+from bnf_align.data.pairing import for_one_label, for_pairs, kl_donors, kl_rows, own_kl_rows, units
 from bnf_align.data.prepare import checked_rows, tokenized
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import FEATURES, tokenize_rows
@@ -52,18 +52,35 @@ def test_without_a_pair_a_pairwise_loss_is_an_error_that_names_losses_for_single
 
 def test_sft_gets_the_preferred_responses_alone():
     responses, report = tokenised([PAIRS[0], SINGLES[0], SINGLES[1]])
-    kept = for_ups(responses, report)
+    kept = for_one_label(responses, report, up=True)
     assert kept["label"][:] == [True, True]
     assert kept["input_ids"][:] == [responses["input_ids"][0], responses["input_ids"][2]]
-    assert report.dropped == {"a down, and sft imitates ups alone": [2]}
+    assert report.dropped == {"no up, and this loss trains on ups alone": [2]}
     assert (report.pairs, report.ups, report.downs) == (0, 2, 0)
     assert "of 1 pairs only the chosen answers are used, and count as ups" in report.notes
 
 
-def test_sft_without_an_up_is_an_error():
-    responses, report = tokenised([SINGLES[1], SINGLES[3]])
-    with pytest.raises(BadInput, match=r"2 downs and no up: --loss_type sft has nothing to imitate"):
-        for_ups(responses, report)
+def test_npo_gets_the_dispreferred_responses_alone():
+    responses, report = tokenised([PAIRS[0], SINGLES[0], SINGLES[1]])
+    kept = for_one_label(responses, report, up=False)
+    assert kept["label"][:] == [False, False]
+    assert kept["input_ids"][:] == [responses["input_ids"][1], responses["input_ids"][3]]
+    assert report.dropped == {"no down, and this loss trains on downs alone": [1]}
+    assert (report.pairs, report.ups, report.downs) == (0, 0, 2)
+    assert "of 1 pairs only the rejected answers are used, and count as downs" in report.notes
+
+
+@pytest.mark.parametrize(
+    ("up", "message"),
+    [
+        (True, "2 downs and no up, but this loss trains on ups alone. Train on downs alone with --loss_type npo"),
+        (False, "2 ups and no down, but this loss trains on downs alone. Train on ups alone with --loss_type sft"),
+    ],
+)
+def test_a_loss_of_one_label_without_a_response_of_it_is_an_error_that_names_the_other(up, message):
+    responses, report = tokenised([row for row in SINGLES if row["label"] is not up][:2])
+    with pytest.raises(BadInput, match=message):
+        for_one_label(responses, report, up)
 
 
 def texts_of(responses):

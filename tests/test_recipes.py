@@ -28,7 +28,10 @@ ROOT = Path(__file__).parent.parent
 MODELS = ("mistral-7b-instruct-v0.2", "llama3-8b-instruct", "gemma2-9b-it")
 # Section 4 and Table 4; `sft` is no method of the paper.
 METHODS = ("bnf", "nll_pll", "dpo", "ipo", "kto", "orpo", "rdpo", "simpo", "slic_hf")
-RECIPES = [f"{model}/{method}" for model in MODELS for method in METHODS]
+PAPERS = [f"{model}/{method}" for model in MODELS for method in METHODS]
+# Objectives beside the paper, for one of its models.
+OTHERS = ("bnf_asymmetric", "bnf_contrastive", "apo_zero", "bco", "topr", "w_reinforce", "npo", "dpo_norm", "rpo")
+RECIPES = [*PAPERS, *(f"llama3-8b-instruct/{method}" for method in OTHERS)]
 LARGE = "llama3-70b-instruct/bnf"  # sharded over several machines; no row of the paper
 
 
@@ -51,10 +54,10 @@ def plain(value):
 # ------------------------------------------------------------------------------------------------------ the files
 
 
-def test_there_is_a_recipe_for_every_model_and_every_method_of_the_paper_and_no_other():
+def test_there_is_a_recipe_for_every_model_and_method_of_the_paper_and_for_every_other_objective():
     found = {path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in ROOT.glob("recipes/*/*.yaml")}
     assert {name for name in found if not name.startswith(("accelerate/", "data/"))} == {*RECIPES, LARGE}
-    assert set(METHODS) == set(LOSSES) - {"sft"}
+    assert {*METHODS, *OTHERS} == set(LOSSES) - {"sft"}
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, LARGE])
@@ -74,7 +77,7 @@ def test_an_unknown_key_and_a_hyper_parameter_of_another_loss_are_refused(tmp_pa
     text = path_of("llama3-8b-instruct/dpo").read_text()
     for mistake, message in (
         (text + "warmup_ratio: 0.1\n", "warmup_ratio"),
-        (text.replace("beta", "tau"), "dpo takes beta; loss_kwargs has tau"),
+        (text.replace("beta", "tau"), "dpo takes beta, label_smoothing; loss_kwargs has tau"),
     ):
         (tmp_path / "recipe.yaml").write_text(mistake)
         with pytest.raises(BadInput, match=message):
@@ -133,7 +136,8 @@ def test_simpo_and_dpo_are_trained_as_simpos_readme_says(model, simpo, dpo):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_methods_of_a_model_differ_in_loss_and_learning_rate_alone(model):
     own = {"loss_type", "loss_kwargs", "learning_rate", "output_dir", "max_length"}
-    shared = [{k: v for k, v in keys_of(f"{model}/{m}").items() if k not in own} for m in METHODS]
+    recipes = [name for name in RECIPES if name.startswith(model)]
+    shared = [{k: v for k, v in keys_of(name).items() if k not in own} for name in recipes]
     assert all(keys == shared[0] for keys in shared)
     bnf, nll_pll = keys_of(f"{model}/bnf"), keys_of(f"{model}/nll_pll")
     assert {k for k in nll_pll if nll_pll[k] != bnf.get(k)} == {"loss_type", "output_dir"}
@@ -188,14 +192,17 @@ def scored(model: PreTrainedModel, rows: list[dict], side: str, reference: Tenso
 
 
 def mean_loss(chosen: CompletionLogps, rejected: CompletionLogps, loss_type: str, settings: dict) -> float:
-    """By calling the loss itself; KTO's z0 is 0, as it is where the policy is the reference."""
+    """By calling the loss itself; KTO's z0 and BCO's delta are 0, as they are where the policy is the reference."""
     spec = LOSSES[loss_type]
     if spec.pairwise:
         return spec.function(chosen, rejected, **settings).mean().item()
-    extra = [torch.tensor(0.0)] if spec.mismatched else []
-    labels = [torch.full((len(chosen.logps),), up) for up in (True, False)]
-    sides = zip((chosen, rejected), labels, strict=True)
-    return torch.cat([spec.function(side, label, *extra, **settings) for side, label in sides]).mean().item()
+    extra = [torch.tensor(0.0)] if spec.mismatched or spec.running_reward else []
+    sides = [
+        (y, torch.full((len(y.logps),), up))
+        for y, up in ((chosen, True), (rejected, False))
+        if spec.only in (None, up)
+    ]
+    return torch.cat([spec.function(y, label, *extra, **settings) for y, label in sides]).mean().item()
 
 
 def test_the_tiny_models_feel_their_sliding_window_and_softcapping():
@@ -209,6 +216,10 @@ def test_the_tiny_models_feel_their_sliding_window_and_softcapping():
     ):
         on, without = (scored(build(model, **config), rows, "chosen").logp for config in ({}, off))
         assert ((on - without).abs() > 0.01).all(), (model, off)
+
+
+GAUGES = dict.fromkeys(("bnf", "bnf_asymmetric", "bnf_contrastive"), ("nll_pll", {}))
+GAUGES["topr"] = ("nll_pll", {"per_token": False})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -225,8 +236,8 @@ def test_a_recipe_takes_real_steps_on_a_tiny_model_of_its_architecture(tmp_path,
     trainer.train()
     expected = mean_loss(*before, config.loss_type, config.hyperparameters)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)
-    # The weights of bnf are detached, so its value may rise while it trains; they are all 1 here, as in nll_pll.
-    gauge, settings = ("nll_pll", {}) if config.loss_type == "bnf" else (config.loss_type, config.hyperparameters)
+    # Where weights are detached the value may rise while it trains; they are all 1 here, as in nll_pll.
+    gauge, settings = GAUGES.get(config.loss_type, (config.loss_type, config.hyperparameters))
     sides = zip(("chosen", "rejected"), before, strict=True)
     after = [scored(model, rows, side, reference=y.logps) for side, y in sides]
     assert mean_loss(*after, gauge, settings) < mean_loss(*before, gauge, settings)

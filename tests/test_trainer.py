@@ -10,6 +10,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from bnf_align import LOSSES, BadInput, BNFConfig, BNFTrainer, PreferenceConfig
+from bnf_align.head import HeadCall, ask
 from reference.eq4 import eq4_loss
 from rounding import ROUNDING
 from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
@@ -129,13 +130,13 @@ def test_the_mean_of_micro_batch_means_would_be_another_gradient(tmp_path):
 def test_padding_to_any_length_gives_the_same_gradient(tmp_path, loss_type, columns):
     rows = pairs(6) if LOSSES[loss_type].pairwise else pairs(2) + singles(4)
     trainer = perturb(make_trainer(tmp_path, rows, loss_type=loss_type, max_tokens_per_micro_batch=10**6))
-    kl = torch.tensor(0.1) if LOSSES[loss_type].mismatched else None
+    point = torch.tensor(0.1) if LOSSES[loss_type].mismatched or LOSSES[loss_type].running_reward else None
     gradients = []
     for extra in (0, columns):
         trainer.model.zero_grad()
         for batch in trainer.train_dataset.__getitems__(range(len(trainer.train_dataset))).micro_batches:
             wide = {k: v if v.dim() == 1 else torch.nn.functional.pad(v, (0, extra)) for k, v in batch.items()}
-            trainer.compute_loss(trainer.model, wide, kl=kl).backward()
+            trainer.compute_loss(trainer.model, wide, point).backward()
         gradients.append({name: p.grad.clone() for name, p in trainer.model.named_parameters()})
     assert relative_difference(gradients[1], gradients[0]) < ROUNDING
 
@@ -224,6 +225,35 @@ def test_accuracy_is_the_share_of_pairs_whose_chosen_answer_gained_more(tmp_path
     assert trainer.state.log_history[0]["rewards/accuracies"] == sum(gained) / 8
 
 
+def mean_reward(log: dict[str, float]) -> float:
+    """Of a step of `singles(12)`: 8 ups and 4 downs."""
+    return (8 * log["rewards/chosen"] + 4 * log["rewards/rejected"]) / 12
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("budget", [10**6, 60])
+def test_bcos_delta_is_the_mean_reward_of_all_steps_before(tmp_path, budget):
+    options = {"loss_type": "bco", "loss_kwargs": {"beta": 2.0}, "max_steps": 3, "max_tokens_per_micro_batch": budget}
+    trainer = perturb(make_trainer(tmp_path, singles(12), eval_rows=singles(12), **options), scale=0.3)
+    trainer.train()
+    logs = trainer.state.log_history[:3]
+    rewards = [mean_reward(log) for log in logs]
+    deltas = [0.0, rewards[0], sum(rewards[:2]) / 2]
+    assert [log["delta"] for log in logs] == pytest.approx(deltas, rel=ROUNDING)
+    assert abs(rewards[0]) > 0.1
+    # Evaluation compares with the mean over the three, and its loss is that of BCO's own formula.
+    evaluated, delta = trainer.evaluate(), sum(rewards) / 3
+    assert evaluated["eval_delta"] == pytest.approx(delta, rel=ROUNDING)
+    losses = []
+    for batch in trainer.eval_dataset.__getitems__(range(12)).micro_batches:
+        call = HeadCall(batch)
+        with torch.no_grad():
+            ask(trainer.model, batch, call)
+        margins = 2.0 * call.completions.logratio - delta
+        losses += torch.log1p(torch.exp(torch.where(batch["label"], -margins, margins))).tolist()
+    assert evaluated["eval_loss"] == pytest.approx(sum(losses) / 12, rel=ROUNDING)
+
+
 def test_z0_is_never_below_zero(tmp_path):
     """Where unrelated answers became less likely, KTO's reference point is 0 and not their negative mean."""
     trainer = make_trainer(tmp_path, singles(8), loss_type="kto", check_step_0=False)
@@ -277,9 +307,24 @@ def test_every_loss_trains_evaluates_and_logs_finite_numbers(tmp_path, loss_type
     metrics = trainer.evaluate()
     assert all(math.isfinite(value) for value in metrics.values())
     assert all(math.isfinite(v) for line in trainer.state.log_history for v in line.values())
-    assert {"eval_loss", "eval_logps/chosen"} <= metrics.keys()
+    trained = "rejected" if LOSSES[loss_type].only is False else "chosen"
+    assert {"eval_loss", f"eval_logps/{trained}"} <= metrics.keys()
     assert ("eval_bnf/weight" in metrics) == LOSSES[loss_type].reference
     assert ("eval_rewards/accuracies" in metrics) == (LOSSES[loss_type].pairwise and LOSSES[loss_type].reference)
+
+
+@pytest.mark.parametrize("loss_type", EVERY_LOSS)
+def test_a_loss_that_cannot_use_the_rows_says_what_it_needs(tmp_path, loss_type):
+    spec, rows = LOSSES[loss_type], [row for row in singles(12) if row["label"] is not LOSSES[loss_type].only]
+    if spec.pairwise:
+        needs = "and no pair, but this loss compares the two responses of a pair"
+    elif spec.only is not None:
+        needs = f"and no {'up' if spec.only else 'down'}, but this loss trains on"
+    else:
+        make_trainer(tmp_path, rows, loss_type=loss_type).train()  # one label or both
+        return
+    with pytest.raises(BadInput, match=needs):
+        make_trainer(tmp_path, rows, loss_type=loss_type)
 
 
 def test_training_lowers_the_loss_and_parts_chosen_from_rejected(tmp_path):
@@ -388,6 +433,26 @@ def test_a_resumed_run_ends_bitwise_where_the_uninterrupted_one_does(tmp_path, l
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{steps_before}"))
     assert resumed.state.global_step == 8
     assert bitwise_equal(final_weights(whole), final_weights(resumed))
+
+
+@pytest.mark.golden
+def test_a_resumed_run_of_bco_goes_on_with_its_mean_reward(tmp_path, caplog):
+    options = {"batch_size": 4, "max_steps": 6, "save_strategy": "steps", "save_steps": 3, "optim": "adamw_torch"}
+    options |= {"loss_type": "bco", "learning_rate": 1e-3}
+    whole = make_trainer(tmp_path, singles(14), **options)
+    whole.train()
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    resumed = make_trainer(tmp_path, singles(14), **options)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert torch.equal(resumed.rewards, whole.rewards)
+    assert bitwise_equal(final_weights(whole), final_weights(resumed))
+    assert "rewards" not in caplog.text
+    card = checkpoint / "bnf_align.json"
+    card.write_text(json.dumps({k: v for k, v in json.loads(card.read_text()).items() if k != "rewards"}))
+    forgetful = make_trainer(tmp_path, singles(14), **options)
+    forgetful.train(resume_from_checkpoint=str(checkpoint))
+    assert not bitwise_equal(final_weights(whole), final_weights(forgetful))
+    assert "checkpoint-3 does not hold the rewards so far" in caplog.text
 
 
 @pytest.mark.parametrize("steps", [3, 4])

@@ -94,7 +94,10 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "it changes the step; lower --max_tokens_per_micro_batch instead, which changes no result",
     ),
     "per_device_eval_batch_size": (_is(8), "evaluation cuts by --max_tokens_per_micro_batch, which changes no result"),
-    "label_smoothing_factor": (_OFF, "it smooths the labels of a cross-entropy, and no preference loss here has any"),
+    "label_smoothing_factor": (
+        _OFF,
+        "it smooths the labels of a cross-entropy; label_smoothing of loss_kwargs is DPO's",
+    ),
     "neftune_noise_alpha": (_OFF, "noise would separate the policy from the reference"),
     "train_sampling_strategy": (_is("random"), "steps are drawn at random and sorted by length inside"),
     "length_column_name": (_is("length"), "lengths are counted from the tokens"),

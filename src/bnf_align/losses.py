@@ -112,11 +112,16 @@ def log_odds(logp: Tensor) -> Tensor:
     return logp - log_rest
 
 
-def sign(label: Tensor) -> Tensor:
-    """label(y) of Eq. 4: +1.0 where `label` (B,) is True (preferred), -1.0 where it is False."""
+def of_label(label: Tensor, up: Tensor | float, down: Tensor | float) -> Tensor:
+    """`up` where `label` is True (preferred), `down` where it is False (dispreferred)."""
     if label.dtype != torch.bool:
         raise ValueError(f"label must be bool (True = preferred), got {label.dtype}.")
-    return torch.where(label, 1.0, -1.0)
+    return torch.where(label, up, down)
+
+
+def sign(label: Tensor) -> Tensor:
+    """label(y) of Eq. 4: +1.0 where `label` (B,) is True (preferred), -1.0 where it is False."""
+    return of_label(label, 1.0, -1.0)
 
 
 # ------------------------------------------------------------------------- separable losses: weighted log-likelihoods
@@ -221,6 +226,32 @@ def eq4_value(completions: CompletionLogps, label: Tensor, entropy: Tensor) -> T
         return -sign(label) * completions.mean(log_target.exp() * logps + others)
 
 
+def bnf_asymmetric_token_weights(y: Tokens) -> Tensor:
+    """c_i = -1/|y| where the completion is preferred, BNF's w_i/|y| where it is not."""
+    return of_label(y.label, nll_pll_token_weights(y, per_token=True), bnf_token_weights(y))
+
+
+def bnf_asymmetric(completions: CompletionLogps, label: Tensor) -> Tensor:
+    """BNF with full weight on preferred tokens: ours, not the paper's. (B,) nats per token.
+
+    Eq. 6 weakens preferred tokens too where they have fallen below the reference, just those that should come back.
+    """
+    return weighted_log_likelihood(bnf_asymmetric_token_weights, completions, label)
+
+
+def bnf_contrastive(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.1) -> Tensor:
+    """BNF times the contrastive function of DPO: ours, for what Section 7 leaves to future work. (P,) nats per token.
+
+        sg[C] (L(y_w) + L(y_l)),    C = sigmoid(beta log-ratio(y_l) - beta log-ratio(y_w))
+
+    That is Eq. 3 with BNF where log-likelihood stood. C, Table 2's without its factor beta, is 1/2 at the reference:
+    training starts as `bnf` on the same pairs, to which `beta=0` is equal, and fades as a pair parts.
+    """
+    contrast = torch.sigmoid(beta * (rejected.logratio - chosen.logratio)).detach()
+    up = torch.ones_like(contrast, dtype=torch.bool)
+    return contrast * (bnf_loss(chosen, up) + bnf_loss(rejected, ~up))
+
+
 # ------------------------------------------------------------------------------------ Section 2.1: log-likelihood
 
 
@@ -230,34 +261,20 @@ def nll_pll_token_weights(y: Tokens, *, per_token: bool) -> Tensor:
 
 
 def nll_pll(completions: CompletionLogps, label: Tensor, *, per_token: bool = True) -> Tensor:
-    """Negative log-likelihood of preferred, positive of dispreferred completions (Eq. 1): BNF with w = 1.
+    """Negative log-likelihood of preferred, positive of dispreferred completions (Eq. 1): BNF with w = 1. (B,) nats.
 
-    Args:
-        completions: B completions.
-        label: (B,) bool, True = preferred.
-        per_token: Divide by |y|, which Eq. 4 with Eq. 5 does and Eq. 1 does not.
-
-    Returns:
-        (B,) nats per token, or nats.
+    `per_token` divides by |y|, which Eq. 4 with Eq. 5 does and Eq. 1 does not.
     """
     return weighted_log_likelihood(partial(nll_pll_token_weights, per_token=per_token), completions, label)
 
 
 def sft_token_weights(y: Tokens) -> Tensor:
     """c_i = -1/|y| where the completion is preferred, 0 where it is not."""
-    return torch.where(sign(y.label) > 0, -torch.ones_like(y.logps) / y.length, 0.0)
+    return of_label(y.label, nll_pll_token_weights(y, per_token=True), 0.0)
 
 
 def sft(completions: CompletionLogps, label: Tensor) -> Tensor:
-    """Fine-tuning on the preferred completions (Eq. 2, per token); the data path leaves the dispreferred ones out.
-
-    Args:
-        completions: B completions.
-        label: (B,) bool; 0 is returned where it is False.
-
-    Returns:
-        (B,) nats per token.
-    """
+    """Fine-tuning on preferred completions (Eq. 2); the data path leaves the others out. (B,) nats per token."""
     return weighted_log_likelihood(sft_token_weights, completions, label)
 
 
@@ -294,14 +311,20 @@ def kto(
     Returns:
         (B,) in [0, lambda].
     """
-    side = sign(label)
-    weight = torch.where(side > 0, kl.new_tensor(desirable_weight), kl.new_tensor(undesirable_weight))
-    return weight * (1 - torch.sigmoid(side * beta * (completions.logratio - kl)))
+    loss = 1 - torch.sigmoid(sign(label) * beta * (completions.logratio - kl))
+    return of_label(label, desirable_weight * loss, undesirable_weight * loss)
 
 
-def dpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.1) -> Tensor:
-    """DPO (Rafailov et al., 2023, Eq. 7; Table 2). (P,)."""
-    return -F.logsigmoid(beta * (chosen.logratio - rejected.logratio))
+def smoothed(margin: Tensor, label_smoothing: float) -> Tensor:
+    """-(1 - e) log sigmoid(m) - e log sigmoid(-m) of margins m, where a share e of the pairs is labelled wrongly."""
+    return -F.logsigmoid(margin) + label_smoothing * margin
+
+
+def dpo(
+    chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.1, label_smoothing: float = 0.0
+) -> Tensor:
+    """DPO (Rafailov et al., 2023, Eq. 7; Table 2); with label smoothing conservative DPO (Mitchell, 2023). (P,)."""
+    return smoothed(beta * (chosen.logratio - rejected.logratio), label_smoothing)
 
 
 def ipo(chosen: CompletionLogps, rejected: CompletionLogps, *, tau: float = 0.1, per_token: bool = True) -> Tensor:
@@ -344,6 +367,62 @@ def orpo(chosen: CompletionLogps, rejected: CompletionLogps, *, lam: float = 0.1
     return -chosen.mean_logp - lam * F.logsigmoid(odds_ratio)
 
 
+# ------------------------------------------------------------------------------------- beside the paper: its peers
+
+
+def apo_zero(completions: CompletionLogps, label: Tensor, *, beta: float = 0.1) -> Tensor:
+    """APO-zero (D'Oosterlinck et al., 2024, Eq. 7): KTO with z0 = 0, both labels anchored at the reference. (B,).
+
+    Eq. 7 is the sum over the two of a pair; single responses need no other formula.
+    """
+    return kto(completions, label, completions.logps.new_zeros(()), beta=beta)
+
+
+def bco(completions: CompletionLogps, label: Tensor, delta: Tensor, *, beta: float = 0.1) -> Tensor:
+    """BCO (Jung et al., 2024): -log sigmoid(+-(beta log-ratio - delta)), a classifier of ups and downs. (B,).
+
+    `delta` () is the mean of beta log-ratio over the responses of all steps before: TRL's running mean of rewards.
+    """
+    return -F.logsigmoid(sign(label) * (beta * completions.logratio - delta))
+
+
+def topr(completions: CompletionLogps, label: Tensor) -> Tensor:
+    """TOPR (Le Roux et al., 2025), rewards +-1: -log pi(y) of an up, sg[min(1, pi(y)/r(y))] log pi(y) of a down. (B,).
+
+    BNF's nearest relative: downs alone are tapered, and by the ratio of whole completions. Sums over tokens, in nats.
+    """
+    ratio = completions.logratio.detach().clamp(max=0.0).exp()
+    return of_label(label, -completions.logp, ratio * completions.logp)
+
+
+def w_reinforce_token_weights(y: Tokens, *, lam: float) -> Tensor:
+    """c_i = -lam where the completion is preferred, 1 where it is not."""
+    weights = nll_pll_token_weights(y, per_token=False)
+    return of_label(y.label, lam * weights, weights)
+
+
+def w_reinforce(completions: CompletionLogps, label: Tensor, *, lam: float = 0.1) -> Tensor:
+    """W-REINFORCE (Zhu et al., 2025) on given answers: lam NLL of ups and log pi(y) of downs, sums of tokens. (B,)."""
+    return weighted_log_likelihood(partial(w_reinforce_token_weights, lam=lam), completions, label)
+
+
+def npo(completions: CompletionLogps, label: Tensor, *, beta: float = 0.1) -> Tensor:
+    """NPO (Zhang et al., 2024, Eq. 3): 2/beta log(1 + (pi/r)^beta) of downs; the data path leaves ups out. (B,)."""
+    return of_label(label, 0.0, 2 / beta * F.softplus(beta * completions.logratio))
+
+
+def dpo_norm(
+    chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 5.0, label_smoothing: float = 0.0
+) -> Tensor:
+    """Length-normalised DPO (Tulu 3, Lambert et al., 2024; OLMo 3): DPO of log-ratios per token. (P,)."""
+    return smoothed(beta * (chosen.mean_logratio - rejected.mean_logratio), label_smoothing)
+
+
+def rpo(chosen: CompletionLogps, rejected: CompletionLogps, *, beta: float = 0.1, alpha: float = 1.0) -> Tensor:
+    """DPO with NLL (Pang et al., 2024, Eq. 1; Liu et al., 2024): plus alpha times the NLL per chosen token. (P,)."""
+    return dpo(chosen, rejected, beta=beta) - alpha * chosen.mean_logp
+
+
 # ------------------------------------------------------------------------------------------------------ the table
 
 
@@ -351,16 +430,18 @@ def orpo(chosen: CompletionLogps, rejected: CompletionLogps, *, lam: float = 0.1
 class LossSpec:
     """What the other rooms need to know of a loss.
 
-    `pairwise`: called with (chosen, rejected), else with (completions, label). `reference`: needs `ref_logps`.
-    `preferred_only`: trains on thumbs up alone. `mismatched`: takes KTO's z0 as third argument. `token_weights`: of a
-    separable loss, called with `Tokens` and all hyper-parameters; `function` is the log-likelihood so weighted.
+    `pairwise`: called with (chosen, rejected), else with (completions, label). `reference`: needs `ref_logps`. `only`:
+    the one label it trains on, True for ups; None for both. `mismatched`: takes KTO's z0 as third argument.
+    `running_reward`: takes BCO's delta so. `token_weights`: of a separable loss, called with `Tokens` and all
+    hyper-parameters; `function` is the log-likelihood so weighted.
     """
 
     function: Callable[..., Tensor]
     pairwise: bool = False
     reference: bool = False
-    preferred_only: bool = False
+    only: bool | None = None
     mismatched: bool = False
+    running_reward: bool = False
     token_weights: Callable[..., Tensor] | None = None
 
     @property
@@ -380,12 +461,14 @@ class LossSpec:
         if unknown:
             takes = ", ".join(self.hyperparameters) or "no hyper-parameter"
             raise ValueError(f"{name} takes {takes}; loss_kwargs has {', '.join(unknown)}.")
+        if not 0 <= (share := loss_kwargs.get("label_smoothing", 0)) < 0.5:
+            raise ValueError(f"label_smoothing is {share}: a share of wrong labels, from 0 to below 0.5, is needed.")
 
 
 LOSSES: dict[str, LossSpec] = {
     "bnf": LossSpec(bnf_loss, reference=True, token_weights=bnf_token_weights),
     "nll_pll": LossSpec(nll_pll, token_weights=nll_pll_token_weights),
-    "sft": LossSpec(sft, preferred_only=True, token_weights=sft_token_weights),
+    "sft": LossSpec(sft, only=True, token_weights=sft_token_weights),
     "kto": LossSpec(kto, reference=True, mismatched=True),
     "dpo": LossSpec(dpo, pairwise=True, reference=True),
     "ipo": LossSpec(ipo, pairwise=True, reference=True),
@@ -393,5 +476,14 @@ LOSSES: dict[str, LossSpec] = {
     "simpo": LossSpec(simpo, pairwise=True),
     "slic_hf": LossSpec(slic_hf, pairwise=True),
     "orpo": LossSpec(orpo, pairwise=True),
+    "bnf_asymmetric": LossSpec(bnf_asymmetric, reference=True, token_weights=bnf_asymmetric_token_weights),
+    "bnf_contrastive": LossSpec(bnf_contrastive, pairwise=True, reference=True),
+    "apo_zero": LossSpec(apo_zero, reference=True),
+    "bco": LossSpec(bco, reference=True, running_reward=True),
+    "topr": LossSpec(topr, reference=True),
+    "w_reinforce": LossSpec(w_reinforce, token_weights=w_reinforce_token_weights),
+    "npo": LossSpec(npo, reference=True, only=False),
+    "dpo_norm": LossSpec(dpo_norm, pairwise=True, reference=True),
+    "rpo": LossSpec(rpo, pairwise=True, reference=True),
 }
 """Every objective by the name that a recipe gives it."""

@@ -23,7 +23,8 @@ Align the model M with the preferences in DATA. Several devices: accelerate laun
   --output_dir           receives the model, run.json and a model card
   --config               YAML file with any of the flags; flags on the command line win
 
-  --loss_type            bnf (default), nll_pll, sft, kto, dpo, ipo, rdpo, simpo, slic_hf, orpo
+  --loss_type            bnf (default), nll_pll, sft, kto, dpo, ipo, rdpo, simpo, slic_hf, orpo, bnf_asymmetric,
+                         bnf_contrastive, apo_zero, bco, topr, w_reinforce, npo, dpo_norm, rpo
   --loss_kwargs          its hyper-parameters as JSON; bnf has none
   --learning_rate        default 1e-6, with LoRA 1e-5
   --batch_size           pairs or single responses in one optimizer step, over all devices

@@ -49,24 +49,27 @@ def for_pairs(responses: datasets.Dataset, report: DataReport) -> datasets.Datas
     return responses.select(paired)
 
 
-def for_ups(responses: datasets.Dataset, report: DataReport) -> datasets.Dataset:
-    """The preferred responses, for `sft`: of a pair the chosen one; downs are left out and counted.
+def for_one_label(responses: datasets.Dataset, report: DataReport, up: bool) -> datasets.Dataset:
+    """The responses of one label, for losses that train on it alone: of a pair one; the others are left out, counted.
 
     Raises:
         BadInput: If there is none.
     """
-    labels, rows = responses["label"][:], responses["row"][:]
-    if not any(labels):
+    kept, other, side, others_loss = ("up", "down", "chosen", "npo") if up else ("down", "up", "rejected", "sft")
+    wanted, rows = np.asarray(responses["label"]) == up, responses["row"][:]
+    if not wanted.any():
         raise BadInput(
-            f"{report.source} holds {len(labels):,} downs and no up: --loss_type sft has nothing to imitate."
+            f"{report.source} holds {len(rows):,} {other}s and no {kept}, but this loss trains on {kept}s alone. "
+            f"Train on {other}s alone with --loss_type {others_loss}"
         )
     for unit in units(responses):
-        if not any(labels[position] for position in unit):
-            report.drop("a down, and sft imitates ups alone", rows[unit[0]])
+        if not wanted[unit].any():
+            report.drop(f"no {kept}, and this loss trains on {kept}s alone", rows[unit[0]])
     if report.pairs:
-        report.notes.append(f"of {report.pairs:,} pairs only the chosen answers are used, and count as ups")
-    report.pairs, report.ups, report.downs = 0, sum(labels), 0
-    return responses.select(np.flatnonzero(labels))
+        report.notes.append(f"of {report.pairs:,} pairs only the {side} answers are used, and count as {kept}s")
+    count = int(wanted.sum())
+    report.pairs, report.ups, report.downs = 0, count * up, count * (not up)
+    return responses.select(np.flatnonzero(wanted))
 
 
 # KTO's KL term

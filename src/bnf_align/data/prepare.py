@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from bnf_align.config import PreferenceConfig
 from bnf_align.data.assignments import assignments
 from bnf_align.data.ledger import balance
-from bnf_align.data.pairing import for_pairs, for_ups, own_kl_rows
+from bnf_align.data.pairing import for_one_label, for_pairs, own_kl_rows
 from bnf_align.data.rows import preference_rows, split_by_prompt
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport, PreferenceRow
@@ -82,8 +82,8 @@ def tokenized(
         )
         if config.loss.pairwise:
             return for_pairs(responses, report)
-        if config.loss.preferred_only:
-            return for_ups(responses, report)
+        if config.loss.only is not None:
+            return for_one_label(responses, report, config.loss.only)
         for finding in (balance(report), own_kl_rows(responses) if config.loss.mismatched else None):
             if finding is not None:
                 finding.say(report)

@@ -22,10 +22,19 @@ METHODS = {
     "rdpo": "R-DPO",
     "orpo": "ORPO",
     "simpo": "SimPO",
+    "dpo_norm": "DPO-norm",
+    "rpo": "RPO",
+    "apo_zero": "APO-zero",
+    "bco": "BCO",
+    "topr": "TOPR",
+    "w_reinforce": "W-REINFORCE",
+    "npo": "NPO",
     "nll_pll": "NLL-PLL",
     "bnf": "BNF",
+    "bnf_asymmetric": "BNF, asymmetric",
+    "bnf_contrastive": "BNF, contrastive",
 }
-"""The paper's name of each loss, for rows that are named by their run."""
+"""The name of each loss in its paper, for rows that are named by their run."""
 
 
 @dataclass

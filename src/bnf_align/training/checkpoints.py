@@ -51,8 +51,17 @@ def card(trainer: PreferenceTrainer) -> dict[str, Any]:
 
 
 def write_card(folder: Path, trainer: PreferenceTrainer) -> None:
-    """Leave in a checkpoint what it is a checkpoint of."""
-    write_json(folder / CARD, card(trainer))
+    """Leave in a checkpoint what it is a checkpoint of, and what BCO's delta is the mean of."""
+    write_json(folder / CARD, {**card(trainer), "rewards": trainer.rewards.tolist()})
+
+
+def rewards_until(folder: str) -> list[float]:
+    """`PreferenceTrainer.rewards` at the checkpoint in `folder`; zeros, with a warning, where it has none."""
+    path = Path(folder) / CARD
+    found = json.loads(path.read_text(encoding="utf-8")).get("rewards") if path.exists() else None
+    if found is None:
+        logger.warning(f"{folder} does not hold the rewards so far: their mean, which bco compares with, begins anew.")
+    return found or [0.0, 0.0]
 
 
 def refuse_another_run(folder: Path, now: Mapping[str, Any]) -> None:

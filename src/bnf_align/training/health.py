@@ -19,7 +19,7 @@ class Metrics:
     """Means over everything that was added since the last reading, over all ranks.
 
     TRL's names: `logps/*` (sums over a completion, nats), `rewards/*` (beta times the log-ratio; beta is 1 for losses
-    without one), `kl`. Ours: `bnf/weight/*` (mean w over tokens), `bnf/saturated` (share of tokens with w < 0.1),
+    without one), `kl`, `delta` (BCO). Ours: `bnf/weight/*` (mean w over tokens), `bnf/saturated` (share of w < 0.1),
     `bnf/shift/*` (log-ratio per token), `bnf/length/*` (scored tokens), `bnf/end_probability/*` (of the end token,
     where the completion was not cut).
 
@@ -43,6 +43,8 @@ class Metrics:
             single.append("rewards/accuracies")
         if self.spec.mismatched:
             single.append("kl")
+        if self.spec.running_reward:
+            single.append("delta")
         return single + [f"{name}/{side}" for name in both for side in ("chosen", "rejected")]
 
     def _zero(self) -> Tensor:

@@ -31,7 +31,7 @@ from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
 from bnf_align.models import add_adapter, evaluation_mode, load, teach_end_of_turn
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
-from bnf_align.training.checkpoints import checkpoint_to_resume, write_card
+from bnf_align.training.checkpoints import checkpoint_to_resume, rewards_until, write_card
 from bnf_align.training.health import Metrics
 from bnf_align.training.prepare import named_sources, starting_point
 from bnf_align.training.progress import LineCallback
@@ -134,6 +134,8 @@ class PreferenceTrainer(OpenTrainer):
         self.tokens_seen = 0  # by this rank, without padding
         self.record = RunRecord(self)
         self._step_0 = self.spec.reference and args.check_step_0  # still to be checked
+        self.rewards = torch.zeros(2, device=self.args.device)
+        """Sum and number of the rewards of all responses trained on so far, over all ranks; for BCO's delta."""
         self._scored: list[tuple[Tensor, Tensor]] = []
         """Of each micro-batch of this step: the rows' numbers in the source, and their log-probabilities."""
 
@@ -169,63 +171,68 @@ class PreferenceTrainer(OpenTrainer):
         tolerance = self._tolerance()
         step_0 = torch.zeros(4, device=self.args.device)
         self._scored = []
-        kl = self._reference_point(model, [step])
+        point = self._reference_point(model, [step])
         world, total = self.args.world_size, torch.zeros((), device=self.args.device)
+        rewards = torch.zeros_like(self.rewards)
         for i, batch in enumerate(step.micro_batches):
             self.tokens_seen += int(batch["attention_mask"].sum())
             last = i == len(step.micro_batches) - 1
             with nullcontext() if last or self.syncs_each_micro_batch() else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
-                    loss, completions = self._loss(model, batch, kl, step.size)
+                    loss, completions = self._loss(model, batch, point, step.size)
                 self.accelerator.backward(loss * world)  # ranks average their gradients, the step's mean is a sum
             total += loss.detach()
+            if self.spec.running_reward:
+                rewards += torch.stack([self.beta * completions.logratio.sum(), (completions.length > 0).sum()])
             if check:
                 step_0 += compare(completions, tolerance)
         if check:
             self._check_step_0(model, step, step_0, tolerance)
         if self.args.torch_empty_cache_steps and self.state.global_step % self.args.torch_empty_cache_steps == 0:
             clear_device_cache()
+        if self.spec.running_reward:
+            self.rewards += self.accelerator.reduce(rewards)
         self._total = self.accelerator.reduce(total)
         return self._total  # on every rank, because Trainer does not always average over them
 
     def compute_loss(  # type: ignore[override]
-        self, model: nn.Module, batch: MicroBatch, kl: Tensor | None = None, size: int = 1, **_: Any
+        self, model: nn.Module, batch: MicroBatch, point: Tensor | None = None, size: int = 1, **_: Any
     ) -> Tensor:
         """The sum of the losses of one micro-batch over `size`; its metrics are added."""
-        return self._loss(model, batch, kl, size)[0]
+        return self._loss(model, batch, point, size)[0]
 
     def _loss(
-        self, model: nn.Module, batch: MicroBatch, kl: Tensor | None, size: int
+        self, model: nn.Module, batch: MicroBatch, point: Tensor | None, size: int
     ) -> tuple[Tensor, CompletionLogps]:
         on_host, batch = batch, self.on_device(batch)
         wants_eq4 = self.args.log_eq4_value and self.spec.reference and not model.training
         if (token_weights := self.spec.token_weights) is not None:
             objective: Any = {"token_weights": lambda tokens: token_weights(tokens, **self.loss_kwargs) / size}
         else:
-            objective = {"loss": lambda completions: self._losses(completions, batch, kl)[0].sum() / size}
+            objective = {"loss": lambda completions: self._losses(completions, batch, point)[0].sum() / size}
         call = HeadCall(on_host, **objective, entropy=wants_eq4, device=self.args.device)
         loss = ask(model, batch, call)
-        self._add_metrics(call.completions, batch, kl)
+        self._add_metrics(call.completions, batch, point)
         if wants_eq4:
             values = eq4_value(call.completions, batch["label"], call.entropy)
             self.metrics.add("bnf/eq4_loss", values, call.completions.length > 0)
         self._scored.append((on_host["row"], call.completions.logp))
         return loss, call.completions
 
-    def _losses(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _losses(self, completions: CompletionLogps, batch: MicroBatch, point: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B,) or (P,) losses, and which are present: a rank without a share of the step brings nothing scored."""
         if self.spec.pairwise:
             sides = completions.halves()
             losses, present = self.spec.function(*sides, **self.loss_kwargs), sides[0].length > 0
         else:
-            extra = () if kl is None else (kl,)
+            extra = () if point is None else (point,)
             losses = self.spec.function(completions, batch["label"], *extra, **self.loss_kwargs)
             present = completions.length > 0
         return torch.where(present, losses, 0.0), present
 
     @torch.no_grad()
-    def _add_metrics(self, completions: CompletionLogps, batch: MicroBatch, kl: Tensor | None) -> None:
-        losses, present = self._losses(completions, batch, kl)
+    def _add_metrics(self, completions: CompletionLogps, batch: MicroBatch, point: Tensor | None) -> None:
+        losses, present = self._losses(completions, batch, point)
         self.metrics.add("loss", losses, present)
         if self.spec.pairwise and self.spec.reference:
             chosen, rejected = completions.halves()
@@ -234,7 +241,15 @@ class PreferenceTrainer(OpenTrainer):
 
     @torch.no_grad()
     def _reference_point(self, model: nn.Module, steps: Iterable[Step]) -> Tensor | None:
-        """KTO's z0: the mean log-ratio of the mismatched completions of `steps` over all ranks, at least 0."""
+        """What a loss measures from, or None.
+
+        KTO's z0: the mean log-ratio of the mismatched completions of `steps` over all ranks, at least 0.
+        BCO's delta: the mean reward of all responses trained on so far.
+        """
+        if self.spec.running_reward:
+            delta = self.rewards[0] / self.rewards[1].clamp(min=1)
+            self.metrics.add("delta", delta)
+            return delta
         if not self.spec.mismatched:
             return None
         sums = torch.zeros(2, device=self.args.device)
@@ -272,12 +287,12 @@ class PreferenceTrainer(OpenTrainer):
             stop()
         training_metrics, self.metrics = self.metrics, Metrics(self.spec, self.beta, self.args.device)
         with evaluation_mode(model):
-            kl = self._reference_point(model, dataloader)
+            point = self._reference_point(model, dataloader)
             for step in dataloader:
                 self._scored = []
                 for batch in step.micro_batches:
                     with self.compute_loss_context_manager():
-                        self.compute_loss(model, batch, kl=kl)
+                        self.compute_loss(model, batch, point)
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         means = self.metrics.read(self.accelerator.reduce)
         self.metrics = training_metrics
@@ -394,6 +409,8 @@ class PreferenceTrainer(OpenTrainer):
                 step, or a loss or gradient is not finite.
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self)
+        if checkpoint and self.spec.running_reward:
+            self.rewards = self.rewards.new_tensor(rewards_until(checkpoint))
         self.record.start()
         output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.record.finish()
