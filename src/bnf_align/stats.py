@@ -82,7 +82,9 @@ def crossed_bootstrap(values: np.ndarray, resamples: int = 10_000, seed: int = 4
     """
     seeds, items = values.shape
     drawn = zip(drawn_counts(seeds, resamples, seed), drawn_counts(items, resamples, seed + 1), strict=True)
-    return interval(np.concatenate([((by_seed @ values) * by_item).sum(1) for by_seed, by_item in drawn]) / values.size)
+    return interval(
+        np.concatenate([((by_seed @ values) * by_item).sum(1) for by_seed, by_item in drawn]) / values.size
+    )
 
 
 def crossed_test(gaps: np.ndarray) -> float:
@@ -90,8 +92,12 @@ def crossed_test(gaps: np.ndarray) -> float:
 
     The analysis of variance for readers crossed with cases (Dorfman, Berbaum and Metz, 1992; degrees of freedom of
     Hillis, 2007), seeds being the readers: where seeds differ, a few of them prove little, however many items there
-    are. Of one seed it is the t-test over items and speaks of that seed alone. Where all items agree there is no
-    variance to compare with, and the sign test over items is taken.
+    are. A variance of seeds below that of the residuals is chance, and is taken as theirs. Where seeds differ as much
+    as items or more, true nulls are still rejected at 5 % in up to 6 % of cases with five seeds, 8 % with three and
+    13 % with two (simulated; a bootstrap of two seeds reaches 50 %).
+
+    Of one seed it is the t-test over items and speaks of that seed alone. Where all items agree there is no variance
+    to compare with, and the sign test over items is taken.
 
     Args:
         gaps: (seeds, items) differences of two models, of the same seed on the same item.
@@ -102,8 +108,8 @@ def crossed_test(gaps: np.ndarray) -> float:
     if seeds == 1:
         of_mean, freedom = of_items, items - 1.0
     else:
-        of_seeds = items * by_seed.var(ddof=1)
         rest = ((gaps - by_item - by_seed[:, None] + mean) ** 2).sum() / ((seeds - 1) * (items - 1))
+        of_seeds = max(items * by_seed.var(ddof=1), rest)
         of_mean = of_seeds + max(of_items - rest, 0.0)
         freedom = (seeds - 1) * (of_mean / of_seeds) ** 2 if of_seeds else np.inf
     if of_mean <= 1e-20:

@@ -70,10 +70,12 @@ def compare(plan: Plan, *, cluster: Any = None, command: str = "") -> dict[str, 
                 shutil.rmtree(one.folder(plan), ignore_errors=True)
         found |= _finished(plan, journal, "train", final, cluster)
         base = run(BASE, {}, 0)
-        reports = _finished(plan, journal, "test", [base, *(one for one in final if not found[one.key]["failed"])], cluster)
+        reports = _finished(
+            plan, journal, "test", [base, *(one for one in final if not found[one.key]["failed"])], cluster
+        )
         journal.finish([one["id"] for one in [*found.values(), *reports.values()]])
-    record = record_of(plan, counts, grids, winners, base, found, reports)
-    record |= {"model": plan.model, "command": command, "versions": versions()}
+    record = record_of(plan, grids, winners, base, found, reports)
+    record |= {"model": plan.model, "splits": counts, "command": command, "versions": versions()}
     write_json(Path(plan.out) / "compare.json", record)
     return record
 

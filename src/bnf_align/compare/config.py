@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -78,7 +78,8 @@ class Plan:
         others = {name: value for name, value in point.items() if name not in own}
         cache = str(Path(self.out) / "reference")
         given = {"output_dir": self.out, "ref_cache_dir": cache, "loss_kwargs": own or None} | given
-        return PreferenceConfig(**QUIET | self.settings | others | given, loss_type=loss_type)
+        settings: dict[str, Any] = {**QUIET, **self.settings, **others, **given}
+        return PreferenceConfig(**settings, loss_type=loss_type)
 
 
 def as_given(settings: Mapping[str, Any]) -> Settings:
@@ -90,20 +91,21 @@ class _Faults:
     """Everything that is wrong, each with its key and, where it is known, its line."""
 
     def __init__(self, lines: Mapping[tuple[str, ...], int]) -> None:
-        self.lines, self.found = lines, [""][:0]
+        self.lines = lines
+        self.found: dict[str, int] = {}
+        """Text -> line."""
 
     def add(self, text: str, *keys: str) -> None:
         line = next((self.lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.lines), None)
         place = f"line {line}, {'.'.join(keys)}" if line else ".".join(keys)
-        if f"{place}: {text}" not in self.found:
-            self.found.append(f"{place}: {text}")
+        self.found.setdefault(f"{place}: {text}", line or 0)
 
-    def tried(self, attempt: Callable[[], Any], *keys: str) -> Any:
+    def tried(self, keys: Sequence[str], attempt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What `attempt` returns, or None where it fails in a way that a user can mend."""
         try:
-            return attempt()
+            return attempt(*args, **kwargs)
         except (BadInput, ValueError, TypeError) as error:
-            return self.add(" ".join(str(error).split()), *keys)
+            self.add(" ".join(str(error).split()), *keys)
 
 
 def read(
@@ -131,10 +133,17 @@ def read(
     plain |= {name: found[name] for name in found if name in ("model", "data", "out", "split")}
     for name in [name for name, value in plain.items() if not isinstance(value, str)]:
         faults.add(f"a text is needed, not {plain[name]!r}.", name)
+    before = {*faults.found}
     for name in ("validation", "test"):
         share = plain[name] = found.get(name, getattr(Plan, name))
         if not isinstance(share, float) or not 0 < share < 1:
             faults.add(f"a share of the prompts, above 0 and below 1, is needed, not {share!r}.", name)
+    if (readable := not faults.found.keys() - before) and plain["validation"] + plain["test"] >= 1:
+        faults.add(
+            f"validation and test are {plain['validation'] + plain['test']:g} of the prompts: none to train on.",
+            "test",
+        )
+        readable = False
     for name in ("split_seed", "tuning_seeds", "processes"):
         count = plain[name] = found.get(name, getattr(Plan, name))
         if not _whole(count) or count < (name != "split_seed"):
@@ -144,7 +153,6 @@ def read(
         faults.add(f"a list of different whole numbers is needed, not {seeds!r}.", "seeds")
     elif _whole(plain["tuning_seeds"]) and plain["tuning_seeds"] > len(seeds):
         faults.add(f"{plain['tuning_seeds']} of {len(seeds)} seeds cannot be had.", "tuning_seeds")
-    readable = bool(plain["data"]) and not [one for one in faults.found if "seeds" not in one.partition(":")[0]]
     parts = {name: found.get(name) or {} for name in ("settings", "grid", "methods", "evaluations")}
     for name in [name for name, part in parts.items() if not isinstance(part, Mapping)]:
         faults.add(f"NAME: VALUE lines are needed, not {parts[name]!r}.", name)
@@ -168,7 +176,9 @@ def read(
     if choose_by not in evaluations:
         faults.add(f"{choose_by!r} is none of the evaluations: {', '.join(evaluations)}.", "choose_by")
     elif choose_by != "held_out" and not evaluations[choose_by].validation:
-        faults.add("it is to choose, and has no items to choose by: give it `validation: FILE`.", "evaluations", choose_by)
+        faults.add(
+            "it is to choose, and has no items to choose by: give it `validation: FILE`.", "evaluations", choose_by
+        )
     plan = Plan(
         **plain,
         methods=methods,
@@ -181,13 +191,21 @@ def read(
     )
     if plan.model:
         places = {name: model_kwargs[name] for name in ("revision", "trust_remote_code") if name in model_kwargs}
-        faults.tried(lambda: load_tokenizer(plan.model, **places), "model")
-    if readable and (splits := faults.tried(lambda: split(plan), "data")):
+        faults.tried(("model",), load_tokenizer, plan.model, **places)
+    if (
+        readable
+        and isinstance(plan.split_seed, int)
+        and plan.data
+        and (splits := faults.tried(("data",), split, plan))
+    ):
         for text, *keys in faults_of(plan, splits):
             faults.add(text, *keys)
     if faults.found:
         count = f"{len(faults.found)} fault{'s' if len(faults.found) > 1 else ''}"
-        raise BadInput(f"The comparison has {count}, and nothing was run:\n" + "\n".join(faults.found))
+        raise BadInput(
+            f"The comparison has {count}, and nothing was run:\n"
+            + "\n".join(sorted(faults.found, key=faults.found.__getitem__))
+        )
     return plan
 
 
@@ -199,26 +217,29 @@ def _settings(given: Mapping[str, Any], read_settings: Callable[..., Settings], 
     """The settings, each tried alone first, so that all that are wrong are named."""
     clean = {}
     for name, value in given.items():
+        keys = ("settings", name)
         if name in ELSEWHERE:
-            faults.add(f"this is said by `{ELSEWHERE[name]}`.", "settings", name)
-        elif (alone := faults.tried(lambda name=name, value=value: read_settings({name: value}), "settings", name)) and (
-            faults.tried(lambda own=alone[0]: Plan("", "", "out", {}, settings=own).config("bnf", {}), "settings", name)
-        ):
+            faults.add(f"this is said by `{ELSEWHERE[name]}`.", *keys)
+            continue
+        alone = faults.tried(keys, read_settings, {name: value})
+        if alone and faults.tried(keys, Plan("", "", "out", {}, settings=alone[0]).config, "bnf", {}):
             clean[name] = value
-    return faults.tried(lambda: read_settings(clean), "settings") or ({}, {}, None)
+    return faults.tried(("settings",), read_settings, clean) or as_given({})
 
 
 def _method(name: str, given: Any, shared: Mapping[str, Any], base: Plan, faults: _Faults) -> Method | None:
     """A method with the points of its grid: what it says itself, and the shared grid for the rest."""
     at, before = ("methods", name), len(faults.found)
-    if given is not None and not isinstance(given, Mapping):
-        return faults.add(f"NAME: VALUE lines are needed, not {given!r}.", *at)
-    own = dict(given or {})
+    own = dict(given or {}) if isinstance(given, Mapping | None) else {}
     loss_type = own.pop("loss_type", name)
-    if name == BASE:
-        return faults.add("the model before training is compared anyway: leave it out.", *at)
-    if loss_type not in LOSSES:
-        return faults.add(f"{loss_type!r} is no objective. Choose one of {', '.join(LOSSES)}.", *at)
+    if not isinstance(given, Mapping | None):
+        faults.add(f"NAME: VALUE lines are needed, not {given!r}.", *at)
+    elif name == BASE:
+        faults.add("the model before training is compared anyway: leave it out.", *at)
+    elif loss_type not in LOSSES:
+        faults.add(f"{loss_type!r} is no objective. Choose one of {', '.join(LOSSES)}.", *at)
+    if len(faults.found) > before:
+        return None
     takes = LOSSES[loss_type].hyperparameters
     axes = {**shared, **own}
     for axis, values in axes.items():
@@ -234,7 +255,7 @@ def _method(name: str, given: Any, shared: Mapping[str, Any], base: Plan, faults
         return None
     points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     for point in points:
-        faults.tried(lambda point=point: base.config(loss_type, point), *at)
+        faults.tried(at, base.config, loss_type, point)
     return Method(loss_type, points)
 
 
@@ -249,5 +270,5 @@ def _evaluations(given: Mapping[str, Any], faults: _Faults) -> dict[str, Evaluat
         else:
             one = Evaluation(name, **options)
             found[name] = one
-            faults.tried(one.check, "evaluations", name)
+            faults.tried(("evaluations", name), one.check)
     return found

@@ -17,13 +17,12 @@ from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.engines import Sampling
 from bnf_align.engines.local import LocalEngine
-from bnf_align.evaluation.callback import refuse_judged
 from bnf_align.evaluation.held_out import measure
 from bnf_align.evaluation.items import load_items
 from bnf_align.evaluation.result import EvalResult
 from bnf_align.evaluation.run import run
 from bnf_align.evaluation.score import task_named
-from bnf_align.evaluation.task import Row, Task
+from bnf_align.evaluation.task import JudgedTask, Row, Task
 from bnf_align.evaluation.tasks import TASKS
 from bnf_align.journal import read_jsonl
 from bnf_align.models import Loaded
@@ -43,7 +42,7 @@ class Evaluation:
     task: str | None = None
     """A benchmark that needs no judge; its items come from `data`, or from the hub."""
     rule: str | None = None
-    """Prompts in `data`, and `package.module:function` of (row, answer), or a rule of `score --rule`: right or wrong."""
+    """As in `score --rule`: right or wrong, of the answers to the prompts in `data`."""
     likelihood: str | None = None
     """A file of rows: the mean log-probability per token of what is preferred in them."""
     data: str | None = None
@@ -70,10 +69,12 @@ class Evaluation:
             raise BadInput(f"one of task, rule and likelihood is needed (held_out takes none), not {given}.")
         if self.rule and not self.data:
             raise BadInput("prompts for the rule are needed: `data: FILE`.")
-        if self.task:
-            refuse_judged(task_named(self.task))
-        _ = self.generates and (Sampling(self.temperature, max_new_tokens=self.max_new_tokens), self.asks)
-        shared = {canonical(_prompt(item)) for item in self.items()} if self.validation else set()
+        if self.task and (isinstance(task := task_named(self.task), JudgedTask) or not task.template):
+            raise BadInput(
+                f"{self.task} needs more than a model's answers. Take one of gsm8k, ifeval, ..., or a rule."
+            )
+        Sampling(self.temperature, max_new_tokens=self.max_new_tokens)
+        shared = {canonical(_prompt(item)) for item in self.items()}
         if twice := [item for item in self.items("validation") if canonical(_prompt(item)) in shared]:
             raise BadInput(f"{len(twice):,} items to choose by are among those that are reported: take them out.")
         return True
@@ -121,7 +122,10 @@ class Evaluation:
         for response in read_jsonl(done.path):
             found.setdefault(response["side"], []).append(response)
         logp, mean = (
-            {side: np.array([one["logp"] / (one["tokens"] if each else 1) for one in of]) for side, of in found.items()}
+            {
+                side: np.array([one["logp"] / (one["tokens"] if each else 1) for one in of])
+                for side, of in found.items()
+            }
             for each in (False, True)
         )
 

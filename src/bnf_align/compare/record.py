@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -19,70 +18,68 @@ from bnf_align.stats import crossed_bootstrap, crossed_test, holm
 REAL = 0.05
 """A difference is real below this, corrected for all differences of the record."""
 
-Results = Mapping[str, Mapping[str, Any]]
+Found = Mapping[str, Mapping[str, Any]]
+Values = Mapping[str, Mapping[str, np.ndarray]]
+"""Measure -> method -> (seeds, prompts)."""
 
 
 def record_of(
     plan: Plan,
-    splits: Mapping[str, Any],
     grids: Mapping[str, Sequence[Sequence[Run]]],
     winners: Mapping[str, Sequence[Run]],
     base: Run,
-    trained: Results,
-    tested: Results,
+    trained: Found,
+    tested: Found,
 ) -> dict[str, Any]:
     """What is written.
 
     Args:
         plan: The comparison.
-        splits: Counts by split.
         grids: Method -> its points, each with its runs.
         winners: Method -> the runs of the point that was chosen, one a seed; a method is missing if all diverged.
         base: The model before training.
         trained: Key of a run -> what `runs.train` returned.
         tested: Key of a run -> what `runs.test` returned.
     """
-    runs = {BASE: [base]} | {
-        name: own for name, own in winners.items() if not any(trained[run.key]["failed"] for run in own)
-    }
-    measures = [
-        {"name": name, "unit": "nats" if name.endswith("logp_per_token") else "%", "prompts": len(values)}
-        | {"tax": plan.evaluations[name.split(" ")[0]].tax}
-        for name, values in tested[base.key]["outcomes"].items()
-    ]
-    for one in measures:
-        one["scale"], one["digits"] = (1, 3) if one["unit"] == "nats" else (100, 1)
-    outcomes = {
+    whole = {name: own for name, own in winners.items() if not any(trained[run.key]["failed"] for run in own)}
+    runs = {BASE: [base], **whole}
+    measures = [_measure(plan, name, len(of)) for name, of in tested[base.key]["outcomes"].items()]
+    values: Values = {
         one["name"]: {
-            name: np.array([_in_order(tested[run.key]["outcomes"], tested[base.key]["outcomes"], one["name"]) for run in of])
-            for name, of in runs.items()
+            name: np.array(
+                [[of[prompt] for prompt in first[one["name"]]] for of in _outcomes(own, tested, one["name"])]
+            )
+            for name, own in runs.items()
         }
         for one in measures
+        for first in [tested[base.key]["outcomes"]]
     }
-    values = {name: {} for name in [BASE, *plan.methods]}
+    shown: dict[str, dict[str, Any]] = {name: {} for name in (BASE, *plan.methods)}
     for one in measures:
-        for name, of in outcomes[one["name"]].items():
-            low, high = crossed_bootstrap(of)
-            values[name][one["name"]] = _scaled(one, mean=of.mean(), low=low, high=high) | {
-                "by_seed": [float(one["scale"] * mean) for mean in of.mean(axis=1)]
-            }
-    ranks = _ranks(values, measures)
+        for name, of in values[one["name"]].items():
+            by_seed = [one["scale"] * mean for mean in of.mean(axis=1).tolist()]
+            shown[name][one["name"]] = _numbers(one, of.mean(), crossed_bootstrap(of), "mean") | {"by_seed": by_seed}
+    digits = {one["name"]: one["digits"] for one in measures}
+    printed = {
+        name: {m: float(half_up(of[m]["mean"], digits[m])) if of else None for m in digits}
+        for name, of in shown.items()
+    }
+    ranks = rank_table(printed)  # of the printed numbers, as in the paper
     methods = {
-        name: {"values": values[name], "ranks": ranks[name], "average_rank": average_rank(ranks[name])}
-        | ({"answers": _answers([tested[run.key] for run in runs[name]])} if name in runs else {})
+        name: {"values": of, "ranks": ranks[name], "average_rank": average_rank(ranks[name])}
+        | {"answers": _answers([tested[run.key]["answers"] for run in runs.get(name, ())])}
         | (_tuned(plan, name, grids[name], winners.get(name, ()), trained) if name != BASE else {})
-        for name in values
+        for name, of in shown.items()
     }
     methods[BASE]["validation"] = mean_of_first([{"failed": None, **tested[base.key]}])
     return {
         "seeds": list(plan.seeds),
         "tuning_seeds": plan.tuning_seeds,
-        "splits": splits,
         "chosen_by": plan.choose_by,
         "measures": measures,
         "methods": methods,
-        "differences": _differences(outcomes, measures),
-        "tax": _tax(outcomes, [one for one in measures if one["tax"]], runs, tested),
+        "differences": _differences(values, measures),
+        "tax": _tax(plan, values, [one for one in measures if one["tax"]]),
     }
 
 
@@ -94,47 +91,42 @@ def mean_of_first(results: Sequence[Mapping[str, Any]]) -> float | None:
     return float(np.mean([np.mean(list(values.values())) for values in first]))
 
 
-def _in_order(own: Mapping[str, Any], base: Mapping[str, Any], name: str) -> list[float]:
-    return [own[name][prompt] for prompt in base[name]]
+def _measure(plan: Plan, name: str, prompts: int) -> dict[str, Any]:
+    """How a measure is printed, and whether a loss in it is tax."""
+    in_nats = name.endswith("logp_per_token")
+    unit, scale, digits = ("nats", 1, 3) if in_nats else ("%", 100, 1)
+    tax = plan.evaluations[name.partition(" ")[0]].tax
+    return {"name": name, "unit": unit, "scale": scale, "digits": digits, "prompts": prompts, "tax": tax}
 
 
-def _scaled(measure: Mapping[str, Any], **numbers: float) -> dict[str, float]:
-    return {name: float(measure["scale"] * number) for name, number in numbers.items()}
+def _outcomes(runs: Sequence[Run], tested: Found, measure: str) -> list[Mapping[str, float]]:
+    return [tested[run.key]["outcomes"][measure] for run in runs]
 
 
-def _ranks(values: Mapping[str, Mapping[str, Any]], measures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Ranks of the printed means, as in the paper; a method that was not measured has none."""
-    printed = {
-        method: {
-            one["name"]: float(half_up(found[one["name"]]["mean"], one["digits"])) if found else None for one in measures
-        }
-        for method, found in values.items()
-    }
-    return rank_table(printed)
+def _numbers(measure: Mapping[str, Any], mean: float, interval: Sequence[float], name: str) -> dict[str, float]:
+    named = {name: mean, "low": interval[0], "high": interval[1]}
+    return {key: float(measure["scale"] * number) for key, number in named.items()}
 
 
-def _answers(tested: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def _answers(found: Sequence[Found]) -> dict[str, dict[str, float]]:
     """Evaluation -> what its answers are like, the mean over seeds."""
     return {
-        name: {what: float(np.mean([one["answers"][name][what] for one in tested])) for what in found}
-        for name, found in tested[0]["answers"].items()
+        name: {what: float(np.mean([one[name][what] for one in found])) for what in of}
+        for name, of in (found[0] if found else {}).items()
     }
 
 
 def _tuned(
-    plan: Plan, name: str, grid: Sequence[Sequence[Run]], winners: Sequence[Run], trained: Results
+    plan: Plan, name: str, grid: Sequence[Sequence[Run]], winners: Sequence[Run], trained: Found
 ) -> dict[str, Any]:
     """The grid with its validation means, what was chosen, and the cost of all of it."""
     runs = {run.key: trained[run.key] for own in [*grid, winners] for run in own}
-    diverged = [found["failed"] for found in runs.values() if found["failed"]]
+    tried = [(dict(own[0].point), mean_of_first([trained[run.key] for run in own])) for own in grid]
     return {
         "loss_type": plan.methods[name].loss_type,
         "chosen": dict(winners[0].point) if winners else None,
-        "grid": [
-            {"settings": dict(own[0].point), "validation": mean_of_first([trained[run.key] for run in own])}
-            for own in grid
-        ],
-        "diverged": diverged,
+        "grid": [{"settings": settings, "validation": validation} for settings, validation in tried],
+        "diverged": [found["failed"] for found in runs.values() if found["failed"]],
         "runs": len(runs),
         "seconds": round(sum(found["seconds"] for found in runs.values()), 3),
         "tokens": sum(found["tokens"] for found in runs.values()),
@@ -143,41 +135,38 @@ def _tuned(
     }
 
 
-def _differences(
-    outcomes: Mapping[str, Mapping[str, np.ndarray]], measures: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Every two methods in every measure, the later one minus the earlier."""
-    found, p_values = [], []
-    for one in measures:
-        for (second, before), (first, after) in combinations(outcomes[one["name"]].items(), 2):
-            gaps = after - before  # the base has no seed: its one row is compared with each
-            low, high = crossed_bootstrap(gaps)
-            p_values.append(crossed_test(gaps))
-            difference = _scaled(one, difference=gaps.mean(), low=low, high=high)
-            found.append({"measure": one["name"], "first": first, "second": second, **difference})
-    corrected = holm(p_values) if p_values else []
-    return [
-        difference | {"p_value": p_value, "p_holm": p_holm, "real": p_holm < REAL}
-        for difference, p_value, p_holm in zip(found, p_values, corrected, strict=True)
-    ]
-
-
-def _tax(
-    outcomes: Mapping[str, Mapping[str, np.ndarray]],
-    measures: Sequence[Mapping[str, Any]],
-    runs: Mapping[str, Sequence[Run]],
-    tested: Results,
-) -> list[dict[str, Any]]:
-    """Each trained model against the base, prompt by prompt: McNemar's exact test where answers are right or wrong."""
-    base = tested[runs[BASE][0].key]["outcomes"]
-    found = [
-        {"measure": one["name"], "method": name, "seed": run.seed}
-        | asdict(compared := compare(tested[run.key]["outcomes"][one["name"]], base[one["name"]]))
-        | _scaled(one, difference=compared.difference, low=compared.interval.low, high=compared.interval.high)
+def _differences(values: Values, measures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every two methods in every measure, the later minus the earlier one; the base's row is taken for each seed."""
+    return _corrected(
+        {"measure": one["name"], "first": first, "second": second}
+        | _numbers(one, (after - before).mean(), crossed_bootstrap(after - before), "difference")
+        | {"p_value": crossed_test(after - before)}
         for one in measures
-        for name, own in runs.items()
+        for (second, before), (first, after) in combinations(values[one["name"]].items(), 2)
+    )
+
+
+def _tax(plan: Plan, values: Values, measures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each trained model against the base, prompt by prompt: McNemar's exact test where answers are right or wrong."""
+    return _corrected(
+        {"measure": one["name"], "method": name, "seed": seed}
+        | _numbers(one, found.difference, found.interval, "difference")
+        | {key: getattr(found, key) for key in ("p_value", "test", "wins", "losses", "ties")}
+        for one in measures
+        for base in [_numbered(values[one["name"]][BASE][0])]
+        for name, of in values[one["name"]].items()
         if name != BASE
-        for run in own
-    ]
-    corrected = holm([one["p_value"] for one in found]) if found else []
-    return [one | {"p_holm": p_holm, "real": p_holm < REAL} for one, p_holm in zip(found, corrected, strict=True)]
+        for seed, own in zip(plan.seeds, of, strict=True)
+        for found in [compare(_numbered(own), base)]
+    )
+
+
+def _numbered(values: np.ndarray) -> dict[str, float]:
+    return {str(prompt): float(value) for prompt, value in enumerate(values)}
+
+
+def _corrected(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With Holm's correction for all of them."""
+    listed = list(found)
+    p_values = holm([one["p_value"] for one in listed]) if listed else []
+    return [one | {"p_holm": p, "real": p < REAL} for one, p in zip(listed, p_values, strict=True)]

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PrinterCallback
+from transformers.utils import logging as transformers_logging
 
 from bnf_align.compare.config import Plan
 from bnf_align.compare.evaluations import BASE, about, answers_summary
@@ -73,7 +75,7 @@ def train(plan: Plan, run: Run) -> dict[str, Any]:
     folder = run.folder(plan)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run has left
     config = plan.config(method.loss_type, run.point, seed=run.seed, output_dir=str(folder), **ALREADY_READ)
-    loaded = load(plan.model, trainable=True, **plan.model_kwargs)
+    loaded = _load(plan, plan.model, trainable=True)
     trainer = PreferenceTrainer(
         loaded.model,
         config,
@@ -81,6 +83,7 @@ def train(plan: Plan, run: Run) -> dict[str, Any]:
         processing_class=loaded.tokenizer,
         peft_config=plan.adapter,
     )
+    trainer.remove_callback(PrinterCallback)
     validation, failed = None, None
     try:
         trainer.train()
@@ -89,7 +92,7 @@ def train(plan: Plan, run: Run) -> dict[str, Any]:
         failed = str(error)
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        validation = _measured(plan, run, "validation", Loaded(trainer.model, trainer.processing_class, loaded.source))
+        validation = _measured(plan, run, "validation", loaded._replace(model=trainer.model))
     cost = {"seconds": time.monotonic() - started, "tokens": trainer.tokens_seen, "steps": trainer.state.global_step}
     return {"id": run.id("train"), "title": run.title, "validation": validation, "failed": failed, **cost}
 
@@ -101,15 +104,12 @@ def test(plan: Plan, run: Run) -> dict[str, Any]:
         `id`; `outcomes`: measure -> prompt -> value; `answers`: evaluation -> how long its answers are; of the base
         also its `validation`.
     """
-    loaded = load(plan.model if run.method == BASE else str(run.folder(plan)), **plan.model_kwargs)
-    tokenizer = configured_tokenizer(
-        loaded.tokenizer, plan.settings.get("chat_template_path"), plan.settings.get("eos_token")
-    )
-    loaded = loaded._replace(tokenizer=tokenizer)
+    loaded = _load(plan, plan.model if run.method == BASE else str(run.folder(plan)))
     if torch.cuda.is_available() and not plan.model_kwargs.get("device_map"):
         loaded.model.to("cuda")
     validation = _measured(plan, run, "validation", loaded) if run.method == BASE else None
-    outcomes, answers = {}, {}
+    outcomes: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     for name, evaluation in plan.evaluations.items():
         outcomes |= _measured(plan, run, "test", loaded, name)
         if evaluation.generates:
@@ -118,12 +118,20 @@ def test(plan: Plan, run: Run) -> dict[str, Any]:
     return found | {"validation": validation}
 
 
+def _load(plan: Plan, name: str, trainable: bool = False) -> Loaded:
+    found = load(name, trainable=trainable, **plan.model_kwargs)
+    told = [plan.settings.get(key) for key in ("chat_template_path", "eos_token")]
+    return found._replace(tokenizer=configured_tokenizer(found.tokenizer, *told))
+
+
 def _file(plan: Plan, run: Run, split: str, name: str) -> Path:
     spec = key_of(rows=digest(file_of(plan, split).read_bytes()), **about(plan.evaluations[name], split))
     return Path(plan.out) / "answers" / f"{run.method}-{run.key[:12]}" / f"{split}-{name}-{spec[:8]}.jsonl"
 
 
-def _measured(plan: Plan, run: Run, split: str, loaded: Loaded, name: str | None = None) -> dict[str, dict[str, float]]:
+def _measured(
+    plan: Plan, run: Run, split: str, loaded: Loaded, name: str | None = None
+) -> dict[str, dict[str, float]]:
     name = name or plan.choose_by
     evaluation, config = plan.evaluations[name], plan.config("sft", {})
     rows = list(read_jsonl(file_of(plan, split))) if name == "held_out" else []
@@ -169,13 +177,19 @@ def _start(parent: int, numbers: Any, devices: int, threads: int) -> None:
 
 def _quietly(work: Work, plan: Plan, run: Run) -> dict[str, Any]:
     """The rows and the model are the same in every run: what is to be said of them has been said once."""
-    logger = logging.getLogger("bnf_align")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("bnf_align", "transformers")]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         return work(plan, run)
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
