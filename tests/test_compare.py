@@ -227,7 +227,8 @@ def test_thumbs_a_rule_a_likelihood_and_the_tax_of_an_adapter(folder, tmp_path):
     for name, scale in (("rule accuracy", 100), ("text logp_per_token", 1)):
         mean = np.mean([[*one[name].values()] for one in seeds])
         assert record["methods"]["bnf"]["values"][name]["mean"] == pytest.approx(scale * mean)
-    assert len(base["rule accuracy"]) == 40 and len(base["text logp_per_token"]) == 10, "ups alone"
+    assert len(base["rule accuracy"]) == 40
+    assert len(base["text logp_per_token"]) == 10, "ups alone"
     assert record["methods"]["bnf"]["values"]["held_out auc_per_token"]["mean"] > 99
     for one, seed in zip(record["tax"], seeds, strict=True):
         gaps = [seed["rule accuracy"][item] - base["rule accuracy"][item] for item in base["rule accuracy"]]

@@ -76,6 +76,7 @@ def record_of(
         "seeds": list(plan.seeds),
         "tuning_seeds": plan.tuning_seeds,
         "chosen_by": plan.choose_by,
+        "chosen_on": len(next(iter(tested[base.key]["validation"].values()))),
         "measures": measures,
         "methods": methods,
         "differences": _differences(values, measures),

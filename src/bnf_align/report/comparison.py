@@ -11,19 +11,32 @@ from bnf_align.report.table import NOT_MEASURED, Cell, Column, Row, Section, Tab
 
 REAL = "*"
 
+FEW = 5
+"""Seeds."""
+
+ANSWERS = {
+    "tokens": ("tokens", 1, 1),
+    "never ended (%)": ("never_ended", 100, 1),
+    "distinct-3 (%)": ("distinct_3", 100, 1),
+}
+"""Column -> key, scale and digits."""
+
+LIKE = "Means over seeds: tokens of an answer, answers cut at the limit, and different triples of words among all."
+
 VALUES = "Means over prompts and seeds, in brackets the 95 % bootstrap interval over both, in parentheses the rank."
 TUNED = (
-    "Settings were chosen for each method by {chosen_by} on {validation:,} validation prompts, with {tuning} of the "
-    "{seeds} seeds; what is shown is of {test:,} test prompts, which nothing else has seen."
+    "Settings were chosen for each method by {chosen_by} on {chosen_on:,} validation prompts, with {tuning} of the "
+    "{seeds} seeds. What is shown is of prompts that nothing else has seen: {prompts}."
 )
 DIFFERENCES = (
-    "Upper row minus lower, 95 % bootstrap interval over prompts and seeds. * real: p < 0.05 after Holm's correction "
+    "First minus second, 95 % bootstrap interval over prompts and seeds. * real: p < 0.05 after Holm's correction "
     "for all {count:,} differences, by the analysis of variance of seeds crossed with prompts. Without a star no "
     "difference was found, which does not show that there is none."
 )
 TAX = (
-    "Difference from the base on the same prompts, for each seed: McNemar's exact test, or a permutation test where a "
-    "value is neither right nor wrong. * p < 0.05 after Holm's correction for all {count:,}."
+    "Difference from the base, with the interval of the table of differences, and in how many seeds it is real: McNemar's "
+    "exact test on the same prompts, or a permutation test where a value is neither right nor wrong, p < 0.05 after "
+    "Holm's correction for all {count:,}."
 )
 COSTS = "Runs, seconds and tokens are of training, tuning included; seconds also of measuring the validation split."
 
@@ -41,12 +54,9 @@ def values(documents: Sequence[Document]) -> Table | None:
             for method, found in record["methods"].items()
         ]
         sections.append(Section(_title(document, documents), rows))
-        counts = {name: record["splits"][name]["prompts"] for name in ("validation", "test")}
-        notes.append(
-            TUNED.format(
-                **counts, chosen_by=record["chosen_by"], tuning=record["tuning_seeds"], seeds=len(record["seeds"])
-            )
-        )
+        prompts = ", ".join(f"{one['name']} {one['prompts']:,}" for one in record["measures"])
+        counts = {"tuning": record["tuning_seeds"], "seeds": len(record["seeds"]), "prompts": prompts}
+        notes.append(TUNED.format(**counts, chosen_by=record["chosen_by"], chosen_on=record["chosen_on"]))
         notes += _conclusions(record)
     columns = [*(Column(f"{name} ({unit})") for name, unit in names.items()), Column("Average rank")]
     return Table("compare", "Methods on the same rows", "Method", columns, sections, list(dict.fromkeys(notes)))
@@ -71,8 +81,9 @@ def _conclusions(record: Mapping[str, Any]) -> list[str]:
             (one["first"], one["second"]) if one["difference"] > 0 else (one["second"], one["first"]) for one in real
         )
         listed = ", ".join(f"{better} above {worse}" for better, worse in pairs)
+        rest = f"; no difference found in the other {len(found) - len(real):,} of {len(found):,} pairs"
         said.append(
-            f"{name}: {listed}; no difference found in the other {len(found) - len(real):,} of {len(found):,} pairs."
+            f"{name}: {listed}{rest if len(real) < len(found) else ''}."
             if real
             else f"{name}: no difference found between any two of the {len(found):,} pairs."
         )
@@ -87,56 +98,86 @@ def _conclusions(record: Mapping[str, Any]) -> list[str]:
         said.append(
             f"Of the same rows the objectives do not use the same answers; tokens trained on in a run: {listed}."
         )
-    if len(record["seeds"]) == 1:
-        said.append("With one seed nothing is known about other seeds.")
+    if len(record["seeds"]) < FEW:
+        said.append(
+            f"{len(record['seeds'])} of {FEW} seeds or more that a claim about other seeds needs: where seeds differ "
+            "much, the test then finds differences that are none (docs/compare.md)."
+        )
     return said
+
+
+def tax(documents: Sequence[Document]) -> Table | None:
+    """Each method against the base. None where nothing was measured as tax."""
+    found = [document for document in documents if document.data["tax"]]
+    names = _measures(found, {one["measure"] for document in found for one in document.data["tax"]})
+    sections = []
+    for document in found:
+        record = document.data
+        digits = {one["name"]: one["digits"] for one in record["measures"]}
+        gaps = {(one["first"], one["measure"]): one for one in record["differences"] if one["second"] == "base"}
+        rows = [
+            Row(method, [_taxed(gaps.get((method, name)), record["tax"], digits.get(name, 1)) for name in names])
+            for method in record["methods"]
+            if method != "base"
+        ]
+        sections.append(Section(_title(document, documents), rows))
+    note = TAX.format(count=sum(len(document.data["tax"]) for document in found))
+    return _table("compare-tax", "Alignment tax", names, sections, note) if sections else None
+
+
+def _taxed(gap: Mapping[str, Any] | None, tested: Sequence[Mapping[str, Any]], digits: int) -> Cell:
+    if gap is None:
+        return Cell(NOT_MEASURED)
+    seeds = [one["real"] for one in tested if (one["method"], one["measure"]) == (gap["first"], gap["measure"])]
+    return Cell(f"{_interval(gap, digits)}, {sum(seeds)} of {len(seeds)} seeds", gap["difference"])
 
 
 def differences(documents: Sequence[Document]) -> Table | None:
     """Every two methods of each comparison. None without one."""
     found = [document for document in documents if document.data["differences"]]
-    return _gaps(
-        found,
-        "differences",
-        "Differences",
-        DIFFERENCES,
-        "differences",
-        lambda one: f"{one['first']} − {one['second']}",
-    )
-
-
-def tax(documents: Sequence[Document]) -> Table | None:
-    """Each trained model against the base. None where nothing was measured as tax."""
-    found = [document for document in documents if document.data["tax"]]
-    return _gaps(found, "compare-tax", "Alignment tax", TAX, "tax", lambda one: f"{one['method']}, seed {one['seed']}")
-
-
-def _gaps(
-    documents: Sequence[Document],
-    name: str,
-    title: str,
-    note: str,
-    key: str,
-    label: Callable[[Mapping[str, Any]], str],
-) -> Table | None:
-    if not documents:
-        return None
-    names = _measures(documents, {one["measure"] for document in documents for one in document.data[key]})
-    sections = []
-    for document in documents:
+    names, sections = _measures(found), []
+    for document in found:
         digits = {one["name"]: one["digits"] for one in document.data["measures"]}
         cells: dict[str, dict[str, Cell]] = {}
-        for one in document.data[key]:
-            shown = [_signed(one[end], digits[one["measure"]]) for end in ("difference", "low", "high")]
-            star = REAL if one["real"] else ""
-            cells.setdefault(label(one), {})[one["measure"]] = Cell(
-                f"{shown[0]} [{shown[1]}, {shown[2]}]", one["difference"], marks=star
-            )
+        for one in document.data["differences"]:
+            cell = Cell(_interval(one, digits[one["measure"]]), one["difference"], marks=REAL if one["real"] else "")
+            cells.setdefault(f"{one['first']} − {one['second']}", {})[one["measure"]] = cell
         rows = [Row(row, [own.get(one, Cell(NOT_MEASURED)) for one in names]) for row, own in cells.items()]
         sections.append(Section(_title(document, documents), rows))
-    count = sum(len(document.data[key]) for document in documents)
-    columns = [Column(f"{one} ({unit})") for one, unit in names.items()]
-    return Table(name, title, "Methods", columns, sections, [note.format(count=count)])
+    note = DIFFERENCES.format(count=sum(len(document.data["differences"]) for document in found))
+    return _table("differences", "Differences", names, sections, note) if sections else None
+
+
+def answers(documents: Sequence[Document]) -> Table | None:
+    """What the generated answers are like. None where nothing was generated."""
+    names = {name for document in documents for name in document.data["methods"].get("base", {}).get("answers", {})}
+    columns = [Column(what, name) for name in sorted(names) for what in ANSWERS]
+    sections = [
+        Section(
+            _title(document, documents),
+            [
+                Row(method, [_answer(found["answers"], column) for column in columns])
+                for method, found in document.data["methods"].items()
+            ],
+        )
+        for document in documents
+    ]
+    return Table("answers", "Answers", "Method", columns, sections, [LIKE]) if names else None
+
+
+def _answer(found: Mapping[str, Mapping[str, float]], column: Column) -> Cell:
+    key, scale, digits = ANSWERS[column.name]
+    value = found.get(column.group, {}).get(key)
+    return number(None if value is None else scale * value, digits)
+
+
+def _table(name: str, title: str, names: Mapping[str, str], sections: list[Section], note: str) -> Table:
+    return Table(name, title, "Methods", [Column(f"{one} ({unit})") for one, unit in names.items()], sections, [note])
+
+
+def _interval(gap: Mapping[str, Any], digits: int) -> str:
+    shown = [_signed(gap[end], digits) for end in ("difference", "low", "high")]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def tuning(documents: Sequence[Document]) -> Table | None:
@@ -179,6 +220,7 @@ COMPARISONS: dict[str, Callable[[Sequence[Document]], Table | None]] = {
     "compare": values,
     "differences": differences,
     "compare-tax": tax,
+    "answers": answers,
     "tuning": tuning,
 }
 """Name of each table -> what makes it from comparisons."""
