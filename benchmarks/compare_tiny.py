@@ -1,6 +1,6 @@
 """The files of the example in docs/compare.md: a base of the tiny world, pairs of its own answers, fresh prompts.
 
-    python benchmarks/compare_tiny.py FOLDER && cd FOLDER && bnf-align compare --config compare.yaml
+python benchmarks/compare_tiny.py FOLDER && cd FOLDER && bnf-align compare --config compare.yaml
 """
 
 import json
@@ -25,7 +25,11 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.fro
 prompts = draw_prompts(MATH, 1300, "preferences 0", avoid=set(held_out["math"]))
 answers_with_thumbs(model, tokenizer, MATH, prompts[300:], 5, 0, folder / "data")
 write_selection(folder / "data" / "scored.jsonl", folder / "pairs.jsonl", Choice())
-for name, skill, asked in (("math", MATH, held_out["math"]), ("sort", SORT, held_out["sort"]), ("dev", MATH, prompts[:300])):
+for name, skill, asked in (
+    ("math", MATH, held_out["math"]),
+    ("sort", SORT, held_out["sort"]),
+    ("dev", MATH, prompts[:300]),
+):
     rows = [{"id": str(number), "prompt": prompt, "skill": skill.name} for number, prompt in enumerate(asked)]
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 sampled = {"rule": VERIFIER, "temperature": 0.8, "max_new_tokens": 24}
