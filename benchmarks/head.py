@@ -124,7 +124,7 @@ HEADS: dict[str, Callable[[Problem], None]] = {"ours": ours, "Appendix B": appen
 def through_call(loss: str, given: Problem, logits: bool = False) -> HeadCall:
     """The head as a training step calls it, forward and backward; `logits`: through all of them, for comparison."""
     spec, device = LOSSES[loss], given.hidden.device
-    tokens, label = len(given.targets), torch.tensor([True, spec.preferred_only], device=device)
+    tokens, label = len(given.targets), torch.tensor([True, bool(spec.only)], device=device)
     ids, scored = given.targets.view(2, -1), torch.ones(2, tokens // 2 + 1, dtype=torch.bool, device=device)
     scored[:, 0] = False
     batch = {"input_ids": torch.cat([ids[:, :1], ids], dim=1), "completion_mask": scored}

@@ -1,6 +1,8 @@
 """Every chat template that TRL ships: what is scored is the answer's own words and the token that ends them."""
 
+import datetime
 import json
+import os
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -14,10 +16,12 @@ from bnf_align.analysis import read_answers
 from bnf_align.cli import doctor
 from bnf_align.data import prepare
 from bnf_align.data.doctor import examine
+from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.template import as_the_template_wants, end_token_id, render_text, template_facts
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import DataReport
+from bnf_align.sources import Options
 from rows import user
 from tiny_models import CHATML_TEMPLATE, byte_tokenizer, chatml_tokenizer
 
@@ -179,32 +183,65 @@ def test_of_several_turns_each_of_the_assistants_is_scored_to_its_end(name):
     assert len(twice) <= len(2 * (called or "") + ANSWER + end_of(tokenizer))  # DeepSeek V3 opens the first call alone
 
 
+@cache
+def what_it_does(name):
+    """Cells of the table: what is scored of an answer, of reasoning, of a tool call."""
+    tokenizer = tokenizer_of(name)
+    (scored,) = scored_text(thumb(assistant(ANSWER)), tokenizer)
+    end = scored.removeprefix(ANSWER)
+    added = any("is added" in note for note in tokenized(thumb(assistant(ANSWER)), tokenizer)[1].notes)
+    keyed, in_text = (
+        THOUGHT in scored_text(thumb(answer), tokenizer)[0]
+        for answer in (assistant(ANSWER, reasoning_content=THOUGHT), assistant(IN_TEXT))
+    )
+    call, facts = outcome(thumb(calling(), tools=TOOLS), tokenizer), template_facts(tokenizer)
+    told = {(True, True): "scored", (False, True): "`<think>` in the text", (False, False): "left out, warned"}
+    return (
+        f"the answer, `{end.replace('|', chr(92) + '|')}`" + (" (added)" if added else ""),
+        told[keyed, in_text],
+        "left out" if call is None else "arguments as text" if facts.text_arguments else "arguments as an object",
+    )
+
+
 def table():
     lines = ["| template | scored of an answer | reasoning | tool calls |", "|---|---|---|---|"]
-    for name in NAMES:
-        tokenizer = tokenizer_of(name)
-        (scored,) = scored_text(thumb(assistant(ANSWER)), tokenizer)
-        end = scored.removeprefix(ANSWER)
-        added = any("is added" in note for note in tokenized(thumb(assistant(ANSWER)), tokenizer)[1].notes)
-        keyed, in_text = (
-            THOUGHT in scored_text(thumb(answer), tokenizer)[0]
-            for answer in (assistant(ANSWER, reasoning_content=THOUGHT), assistant(IN_TEXT))
-        )
-        call, facts = outcome(thumb(calling(), tools=TOOLS), tokenizer), template_facts(tokenizer)
-        told = {(True, True): "scored", (False, True): "`<think>` in the text", (False, False): "left out, warned"}
-        cells = [
-            name,
-            f"the answer, `{end.replace('|', chr(92) + '|')}`" + (" (added)" if added else ""),
-            told[keyed, in_text],
-            "left out" if call is None else "arguments as text" if facts.text_arguments else "arguments as an object",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"| {' | '.join([name, *what_it_does(name)])} |" for name in NAMES)])
 
 
 def test_the_table_in_the_documentation_is_what_the_templates_do():
     text = DOCS.read_text(encoding="utf-8")
     assert text.split(BEGIN)[1].split(END)[0].strip() == table()
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("llama3_2", "%d %b %Y"), ("muse_glimmer", "%Y-%m-%d"), ("gptoss", "%Y-%m-%d")]
+)
+def test_the_date_that_a_template_writes_can_be_set_and_a_row_of_its_own_wins(name, form):
+    tokenizer, row = tokenizer_of(name), thumb(assistant(ANSWER))
+
+    def prompt(row, **settings):
+        return tokenizer.decode(tokenized(row, tokenizer, **settings)[0]["input_ids"][0])
+
+    then, before = datetime.date(2031, 2, 3), datetime.date.today()
+    dated, today = prompt(row, template_date="2031-02-03"), prompt(row)
+    assert then.strftime(form) in dated
+    days = {dated.replace(then.strftime(form), day.strftime(form)) for day in (before, datetime.date.today())}
+    assert today in days  # nothing but the date differs
+    if name.startswith("llama"):
+        own = {**row, "chat_template_kwargs": {"date_string": "1 May 2030"}}
+        assert "1 May 2030" in prompt(own, template_date="2031-02-03")
+
+
+def test_a_stopped_clock_writes_every_form_of_its_date_and_leaves_the_rest_of_a_template_as_it_is():
+    def prompt(source, **settings):
+        tokenizer = with_template(source + CHATML_TEMPLATE)
+        return tokenizer.decode(tokenized(thumb(assistant(ANSWER)), tokenizer, **settings)[0]["input_ids"][0])
+
+    forms = "%A %a %-d %d %B %b %m %y %Y %j %H:%M"
+    clock = f"\n{{{{ strftime_now('{forms}') }}}} 100% {{% if true %}}\n  %d\n{{% endif %}}"
+    found, plain = prompt(clock, template_date="2031-02-03"), prompt(clock.replace("strftime_now", ""))
+    assert found == plain.replace(forms, "Monday Mon 3 03 February Feb 02 31 2031 034 00:00")
+    assert found.startswith("\nMonday")
 
 
 # Templates of our own, each with one trait
@@ -430,6 +467,39 @@ def test_what_a_row_lacks_is_told_as_in_training():
         label_map={"good": "up"},
     )
     assert mapped == ["a<|im_end|>"]
+
+
+CASES = Path(os.environ.get("BNF_ALIGN_CASES", Path(__file__).parents[2] / "shared" / "cases"))
+
+
+def case(name):
+    if not CASES.is_dir():
+        pytest.skip("the inputs that fail are not here: set BNF_ALIGN_CASES to their folder")
+    return CASES / name
+
+
+def test_the_case_of_a_template_that_deletes_thoughts_is_warned_of_and_an_equal_pair_goes():
+    file = case("thinking_lost_in_template/in_think.jsonl")
+    result = examine(file, tokenizer=tokenizer_of("deepseek_r1_distill"))
+    assert result.report.pairs == 1
+    same = "chosen and rejected are the same as the chat template writes them"
+    assert result.report.dropped == {same: [0]}
+    lost = next(finding for finding in result.findings if finding.name == "lost_in_template")
+    assert list(lost.rows) == [0, 1]
+
+
+def test_the_case_of_tool_arguments_as_text_is_scored_as_an_object_where_the_template_writes_one():
+    rows, report = preference_rows(iter_rows(case("tool_arguments_as_text/rows.jsonl")), source="rows")
+    assert report.dropped == {}
+    for name in ("qwen2_5", "qwen3"):
+        call, no_idea, sunny = (scored_text(row, tokenizer_of(name))[0] for row in rows)
+        assert '"arguments": {"city": "Rome"}' in call
+        assert "\\" not in call
+        assert no_idea.startswith("No idea.")
+        assert sunny.startswith("Sunny.")
+    openai = iter_rows(case("tool_arguments_as_text/openai_tools.jsonl"), options=Options())
+    (pair,), _ = preference_rows(openai, source="export")
+    assert '"arguments": {"city": "Rome"}' in scored_text(pair, tokenizer_of("qwen3"))[0]
 
 
 if __name__ == "__main__":

@@ -122,10 +122,7 @@ def _scorer(scored: str | Path, choice: Choice) -> Row | None:
 def _split(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
     if not fraction:
         return rows, []
-    try:
-        train, test = split_by_prompt(rows, fraction, seed)
-    except BadInput as error:
-        raise BadInput(str(error).replace("--eval_fraction", "--test-fraction")) from error
+    train, test = split_by_prompt(rows, fraction, seed, flag="--test-fraction")
     for row in chain(train, test):
         del row["row"]  # its number, which only checking needs
     return train, test

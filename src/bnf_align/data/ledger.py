@@ -16,7 +16,7 @@ import xxhash
 
 from bnf_align.data.findings import Finding
 from bnf_align.data.labels import plain, read_labels
-from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+from bnf_align.records import BadInput, DataReport, PreferenceRow, counted, rows_text
 from bnf_align.sources.scores import THRESHOLDS, threshold_hint
 
 UNBALANCED = 20
@@ -48,6 +48,8 @@ class Ledger:
         """(rows,), after `settle`: the rows' numbers in their source."""
         self.sides = np.zeros(0, dtype=np.int8)
         """(rows,), after `settle`: `PAIR`, `DOWN` or `UP`; `OUT` where the row is left out."""
+        self.labelled = np.zeros(0, dtype=np.int8)
+        """(rows,), after `settle`: the same before answers with both labels are left out."""
 
     def add(self, row: PreferenceRow) -> bool:
         """Remember a row of `RowChecker`; says whether a tokenizer can read it."""
@@ -91,6 +93,7 @@ class Ledger:
         self.numbers = np.array(self._numbers, dtype=np.int64)
         self.sides = np.array(self._sides, dtype=np.int8)
         self._read_labels(label_map)
+        self.labelled = self.sides.copy()
         found = self._settle_conflicts(conflicting_labels)
         if not self.kept.any():
             why = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in self.report.dropped.items())
@@ -125,7 +128,7 @@ class Ledger:
         torn = (ups > 0) & (downs > 0)
         if not torn.any():
             return []
-        votes = f"{ups[torn].sum():,.0f} ups, {downs[torn].sum():,.0f} downs"
+        votes = f"{counted(int(ups[torn].sum()), 'up')}, {counted(int(downs[torn].sum()), 'down')}"
         answers = "1 answer carries" if torn.sum() == 1 else f"{torn.sum():,} answers carry"
         counts = f"{answers} both labels ({votes})"
         at = singles[torn[which]]
@@ -207,5 +210,7 @@ def balance(report: DataReport) -> Finding | None:
         return Finding("one_sided", text)
     if not ups:
         return Finding("one_sided", "only downs: nothing says what to do instead, so the model can only unlearn")
-    text = f"{ups:,} ups against {downs:,} downs: the rarer label has little say in the mean of a step"
+    text = (
+        f"{counted(ups, 'up')} against {counted(downs, 'down')}: the rarer label has little say in the mean of a step"
+    )
     return Finding("unbalanced", text, figures={"ups": ups, "downs": downs})

@@ -65,7 +65,11 @@ def preference_rows(
 
 
 def split_by_prompt(
-    rows: Iterable[Mapping[str, Any]], fraction: float, seed: int = 0, column_map: Mapping[str, str] | None = None
+    rows: Iterable[Mapping[str, Any]],
+    fraction: float,
+    seed: int = 0,
+    column_map: Mapping[str, str] | None = None,
+    flag: str = "--eval_fraction",
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Split rows, raw or checked, into training and evaluation so that all rows of one prompt land on one side.
 
@@ -76,6 +80,7 @@ def split_by_prompt(
         fraction: Share of the prompts to hold out, from 0 to 1; the share of rows comes close where prompts are many.
         seed: Another seed holds out other prompts.
         column_map: As in `preference_rows`, where rows are raw.
+        flag: What set the fraction, for messages.
 
     Returns:
         Training and evaluation rows, each with its number in `row`, which `preference_rows` keeps.
@@ -84,7 +89,7 @@ def split_by_prompt(
         BadInput: If the fraction is no share, or one above 0 leaves one side empty.
     """
     if not 0 <= fraction <= 1:
-        raise BadInput(f"--eval_fraction {fraction} is no share of the prompts: it goes from 0 to 1.")
+        raise BadInput(f"{flag} {fraction} is no share of the prompts: it goes from 0 to 1.")
     sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     prompts = set()
     for number, row in enumerate(_raw_rows(rows, "the rows")):
@@ -94,7 +99,7 @@ def split_by_prompt(
         sides[int.from_bytes(digest, "big") < fraction * 2**64].append({"row": number, **row})
     if fraction > 0 and not all(sides):
         raise BadInput(
-            f"--eval_fraction {fraction} leaves no {'training' if sides[1] else 'evaluation'} rows: "
+            f"{flag} {fraction} leaves no {'training' if sides[1] else 'evaluation'} rows: "
             f"{len(sides[0]) + len(sides[1]):,} rows have {len(prompts):,} different prompts, and all rows of one "
             "stay together. Choose another fraction."
         )

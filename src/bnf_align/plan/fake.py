@@ -11,12 +11,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
+from transformers import AttentionInterface, PretrainedConfig
 from transformers.integrations.moe import ExpertsInterface
 from transformers.pytorch_utils import Conv1D
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.head.chunked_lm_head import CPU_CHUNK_BYTES, DEVICE_CHUNK_BYTES
+from bnf_align.models import auto_class, beyond_text, of_text
 from bnf_align.upstream import (
     FakeTensorMode,
     TorchDispatchMode,
@@ -33,11 +34,17 @@ Passes = Literal["reference", "forward", "training"]
 """Without gradients; forward as in training, to see what is kept; forward and backward."""
 
 
+HEAP_BYTES = 32 * 2**20
+"""glibc gives blocks from this size on back to the system when they are freed, and keeps smaller ones."""
+
+
 class Trace(NamedTuple):
     """What a micro-batch takes beside weights and optimizer states."""
 
     activations: int
     """Bytes that are kept when its forward pass reaches the head."""
+    passed: int
+    """Bytes that it has formed and let go of by then, in blocks that the C library keeps."""
     peaks: dict[int, int]
     """Bytes of gradients that have been formed -> the most bytes of everything else meanwhile."""
     flops: int
@@ -93,10 +100,13 @@ class FakeModel:
     def _weights(self, dtype: torch.dtype) -> Any:
         """The model, adapter included; a `dtype` other than its own is what FSDP2 hands to its layers."""
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(copy.deepcopy(self.model_config), dtype=dtype)
+            model_config = copy.deepcopy(self.model_config)
+            model = auto_class(model_config).from_config(model_config, dtype=dtype)
             quantised = {id(layer.weight) for layer in linears(model)} if self.quantised_bits else None
+            for name in beyond_text(model):
+                model.get_submodule(name).requires_grad_(False)
             if self.peft_config is not None:
-                model = get_peft_model(model, copy.deepcopy(self.peft_config))
+                model = get_peft_model(model, of_text(model, self.peft_config))
         made: dict[int, Tensor] = {}
         with self.mode:  # meta -> fake tensors of a CPU, which has autocast
             for module in model.modules():
@@ -124,8 +134,8 @@ class FakeModel:
         if checkpointing and training:
             lm.activation_checkpointing_enable({"use_reentrant": False})
             lm.enable_input_require_grads()
-        reached: list[tuple[int, int]] = []
-        handles = [lm.base_model.register_forward_hook(lambda *_: reached.append((live.rest, live.flops)))]
+        reached: list[tuple[int, int, int]] = []
+        handles = [lm.base_model.register_forward_hook(lambda *_: reached.append(live.state))]
         handles += [p.register_post_accumulate_grad_hook(live.formed) for p in model.parameters() if p.requires_grad]
         try:
             with self.mode, live:
@@ -140,7 +150,7 @@ class FakeModel:
                         hidden = lm.base_model(**inputs).last_hidden_state
                         hidden = hidden.flatten(0, 1).index_select(0, scored_rows)
                         loss = _FusedHead.apply(hidden, lm.get_output_embeddings().weight, self, training)
-                reached.append((live.rest, live.flops))  # for models that pass their `base_model` over
+                reached.append(live.state)  # for models that pass their `base_model` over
                 if passes == "training":
                     loss.backward()
         finally:
@@ -150,7 +160,8 @@ class FakeModel:
             if checkpointing and training:
                 lm.activation_checkpointing_disable()
                 lm.disable_input_require_grads()
-        return Trace(reached[0][0], dict(live.peaks), reached[0][1])
+        kept, passed, flops = reached[0]
+        return Trace(kept, passed, dict(live.peaks), flops)
 
     def head_bytes(self, tokens: int) -> dict[str, int]:
         """Bytes that the fused head takes for `tokens` scored tokens: buffers of logits, gradients in float32."""
@@ -183,9 +194,14 @@ class _Live(TorchDispatchMode):
         super().__init__()
         own = [*model.parameters(), *model.buffers()]
         self.known: dict[int, int] = dict.fromkeys(map(storage_of, own), 0)
-        self.rest = self.gradients = self.flops = 0
+        self.rest = self.passed = self.gradients = self.flops = 0
         self.peaks = {0: 0}
         self.itemsize = itemsize  # FSDP2 keeps gradients as wide as the weights it shards
+
+    @property
+    def state(self) -> tuple[int, int, int]:
+        """Bytes kept, bytes passed, and flops until now."""
+        return self.rest, self.passed, self.flops
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -209,7 +225,9 @@ class _Live(TorchDispatchMode):
         self.peaks[self.gradients] = self.rest
 
     def _freed(self, storage: int) -> None:
-        self.rest -= self.known.pop(storage, 0)
+        size = self.known.pop(storage, 0)
+        self.rest -= size
+        self.passed += size if size < HEAP_BYTES else 0
 
 
 class _FusedHead(torch.autograd.Function):

@@ -184,9 +184,15 @@ def _disk(setup: Setup) -> dict[str, int]:
 
 
 def plan_of_run(
-    model: Any, config: PreferenceConfig, steps: StepDataset, evaluation: Sequence[StepDataset] = (), *, sharded: bool
+    model: Any,
+    config: PreferenceConfig,
+    steps: StepDataset,
+    evaluation: Sequence[StepDataset] = (),
+    *,
+    sharded: bool,
+    resident: int,
 ) -> dict[str, Any] | None:
-    """The plan of a run that is about to start; None, with the reason in the log, where there is none to be had.
+    """The plan of a run, as it was before it started; None, with the reason in the log, where there is none to be had.
 
     Args:
         model: The policy, without what DDP or FSDP2 put around it.
@@ -194,6 +200,8 @@ def plan_of_run(
         steps: The training steps.
         evaluation: Evaluation steps, which the reference pass sees too.
         sharded: FSDP2.
+        resident: Bytes that the process held, the model included, before training: gradients, optimizer states and
+            what the allocator keeps of freed activations are no part of them.
     """
     try:
         bits = 4 if getattr(model, "is_loaded_in_4bit", False) else 8
@@ -206,7 +214,7 @@ def plan_of_run(
             sharded=sharded,
             accelerator=accelerator,
             bf16=bool(config.bf16),
-            process=0 if accelerator else max(0, resident_bytes() - loaded),
+            process=0 if accelerator else max(0, resident - loaded),
         )
         return make_plan(
             model.config,

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bnf_align.outputs import write_json, write_text
-from bnf_align.plan.plan import plan_of_run
+from bnf_align.plan.plan import plan_of_run, resident_bytes
 from bnf_align.records import DataReport
-from bnf_align.training.health import verdict
+from bnf_align.training.health import COLOURS, Health, health
 
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer
@@ -48,6 +48,7 @@ class RunRecord:
     def __init__(self, trainer: PreferenceTrainer) -> None:
         self.trainer, self.started, self.seconds, self.tokens = trainer, 0.0, 0.0, 0
         self.plan: dict[str, Any] | None = None
+        self.resident = resident_bytes()  # before training adds to it: what a plan can know
 
     def start(self) -> None:
         """Training starts now."""
@@ -63,15 +64,17 @@ class RunRecord:
         """The last value of everything that was logged."""
         return {name: value for line in self.trainer.state.log_history for name, value in line.items()}
 
-    def verdict(self) -> str:
-        """The run in plain words, from its evaluation where there was one, of each evaluation set."""
+    def health(self) -> Health:
+        """The run in plain words, from its evaluation sets where there are any; the colour is that of the worst."""
         metrics, sets = self.metrics(), self.trainer.eval_dataset
         prefixes = {f"{name}: ": f"eval_{name}_" for name in sets} if isinstance(sets, dict) else {"": "eval_"}
         found = {
             title: {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
             for title, prefix in prefixes.items()
         }
-        return " ".join(title + verdict(part) for title, part in found.items() if part) or verdict(metrics)
+        judged = {title: health(part) for title, part in found.items() if part} or {"": health(metrics)}
+        colour = max((one.colour for one in judged.values()), key=COLOURS.index)
+        return Health(colour, " ".join(title + one.text for title, one in judged.items()))
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of `run.json`."""
@@ -86,7 +89,8 @@ class RunRecord:
             "data": {name: report.as_dict() for name, report in trainer.prepared.reports.items()},
             "reference": reference.as_dict() if reference else None,
             "metrics": self.metrics(),
-            "verdict": self.verdict(),
+            "verdict": self.health().text,
+            "health": self.health().colour,
             "train_seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
             "peak_memory_bytes": peak_memory(),
@@ -104,7 +108,8 @@ class RunRecord:
             policy = trainer.accelerator.unwrap_model(trainer.model)
             others = trainer.eval_dataset
             evaluation = list(others.values()) if isinstance(others, dict) else [others] if others is not None else []
-            self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=bool(trainer.is_fsdp_enabled))
+            sharded = bool(trainer.is_fsdp_enabled)
+            self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=sharded, resident=self.resident)
         record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
         write_text(folder / "README.md", model_card(record, self.trainer.prepared.reports))
         write_json(folder / "run.json", record)
