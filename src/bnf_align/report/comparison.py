@@ -35,8 +35,8 @@ DIFFERENCES = (
 )
 TAX = (
     "Difference from the base, with the interval of the table of differences, and in how many seeds it is real: "
-    "McNemar's exact test on the same prompts, or a permutation test where a value is neither right nor wrong, p < 0.05 "
-    "after Holm's correction for all {count:,}."
+    "McNemar's exact test on the same prompts, or a permutation test where a value is neither right nor wrong, p < "
+    "0.05 after Holm's correction for all {count:,}."
 )
 COSTS = "Runs, seconds and tokens are of training, tuning included; seconds also of measuring the validation split."
 
