@@ -14,7 +14,7 @@ from bnf_align.data.rows import split_by_prompt
 from bnf_align.journal.lines import row_bytes
 from bnf_align.losses import LOSSES
 from bnf_align.outputs import whole_files
-from bnf_align.records import BadInput, DataReport, PreferenceRow
+from bnf_align.records import DataReport, PreferenceRow
 from bnf_align.reference.cache import digest
 from bnf_align.sources import Options
 
@@ -48,12 +48,11 @@ def split(plan: Plan) -> Splits:
     config = plan.config("sft", {})
     options = Options(assignments("label_map", config.label_map), assignments("map", config.map))
     checked, report = checked_rows("the", iter_rows(plan.data, plan.split, options), config)
-    try:
-        rest, test = split_by_prompt(checked, plan.test, plan.split_seed)
-        # With another seed: with the same one the prompts of the smallest hashes would be gone already.
-        train, validation = split_by_prompt(rest, plan.validation / (1 - plan.test), plan.split_seed + 1)
-    except BadInput as error:
-        raise BadInput(str(error).replace("--eval_fraction", "a share of")) from error
+    rest, test = split_by_prompt(checked, plan.test, plan.split_seed, flag="a share of")
+    # With another seed: with the same one the prompts of the smallest hashes would be gone already.
+    train, validation = split_by_prompt(
+        rest, plan.validation / (1 - plan.test), plan.split_seed + 1, flag="a share of"
+    )
     return Splits({"train": train, "validation": validation, "test": test}, report)
 
 
