@@ -15,7 +15,7 @@ from bnf_align.losses import CompletionLogps, LossSpec, bnf_weights
 SATURATED = 0.1
 """Below this BNF weight a token hardly trains any more."""
 FALLEN, COLLAPSED = -0.01, -0.2
-"""Log-ratio per chosen token, in nats, below which chosen answers have fallen, or have collapsed: see docs/health.md."""
+"""Log-ratio per chosen token, in nats, below which chosen answers have fallen, or collapsed (`docs/health.md`)."""
 UNMOVED = 0.001
 """Distance of chosen and rejected, in nats per token, below which nothing was learnt yet."""
 MANY_SATURATED = 0.2
