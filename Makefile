@@ -3,7 +3,9 @@ BIN := .venv/bin
 DATA ?= $(BNF_ALIGN_DATA)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test test-cpu test-browser check install bench clean
+LAB_MINUTES ?= 480
+
+.PHONY: quickstart lab test test-cpu test-browser check install bench clean
 
 quickstart: install  ## the main job: a tiny model learns from thumbs, offline, in minutes
 	$(BIN)/bnf-align quickstart
@@ -44,6 +46,10 @@ bench: install  ## every figure in the documentation: seeds 0, 1 and 2, real dat
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/gpu.py
+
+lab: install  ## the paper's claims in the tiny world, two processes; LAB_MINUTES bounds a sitting, the next one goes on
+	$(BIN)/bnf-align lab run all --processes 2 --budget-minutes $(LAB_MINUTES)
+	$(BIN)/python benchmarks/lab_claims.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

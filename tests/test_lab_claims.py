@@ -1,7 +1,8 @@
 """The paper's claims as experiments: the table of runs, a run in small, resuming, and the numbers in the docs."""
 
-import json
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,12 @@ import pytest
 
 from bnf_align.cli.main import main
 from bnf_align.config import PreferenceConfig
-from bnf_align.lab import findings
 from bnf_align.lab.claims import BASE, CLAIMS, Run
 from bnf_align.lab.experiment import DATA, OPTIMIZERS, Sizes, distance, read_results, run_all, thumbs
 from bnf_align.lab.runs import Settings
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "lab" / "runs.csv"
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+findings = importlib.import_module("lab_claims")
 TINY = Sizes(
     base=Settings(sft_steps=60, sft_batch_size=32, prompts=40, samples=16, eval_prompts=80),
     steps=(1, 2),
@@ -107,18 +107,18 @@ def test_a_row_holds_accuracies_health_and_every_outcome_of_the_test(results):
             assert row["bnf/shift/rejected"] < row["bnf/shift/chosen"]
 
 
-def test_a_report_says_what_was_not_measured(results, monkeypatch):
-    text = findings.report("dead-zone", results)
-    assert "not measured" in text
-    assert re.search(r"\| bnf \| .*→.*\|", text)
+def test_a_report_says_what_was_measured_and_what_was_not(results):
+    text = findings.report("dead-zone", findings.cells(results))
+    assert re.search(r"\| bnf \| not measured \| not measured \| [\d.]+ → [\d.]+ \([\d.]+ to [\d.]+\).* \|", text)
+    assert "| topr | not measured | not measured | not measured |" in text
 
 
-def test_the_command_prints_the_tables_without_a_run_where_no_time_is_given(results, tmp_path, capsys):
+def test_the_command_starts_no_run_where_no_time_is_given_and_says_what_is_missing(results, tmp_path, capsys):
     flags = ["--seeds", "2", "--budget-minutes", "0", "--output_dir", str(tmp_path), "--results", str(results)]
+    before = results.read_text()
     assert main(["lab", "run", "dead-zone", *flags]) == 0
-    printed = capsys.readouterr()
-    assert findings.report("dead-zone", results) in printed.out
-    assert "16 runs are missing" in printed.err
+    assert "16 runs are missing" in capsys.readouterr().out
+    assert results.read_text() == before
 
 
 # --------------------------------------------------------------------------------------------------- the statistics
@@ -141,7 +141,7 @@ def test_a_difference_that_is_there_on_every_prompt_is_certain_and_none_is_not()
 # ---------------------------------------------------------------------------------------------------------- the docs
 
 
-@pytest.mark.parametrize("name", CLAIMS)
-def test_the_tables_of_the_docs_are_those_of_the_results(name):
-    text = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
-    assert findings.report(name, RESULTS) in text
+def test_the_page_shows_the_tables_that_its_results_give():
+    text = findings.PAGE.read_text(encoding="utf-8")
+    assert sorted(re.findall(r"<!-- tables ([\w-]+) -->", text)) == sorted(CLAIMS)
+    assert findings.filled(text, findings.cells(findings.RESULTS)) == text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,13 +19,13 @@ def main(argv: Sequence[str]) -> int:
     claims = "\n".join(f"  {name:<15} {claim.says}" for name, claim in CLAIMS.items())
     run = verbs.add_parser(
         "run",
-        help="run what a claim lacks, and print its tables",
-        description=f"Run what is missing of a claim's experiment, and print its tables.\n\nclaims:\n{claims}",
+        help="run what a claim's experiment still lacks",
+        description=f"Run what a claim's experiment still lacks.\n\nclaims:\n{claims}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.add_argument("claim", choices=[*CLAIMS, "all"], help="one of the claims above, or all in their order")
     add_flag(run, "--seeds", type=count, default=5, help="each has its own base and data (default %(default)s)")
-    add_flag(run, "--budget-minutes", type=float, default=math.inf, help="start no run after so long; 0 prints tables")
+    add_flag(run, "--budget-minutes", type=float, default=math.inf, help="start no run after so long")
     add_flag(run, "--processes", type=count, default=1, help="of one thread each (default %(default)s)")
     add_flag(run, "--output_dir", default="lab", help="receives bases and data (default %(default)s)")
     add_flag(
@@ -34,7 +33,6 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     from bnf_align.lab.experiment import FIRST_SEED, run_all
-    from bnf_align.lab.findings import report
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("bnf_align.lab").setLevel(logging.INFO)
@@ -49,8 +47,7 @@ def main(argv: Sequence[str]) -> int:
         processes=arguments.processes,
         command="bnf-align lab " + " ".join(argv),
     )
-    for name in names:
-        print(report(name, results))
-    if missing:
-        print(f"{missing:,} runs are missing: the same command goes on.", file=sys.stderr)
+    print(
+        f"{results}: {f'{missing:,} runs are missing, the same command goes on' if missing else 'nothing is missing'}."
+    )
     return 0

@@ -73,6 +73,8 @@ CLAIMS: dict[str, Claim] = {
         [
             *grid("bnf", rates=RATES[:2], data="near pairs"),
             *(run for beta in (0.1, 1.0, 0.03) for run in grid("dpo", rates=RATES[:2], beta=beta, data="near pairs")),
+            *grid("rpo", rates=RATES[:2], data="near pairs"),  # the two remedies of section 2.3
+            *grid("dpo", rates=RATES[:2], data="far pairs"),
         ],
         "bnf, near pairs",
     ),
