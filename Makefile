@@ -5,7 +5,10 @@ export TOKENIZERS_PARALLELISM := false
 
 LAB_MINUTES ?= 480
 
-.PHONY: quickstart lab test test-cpu test-browser check install bench clean
+.PHONY: help quickstart lab test test-cpu test-browser models-table check install bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
 
 quickstart: install  ## the main job: a tiny model learns from thumbs, offline, in minutes
 	$(BIN)/bnf-align quickstart
@@ -25,6 +28,10 @@ test-cpu: install  ## the numeric tests again, as older processors compute
 
 test-browser: install  ## the page that collects thumbs in a headless Chromium (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -m browser tests/browser
+
+models-table: install  ## the tables in docs/models.md, which tests compare with what models and templates do
+	$(BIN)/python tests/test_families.py
+	$(BIN)/python tests/test_templates.py
 
 check: install  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

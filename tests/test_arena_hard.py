@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bnf_align.evaluation.tasks.arena_hard import ArenaHard
-from bnf_align.evaluation.tasks.arena_hard_verdict import verdict
-from bnf_align.evaluation.tasks.arena_hard_wording import GO_ON
+from bnf_align.evaluation.tasks.arena_hard import GO_ON, ArenaHard
+from bnf_align.evaluation.tasks.arena_hard_games import verdict
 from bnf_align.records import BadInput
 
 TASK = ArenaHard()

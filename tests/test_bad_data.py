@@ -154,7 +154,7 @@ def test_an_answer_labelled_both_ways_is_dropped_by_default_and_the_choice_is_sa
     result = doctor(rows)
     assert result.report.dropped == {"the same answer is labelled both up and down": [0, 1, 2]}
     assert result.report.notes == [
-        "1 answer carries both labels (2 ups, 1 downs): none of them is kept (--conflicting_labels drop|majority|keep)"
+        "1 answer carries both labels (2 ups, 1 down): none of them is kept (--conflicting_labels drop|majority|keep)"
     ]
     assert doctor(rows, conflicting_labels="majority").report.ups == 3
 

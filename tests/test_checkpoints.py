@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from bnf_align import BadInput
 from bnf_align.training.checkpoints import damage, latest_checkpoint
+from rows import assistant, user
 from runs import make_trainer, pairs, singles
 
 STEPS = {"batch_size": 4, "max_steps": 3, "save_strategy": "steps", "save_steps": 1, "optim": "adamw_torch"}
@@ -131,6 +132,64 @@ def test_a_checkpoint_without_a_card_is_taken_and_that_is_said(checkpoints, tmp_
     (checkpoints / "checkpoint-2" / "bnf_align.json").unlink()
     run(tmp_path).train(resume_from_checkpoint=str(checkpoints / "checkpoint-2"))
     assert "has no bnf_align.json" in caplog.text
+
+
+# ------------------------------------------------------------------------------- a template that writes the date
+
+DATED = (
+    "{{ strftime_now('%d %B %Y') + ' ' }}{%- for message in messages %}{{ message.role + ':' + message.content }}"
+    "{%- if message.role == 'assistant' %}<eos>{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}assistant:{%- endif %}"
+)
+
+
+def dated_run(tmp_path, **options):
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / "dated.jinja").write_text(DATED)
+    rows = [
+        {"prompt": [user(row["prompt"])], "completion": [assistant(row["completion"])], "label": row["label"]}
+        for row in singles(12)
+    ]
+    return run(tmp_path, rows, chat_template_path=str(tmp_path / "dated.jinja"), **options)
+
+
+def tokens_of_run(trainer) -> str:
+    return trainer.processing_class.decode(trainer.train_dataset.responses.tokens(0))
+
+
+def test_a_run_that_goes_on_tomorrow_trains_on_the_tokens_that_it_began_with(tmp_path):
+    whole = dated_run(tmp_path / "whole", template_date="2031-02-03")
+    assert tokens_of_run(whole).startswith("03 February 2031 user:")
+    whole.train()
+    dated_run(tmp_path / "cut", template_date="2031-02-03", max_steps=2).train()
+    for resume in ("latest", str(tmp_path / "cut" / "run" / "checkpoint-2")):
+        tomorrow = dated_run(tmp_path / "cut", resume_from_checkpoint=resume)
+        assert tokens_of_run(tomorrow) == tokens_of_run(whole)
+        assert tomorrow.prepared.reference.computed_tokens == 0
+        tomorrow.train(resume_from_checkpoint=str(tmp_path / "cut" / "run" / "checkpoint-2"))
+        ours, expected = tomorrow.model.state_dict(), whole.model.state_dict()
+        assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_a_checkpoint_whose_tokens_hold_another_date_is_refused_with_the_date_that_mends_it(tmp_path):
+    dated_run(tmp_path, template_date="2031-02-03", max_steps=1).train()
+    for date in ("2031-02-04", None):
+        trainer = dated_run(tmp_path, template_date=date)
+        with pytest.raises(BadInput, match=r"another run \(examples: .*, --template_date 2031-02-03 among them"):
+            trainer.train(resume_from_checkpoint="latest")
+
+
+def test_another_day_is_no_other_run_where_the_template_writes_no_date(tmp_path):
+    run(tmp_path, template_date="2031-02-03", max_steps=1).train()
+    trainer = run(tmp_path, template_date="2031-02-04", max_steps=2)
+    trainer.train(resume_from_checkpoint="latest")
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("date", ["today", "2031-02-30", "03.02.2031"])
+def test_what_is_no_date_is_refused(tmp_path, date):
+    with pytest.raises(BadInput, match=f"--template_date {date}: a date is needed, such as 2026-11-30"):
+        run(tmp_path, template_date=date)
 
 
 def test_a_checkpoint_without_optimizer_state_says_that_the_optimizer_begins_anew(tmp_path, caplog):

@@ -46,7 +46,7 @@ def test_clean_rows_have_status_0(write):
     result = examine(path, tokenizer=plain_tokenizer(), max_length=8)
     assert (result.status, result.error, result.findings) == (0, None, [])
     assert result.lines() == [
-        f"{path}: 2 rows -> 0 pairs, 1 ups, 1 downs",
+        f"{path}: 2 rows -> 0 pairs, 1 up, 1 down",
         "  JSON Lines, 101 bytes; single answers, in plain text",
         "  tokens of prompt and answer: p50 3, p95 3, max 3",
         "verdict: clean",

@@ -33,6 +33,11 @@ def test_our_wording_in_a_file_stays_ours():
     assert not wording("theirs", "ours").startswith("ours:")
 
 
+def test_a_flag_that_is_misspelt_is_named_with_the_one_meant():
+    with pytest.raises(BadInput, match=r"--modle is no flag of this command\. Did you mean --model\?"):
+        arguments.parse(["--modle", "m"])
+
+
 def test_a_thing_has_one_name_in_all_verbs_and_its_long_name_too(tmp_path):
     for model, data, split, out in (
         ("--model", "--data", "--split", "--out"),

@@ -38,7 +38,7 @@ def test_import_writes_rows_and_says_what_it_did(export, capsys):
     assert main(["import", "openwebui", export, "--out", "rows.jsonl"]) == 0
     assert [(row["prompt"][0]["content"], row["label"]) for row in written()] == [("Why?", True), ("Who?", False)]
     text = capsys.readouterr().out
-    assert f"{export}: 2 rows -> 0 pairs, 1 ups, 1 downs" in text
+    assert f"{export}: 2 rows -> 0 pairs, 1 up, 1 down" in text
     assert "1 x 1 read as up, 1 x -1 read as down" in text
     assert "The rows are in rows.jsonl" in text
 
@@ -177,7 +177,7 @@ def test_an_empty_cell_can_be_mapped_as_a_shell_hands_it_over(tmp_path, monkeypa
     assert main(["doctor", "rows.csv"]) == 2
     assert "--label_map '1'=up|down|drop '0'=up|down|drop ''=up|down|drop" in capsys.readouterr().out
     assert main(["doctor", "rows.csv", "--label_map", "1=up", "0=down", "=drop"]) == 1
-    assert "1 ups, 1 downs" in capsys.readouterr().out
+    assert "1 up, 1 down" in capsys.readouterr().out
     assert main(["doctor", "rows.csv", "--map", "=label"]) == 2
 
 

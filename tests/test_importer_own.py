@@ -79,4 +79,4 @@ def test_the_command_passes_rows_and_masks_them_where_it_is_asked_to(tmp_path, m
     written(tmp_path, OWN["single"] | {"completion": "Ask ann@example.org."})
     assert main(["import", "auto", "rows.jsonl", "--out", "out.jsonl", "--redact"]) == 0
     assert json.loads((tmp_path / "out.jsonl").read_text()) == OWN["single"] | {"completion": "Ask [e-mail]."}
-    assert "1 rows -> 0 pairs, 1 ups, 0 downs" in capsys.readouterr().out
+    assert "1 row -> 0 pairs, 1 up, 0 downs" in capsys.readouterr().out

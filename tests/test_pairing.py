@@ -57,7 +57,7 @@ def test_sft_gets_the_preferred_responses_alone():
     assert kept["input_ids"][:] == [responses["input_ids"][0], responses["input_ids"][2]]
     assert report.dropped == {"no up, and this loss trains on ups alone": [2]}
     assert (report.pairs, report.ups, report.downs) == (0, 2, 0)
-    assert "of 1 pairs only the chosen answers are used, and count as ups" in report.notes
+    assert "of 1 pair only the chosen answers are used, and count as ups" in report.notes
 
 
 def test_npo_gets_the_dispreferred_responses_alone():
@@ -67,7 +67,7 @@ def test_npo_gets_the_dispreferred_responses_alone():
     assert kept["input_ids"][:] == [responses["input_ids"][1], responses["input_ids"][3]]
     assert report.dropped == {"no down, and this loss trains on downs alone": [1]}
     assert (report.pairs, report.ups, report.downs) == (0, 0, 2)
-    assert "of 1 pairs only the rejected answers are used, and count as downs" in report.notes
+    assert "of 1 pair only the rejected answers are used, and count as downs" in report.notes
 
 
 @pytest.mark.parametrize(

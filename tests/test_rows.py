@@ -340,7 +340,7 @@ def test_exact_repeats_are_counted_and_kept():
 
 def test_few_downs_among_many_ups_are_pointed_out():
     _, report = check([*(single(completion=f"a{i}") for i in range(21)), single(completion="b", label=False)])
-    assert balance(report).text == "21 ups against 1 downs: the rarer label has little say in the mean of a step"
+    assert balance(report).text == "21 ups against 1 down: the rarer label has little say in the mean of a step"
     _, report = check([*(single(completion=f"a{i}") for i in range(20)), single(completion="b", label=False)])
     assert balance(report) is None
 

@@ -1,5 +1,6 @@
 """Every chat template that TRL ships: what is scored is the answer's own words and the token that ends them."""
 
+import datetime
 import json
 import os
 import re
@@ -182,32 +183,65 @@ def test_of_several_turns_each_of_the_assistants_is_scored_to_its_end(name):
     assert len(twice) <= len(2 * (called or "") + ANSWER + end_of(tokenizer))  # DeepSeek V3 opens the first call alone
 
 
+@cache
+def what_it_does(name):
+    """Cells of the table: what is scored of an answer, of reasoning, of a tool call."""
+    tokenizer = tokenizer_of(name)
+    (scored,) = scored_text(thumb(assistant(ANSWER)), tokenizer)
+    end = scored.removeprefix(ANSWER)
+    added = any("is added" in note for note in tokenized(thumb(assistant(ANSWER)), tokenizer)[1].notes)
+    keyed, in_text = (
+        THOUGHT in scored_text(thumb(answer), tokenizer)[0]
+        for answer in (assistant(ANSWER, reasoning_content=THOUGHT), assistant(IN_TEXT))
+    )
+    call, facts = outcome(thumb(calling(), tools=TOOLS), tokenizer), template_facts(tokenizer)
+    told = {(True, True): "scored", (False, True): "`<think>` in the text", (False, False): "left out, warned"}
+    return (
+        f"the answer, `{end.replace('|', chr(92) + '|')}`" + (" (added)" if added else ""),
+        told[keyed, in_text],
+        "left out" if call is None else "arguments as text" if facts.text_arguments else "arguments as an object",
+    )
+
+
 def table():
     lines = ["| template | scored of an answer | reasoning | tool calls |", "|---|---|---|---|"]
-    for name in NAMES:
-        tokenizer = tokenizer_of(name)
-        (scored,) = scored_text(thumb(assistant(ANSWER)), tokenizer)
-        end = scored.removeprefix(ANSWER)
-        added = any("is added" in note for note in tokenized(thumb(assistant(ANSWER)), tokenizer)[1].notes)
-        keyed, in_text = (
-            THOUGHT in scored_text(thumb(answer), tokenizer)[0]
-            for answer in (assistant(ANSWER, reasoning_content=THOUGHT), assistant(IN_TEXT))
-        )
-        call, facts = outcome(thumb(calling(), tools=TOOLS), tokenizer), template_facts(tokenizer)
-        told = {(True, True): "scored", (False, True): "`<think>` in the text", (False, False): "left out, warned"}
-        cells = [
-            name,
-            f"the answer, `{end.replace('|', chr(92) + '|')}`" + (" (added)" if added else ""),
-            told[keyed, in_text],
-            "left out" if call is None else "arguments as text" if facts.text_arguments else "arguments as an object",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"| {' | '.join([name, *what_it_does(name)])} |" for name in NAMES)])
 
 
 def test_the_table_in_the_documentation_is_what_the_templates_do():
     text = DOCS.read_text(encoding="utf-8")
     assert text.split(BEGIN)[1].split(END)[0].strip() == table()
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("llama3_2", "%d %b %Y"), ("muse_glimmer", "%Y-%m-%d"), ("gptoss", "%Y-%m-%d")]
+)
+def test_the_date_that_a_template_writes_can_be_set_and_a_row_of_its_own_wins(name, form):
+    tokenizer, row = tokenizer_of(name), thumb(assistant(ANSWER))
+
+    def prompt(row, **settings):
+        return tokenizer.decode(tokenized(row, tokenizer, **settings)[0]["input_ids"][0])
+
+    then, before = datetime.date(2031, 2, 3), datetime.date.today()
+    dated, today = prompt(row, template_date="2031-02-03"), prompt(row)
+    assert then.strftime(form) in dated
+    days = {dated.replace(then.strftime(form), day.strftime(form)) for day in (before, datetime.date.today())}
+    assert today in days  # nothing but the date differs
+    if name.startswith("llama"):
+        own = {**row, "chat_template_kwargs": {"date_string": "1 May 2030"}}
+        assert "1 May 2030" in prompt(own, template_date="2031-02-03")
+
+
+def test_a_stopped_clock_writes_every_form_of_its_date_and_leaves_the_rest_of_a_template_as_it_is():
+    def prompt(source, **settings):
+        tokenizer = with_template(source + CHATML_TEMPLATE)
+        return tokenizer.decode(tokenized(thumb(assistant(ANSWER)), tokenizer, **settings)[0]["input_ids"][0])
+
+    forms = "%A %a %-d %d %B %b %m %y %Y %j %H:%M"
+    clock = f"\n{{{{ strftime_now('{forms}') }}}} 100% {{% if true %}}\n  %d\n{{% endif %}}"
+    found, plain = prompt(clock, template_date="2031-02-03"), prompt(clock.replace("strftime_now", ""))
+    assert found == plain.replace(forms, "Monday Mon 3 03 February Feb 02 31 2031 034 00:00")
+    assert found.startswith("\nMonday")
 
 
 # Templates of our own, each with one trait

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig, MixtralForCausalLM
 
 from bnf_align import LOSSES, BadInput, BNFConfig, BNFTrainer, PreferenceConfig
 from bnf_align.head import HeadCall, ask
@@ -15,7 +15,7 @@ from reference.eq4 import eq4_loss
 from rounding import ROUNDING
 from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
 from tiny_models import chatml_tokenizer, plain_tokenizer
-from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral
+from tiny_nets import SIZES, tiny_gemma2, tiny_llama, tiny_mistral
 
 EVERY_LOSS = sorted(LOSSES)
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
@@ -280,7 +280,7 @@ def test_the_verdict_speaks_from_the_mean_shift_of_chosen_and_of_rejected_tokens
     log = trainer.state.log_history[0]
     assert log["bnf/shift/chosen"] == pytest.approx(0.125, abs=1e-5)
     assert log["bnf/shift/rejected"] == pytest.approx(-0.375, abs=1e-5)
-    assert "chosen +0.1250, rejected -0.3750" in trainer.record.verdict()
+    assert "chosen +0.1250, rejected -0.3750" in trainer.record.health().text
 
 
 def test_the_end_probability_is_that_of_the_end_of_turn_and_not_of_what_follows_it(tmp_path, monkeypatch):
@@ -568,21 +568,45 @@ def test_loss_kwargs_reach_the_loss(tmp_path):
     assert losses[1]["rewards/chosen"] == pytest.approx(10 * losses[0]["rewards/chosen"], rel=ROUNDING)
 
 
-def test_streaming_data_vision_float16_and_router_losses_are_refused(tmp_path):
+def test_streaming_data_and_float16_are_refused(tmp_path):
     import datasets
 
     with pytest.raises(BadInput, match="Streaming"):
         make_trainer(tmp_path, datasets.Dataset.from_list(pairs(4)).to_iterable_dataset(), batch_size=2)
     with pytest.raises(BadInput, match="float16"):
         make_trainer(tmp_path, pairs(4), model=tiny_llama(258).half())
-    routed = tiny_llama(258)
-    routed.config.output_router_logits = True
-    with pytest.raises(BadInput, match="router loss"):
-        make_trainer(tmp_path, pairs(4), model=routed)
-    seeing = tiny_llama(258)
-    seeing.config.vision_config = {}
-    with pytest.raises(BadInput, match="vision"):
-        make_trainer(tmp_path, pairs(4), model=seeing)
+
+
+@pytest.mark.parametrize("head", ["fused", "logits"])
+def test_a_mixture_of_experts_is_trained_without_its_router_loss_and_that_is_said_once(tmp_path, caplog, head):
+    """Also where its config asks for the loss, and however the step is cut."""
+
+    def gradient(output_router_logits, budget):
+        caplog.clear()
+        torch.manual_seed(0)
+        config = MixtralConfig(vocab_size=258, num_local_experts=4, router_aux_loss_coef=0.02, **SIZES)
+        config.output_router_logits = output_router_logits
+        model = MixtralForCausalLM(config)
+        found = first_gradient(
+            make_trainer(tmp_path, pairs(6), model=model, head=head, max_tokens_per_micro_batch=budget)
+        )
+        said = [record.message for record in caplog.records if "router loss" in record.message]
+        assert len(said) == 1
+        assert "router_aux_loss_coef 0.02" in said[0]
+        return found
+
+    expected = gradient(False, 10**6)
+    assert expected["model.layers.0.mlp.gate.weight"].abs().max() > 0
+    for asked, budget in ((True, 10**6), (True, 60)):
+        assert relative_difference(gradient(asked, budget), expected) < ROUNDING
+    make_trainer(tmp_path, pairs(4), router_aux_loss_coef=0.0)
+    with pytest.raises(BadInput, match=r"router_aux_loss_coef 0\.01: 0 is needed\. Mixtures of experts"):
+        make_trainer(tmp_path, pairs(4), router_aux_loss_coef=0.01)
+
+
+def test_a_model_without_experts_says_nothing_of_a_router(tmp_path, caplog):
+    make_trainer(tmp_path, pairs(4))
+    assert "router" not in caplog.text
 
 
 def test_adapters_on_the_head_and_prompt_learning_are_refused(tmp_path):
@@ -626,12 +650,48 @@ def shifts(up, down, saturated=0.0, **more):
     ],
 )
 def test_healthy_is_said_only_where_every_quantity_was_checked_and_is_finite(metrics, said, healthy):
-    from bnf_align.training.health import verdict
+    from bnf_align.training.health import health
 
-    text = verdict(metrics)
+    text = health(metrics).text
     assert said in text
     assert text.count("healthy") == (1 if healthy or "Not healthy" in text or "NaN" in text else 0)
     assert text.startswith("Not healthy") == ("NaN" in text)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "colour"),
+    [
+        (shifts(0.03, -0.1), "green"),
+        ({"loss": 1.0}, "green"),
+        (shifts(-0.02, -0.1), "amber"),
+        (shifts(0.03, -0.1, saturated=0.3), "green"),
+        (shifts(-0.6, -2.0), "red"),
+        (shifts(-0.6, -2.0, saturated=0.3), "red"),
+        (shifts(0.1, math.nan), "red"),
+    ],
+)
+def test_the_colour_of_a_run(metrics, colour):
+    from bnf_align.training.health import health
+
+    assert health(metrics).colour == colour
+
+
+def test_a_collapse_is_logged_and_stops_the_run_where_that_is_asked_for(tmp_path):
+    settings = {"max_steps": 2, "logging_steps": 1, "learning_rate": 1e-9, "check_step_0": False}
+    for name, moved, stop in (("green", 0.0, True), ("red", 1.0, False), ("stopped", 1.0, True)):
+        trainer = make_trainer(tmp_path / name, pairs(8), stop_on_collapse=stop, **settings)
+        responses = trainer.train_dataset.responses
+        responses.ref_logps = responses.ref_logps + moved  # as if every token had lost a nat
+        if name == "stopped":
+            with pytest.raises(
+                BadInput, match=r"Step 1: stopped, as --stop_on_collapse says.*collapsed.*No checkpoint"
+            ):
+                trainer.train()
+        else:
+            trainer.train()
+        logged = [line["bnf/health"] for line in trainer.state.log_history if "bnf/health" in line]
+        assert logged == {"green": [0, 0], "red": [2, 2], "stopped": [2]}[name]
+    assert trainer.record.as_dict()["health"] == "red"
 
 
 def test_a_max_length_beyond_the_model_is_said(tmp_path, caplog):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bnf_align.evaluation.wb_formulas import (
+from bnf_align.evaluation.tasks.wild_bench_scores import (
     GROUP_OF_TAG,
     GROUP_WEIGHTS,
     adjusted,

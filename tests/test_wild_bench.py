@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bnf_align.evaluation.tasks.wild_bench import WildBench, WildBenchPairs
-from bnf_align.evaluation.tasks.wild_bench_reply import read_choice
+from bnf_align.evaluation.tasks.wild_bench_scores import read_choice
 from bnf_align.judge.reply import read_score, value_of
 from bnf_align.records import BadInput
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections.abc import Callable
@@ -67,6 +68,11 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "save_steps": (_number(0, open_low=True), "a share below 1 or a number of steps is needed"),
     "eval_steps": (_number(0, open_low=True), "a share below 1 or a number of steps is needed"),
     "show_tokens": (_number(0), "a number of responses is needed"),
+    "router_aux_loss_coef": (
+        _number(0, 0),
+        "0 is needed. Mixtures of experts are trained without their router loss: it is a product of means over one "
+        "forward pass, and would make a step depend on its micro-batches",
+    ),
     "seed": (_number(0, 2**32 - 1), "a whole number from 0 to 4,294,967,295 is needed"),
     "data_seed": (_number(0, 2**32 - 1), "a whole number from 0 to 4,294,967,295 is needed"),
 }
@@ -182,6 +188,12 @@ class PreferenceConfig(TrainingArguments):
     check_step_0: bool = _option(
         True, "Before the first optimizer step, stop if the policy is not the reference (mean log-ratio, BNF weight)."
     )
+    stop_on_collapse: bool = _option(
+        False, "Stop at the first log line whose health is red; the checkpoints before it stay."
+    )
+    router_aux_loss_coef: float | None = _option(
+        None, "0 alone is taken: mixtures of experts are trained without their router loss."
+    )
     log_eq4_value: bool = _option(False, "Evaluation also logs bnf/eq4_loss, the value of the paper's Eq. 4.")
 
     map: list[str] | None = _option(None, "Columns under other names: prompt=question chosen=good rejected=bad.")
@@ -197,6 +209,11 @@ class PreferenceConfig(TrainingArguments):
     score_thoughts: bool = _option(
         True,
         "Score reasoning that an answer brings (reasoning_content, <think>) with it; false: what follows it alone.",
+    )
+    template_date: str | None = _option(
+        None,
+        "The date that chat templates write as today's, 2026-11-30 for example. Default: that of the checkpoint to "
+        "resume from, else today's.",
     )
     eval_fraction: float = _option(0.0, "Share of the prompts to hold out, with all their rows, and evaluate on.")
     chat_template_path: str | None = _option(None, "A chat template: a .jinja file, or a folder or hub name with one.")
@@ -232,6 +249,10 @@ class PreferenceConfig(TrainingArguments):
             self.loss.check(self.loss_type, self.hyperparameters)
         except ValueError as error:
             raise BadInput(str(error)) from None
+        try:
+            datetime.date.fromisoformat(self.template_date or "2026-11-30")
+        except ValueError:
+            raise BadInput(f"--template_date {self.template_date}: a date is needed, such as 2026-11-30.") from None
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         for name, (allowed, what) in NUMBERS.items():

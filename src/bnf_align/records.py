@@ -53,14 +53,21 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """The report in plain words, one finding a line."""
-        kept = f"{self.pairs:,} pairs, {self.ups:,} ups, {self.downs:,} downs"
-        lines = [f"{self.source}: {self.rows:,} rows -> {kept}"]
+        kept = ", ".join(
+            counted(count, one) for count, one in ((self.pairs, "pair"), (self.ups, "up"), (self.downs, "down"))
+        )
+        lines = [f"{self.source}: {counted(self.rows, 'row')} -> {kept}"]
         lines += [f"  left out {rows_text(rows)}: {reason}" for reason, rows in self.dropped.items()]
         return lines + [f"  note: {note}" for note in self.notes] + [f"  warning: {text}" for text in self.warnings]
+
+
+def counted(count: int, one: str) -> str:
+    """How many there are: "1 row", "2 rows"."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def rows_text(rows: list[int], shown: int = 3) -> str:
     """`rows` as "37 rows (12, 48, 51, ...)", for messages; a row that is there twice is one."""
     rows = list(dict.fromkeys(rows))
     first = ", ".join(str(row) for row in rows[:shown])
-    return f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} ({first}{', ...' if len(rows) > shown else ''})"
+    return f"{counted(len(rows), 'row')} ({first}{', ...' if len(rows) > shown else ''})"

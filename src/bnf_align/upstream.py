@@ -17,6 +17,11 @@ from torch.utils.flop_counter import flop_registry
 from transformers import Trainer
 
 
+def commit_of(model: Any) -> str | None:
+    """The commit of the hub name that a model was loaded from; None for a folder."""
+    return getattr(model.config, "_commit_hash", None)
+
+
 def attention_of(model: Any) -> str:
     """The name of the attention implementation that a model runs: the public setter has no getter."""
     return str(getattr(model.config, "_attn_implementation", None))

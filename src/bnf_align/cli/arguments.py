@@ -6,6 +6,7 @@ import re
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, Literal, get_type_hints
 
 import torch
@@ -101,7 +102,10 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise BadInput(f"--config is given {len(own.config)} times, and one recipe is read.")
         from_recipe = [flag for recipe in own.config for flag in _flags_of(recipe, flags)]
         said = [_long_name(word) for word in given]
-        data, config, model = flags.parse_args_into_dataclasses([*from_recipe, *said], look_for_args_file=False)
+        data, config, model, *unknown = flags.parse_args_into_dataclasses(
+            [*from_recipe, *said], return_remaining_strings=True, look_for_args_file=False
+        )
+        _refuse_unknown(unknown[-1], flags)
     except ArgumentError as error:
         raise BadInput(f"{error}. `bnf-align train --help-all` lists every flag.") from None
     except ValueError as error:
@@ -117,6 +121,20 @@ def parse(argv: Sequence[str]) -> Arguments:
     if model.load_in_4bit and model.load_in_8bit:
         raise BadInput("--load_in_4bit and --load_in_8bit: choose one.")
     return data, config, model
+
+
+def _refuse_unknown(words: Sequence[str], flags: HfArgumentParser) -> None:
+    """Stop where words on the command line are neither flags nor their values.
+
+    Raises:
+        BadInput: If there are any; it names a flag that is spelt alike.
+    """
+    if not words:
+        return
+    name = words[0].partition("=")[0]
+    near = get_close_matches(name, [*flags._option_string_actions, *TWINS], n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise BadInput(f"{name} is no flag of this command.{hint} `bnf-align train --help-all` lists every flag.")
 
 
 def _long_name(word: str) -> str:

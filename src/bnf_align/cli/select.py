@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from bnf_align.cli.flags import add_flag
+from bnf_align.records import counted
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +28,8 @@ def main(argv: Sequence[str]) -> int:
 def _said(card: dict, out: str) -> str:
     rows, test = card["pairs"] + card["ups"] + card["downs"], card["test_rows"]
     where = f": {rows - test:,} rows in {out}, {test:,} in the test file beside it" if test else f" in {out}"
-    lines = [f"{card['pairs']:,} pairs, {card['ups']:,} ups, {card['downs']:,} downs{where}"]
+    kinds = ", ".join(counted(card[f"{one}s"], one) for one in ("pair", "up", "down"))
+    lines = [f"{kinds}{where}"]
     lines += [f"  left out {count:,}: {reason}" for reason, count in card["left_out"].items()]
     if card["near_identical_pairs"] and card["choice"]["near_identical"] == "keep":
         lines.append(f"  {card['near_identical_pairs']:,} near-identical pairs: --near-identical drop leaves them out")

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         trainer.evaluate()
     trainer.record.write()
     if trainer.is_world_process_zero():
-        print(trainer.record.verdict())
+        print(trainer.record.health().text)
         print(f"The model is in {trainer.args.output_dir}, what the run did in {trainer.args.output_dir}/run.json.")
     return 0
 

@@ -16,7 +16,7 @@ import xxhash
 
 from bnf_align.data.findings import Finding
 from bnf_align.data.labels import plain, read_labels
-from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
+from bnf_align.records import BadInput, DataReport, PreferenceRow, counted, rows_text
 from bnf_align.sources.scores import THRESHOLDS, threshold_hint
 
 UNBALANCED = 20
@@ -125,7 +125,7 @@ class Ledger:
         torn = (ups > 0) & (downs > 0)
         if not torn.any():
             return []
-        votes = f"{ups[torn].sum():,.0f} ups, {downs[torn].sum():,.0f} downs"
+        votes = f"{counted(int(ups[torn].sum()), 'up')}, {counted(int(downs[torn].sum()), 'down')}"
         answers = "1 answer carries" if torn.sum() == 1 else f"{torn.sum():,} answers carry"
         counts = f"{answers} both labels ({votes})"
         at = singles[torn[which]]
@@ -207,5 +207,7 @@ def balance(report: DataReport) -> Finding | None:
         return Finding("one_sided", text)
     if not ups:
         return Finding("one_sided", "only downs: nothing says what to do instead, so the model can only unlearn")
-    text = f"{ups:,} ups against {downs:,} downs: the rarer label has little say in the mean of a step"
+    text = (
+        f"{counted(ups, 'up')} against {counted(downs, 'down')}: the rarer label has little say in the mean of a step"
+    )
     return Finding("unbalanced", text, figures={"ups": ups, "downs": downs})

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from bnf_align.data.findings import Finding
 from bnf_align.data.responses import Responses
-from bnf_align.records import BadInput, DataReport, rows_text
+from bnf_align.records import BadInput, DataReport, counted, rows_text
 
 
 def units(responses: datasets.Dataset) -> list[list[int]]:
@@ -66,7 +66,9 @@ def for_one_label(responses: datasets.Dataset, report: DataReport, up: bool) -> 
         if not wanted[unit].any():
             report.drop(f"no {kept}, and this loss trains on {kept}s alone", rows[unit[0]])
     if report.pairs:
-        report.notes.append(f"of {report.pairs:,} pairs only the {side} answers are used, and count as {kept}s")
+        report.notes.append(
+            f"of {counted(report.pairs, 'pair')} only the {side} answers are used, and count as {kept}s"
+        )
     count = int(wanted.sum())
     report.pairs, report.ups, report.downs = 0, count * up, count * (not up)
     return responses.select(np.flatnonzero(wanted))

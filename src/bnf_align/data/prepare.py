@@ -77,6 +77,7 @@ def tokenized(
             max_length=config.max_length,
             merge_system_prompt=config.merge_system_prompt,
             score_thoughts=config.score_thoughts,
+            template_date=config.template_date,
             vocab_size=vocab_size,
             num_proc=config.dataset_num_proc,
         )

@@ -6,6 +6,7 @@ A conversation reaches the template in the form that this one writes whole: cont
 
 from __future__ import annotations
 
+import datetime
 import inspect
 import json
 import re
@@ -19,6 +20,8 @@ from jinja2.exceptions import TemplateError
 if TYPE_CHECKING:  # whoever has a tokenizer has imported it; checking rows needs none
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+    from bnf_align.records import PreferenceRow
+
 Message = dict[str, Any]
 PROBE = "zebra"
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
@@ -29,6 +32,8 @@ THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 """Reasoning at the beginning of a text."""
 CLOSED_THOUGHT = re.compile(r"(.*?)</think>\s*", re.DOTALL)
 """The same where the prompt has opened it."""
+CLOCK = "strftime_now"
+"""What templates call for today's date."""
 USER: Message = {"role": "user", "content": "Hi"}
 NAME, VALUE = "giraffe", "okapi"
 """Of the one argument of a tool call."""
@@ -101,6 +106,30 @@ def render_text(
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation, **given))
     except REFUSALS as error:
         raise TemplateRefusal(str(error)) from error
+
+
+def dated(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, date: str | None) -> PreferenceRow:
+    """`row` with the clock of its chat template stopped at `date`, so that its tokens are the same on every day.
+
+    Args:
+        row: What is rendered.
+        tokenizer: With a chat template.
+        date: YYYY-MM-DD, its midnight; None lets the clock go.
+    """
+    keywords = row.get("chat_template_kwargs", {})
+    if date is None or CLOCK not in f"{tokenizer.chat_template}{keywords.get('chat_template')}":
+        return row
+    template = tokenizer.get_chat_template(keywords.get("chat_template"), row.get("tools"))
+    return {**row, "chat_template_kwargs": {**keywords, "chat_template": _stopped(template, date)}}
+
+
+@lru_cache(maxsize=16)
+def _stopped(template: str, date: str) -> str:
+    """`template` with a macro in the place of its clock: transformers lets no function through to it."""
+    then, codes = datetime.datetime.fromisoformat(date), sorted(set(re.findall("%-?[A-Za-z]", template)))
+    replaced = "".join(f"|replace({code!r},{then.strftime(code)!r})" for code in codes)
+    # Empty text at its end keeps a line feed that the template begins with.
+    return f"{{% macro {CLOCK}(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}{template}"
 
 
 def _of_the_call(tokenizer: PreTrainedTokenizerBase) -> set[str]:

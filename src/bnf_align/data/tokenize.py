@@ -27,6 +27,7 @@ from bnf_align.data.rows import preference_rows
 from bnf_align.data.template import (
     TemplateRefusal,
     as_the_template_wants,
+    dated,
     end_token_id,
     merge_system,
     render_text,
@@ -117,6 +118,7 @@ def tokenize_rows(
     max_length: int | None,
     merge_system_prompt: bool = False,
     score_thoughts: bool = True,
+    template_date: str | None = None,
     vocab_size: int | None = None,
     num_proc: int | None = None,
 ) -> datasets.Dataset:
@@ -129,6 +131,7 @@ def tokenize_rows(
         max_length: Tokens of prompt and completion kept, from the start; None for all.
         merge_system_prompt: Put a system message before the first user turn's text instead of in a turn of its own.
         score_thoughts: Whether reasoning that an answer brings is scored with it, or only what follows it.
+        template_date: The date that chat templates write as today's, YYYY-MM-DD; None: today's.
         vocab_size: Rows of the model's input embedding, where that is known: no token may lie beyond.
         num_proc: Processes that share the work; None: one, and more where rows are many. Changes no result.
 
@@ -151,7 +154,11 @@ def tokenize_rows(
         tokenizer, report, max_length=max_length, score_thoughts=score_thoughts, vocab_size=vocab_size
     )
     encode = partial(
-        encode_row, tokenizer=tokenizer, merge_system_prompt=merge_system_prompt, score_thoughts=score_thoughts
+        encode_row,
+        tokenizer=tokenizer,
+        merge_system_prompt=merge_system_prompt,
+        score_thoughts=score_thoughts,
+        template_date=template_date,
     )
     outcomes = tqdm(_shared_out(rows, encode, num_proc), "Tokenizing", len(rows), unit="row", delay=2)
     units = [unit for row, outcome in zip(rows, outcomes, strict=True) if (unit := ledger.add(row["row"], outcome))]
@@ -294,6 +301,7 @@ def encode_row(
     tokenizer: PreTrainedTokenizerBase,
     merge_system_prompt: bool = False,
     score_thoughts: bool = True,
+    template_date: str | None = None,
 ) -> Outcome:
     """The responses of a checked row, a pair's chosen one first; or why it is left out.
 
@@ -302,11 +310,13 @@ def encode_row(
         tokenizer: The model's.
         merge_system_prompt: As in `tokenize_rows`.
         score_thoughts: As in `tokenize_rows`.
+        template_date: As in `tokenize_rows`.
     """
     sides = [("chosen", True), ("rejected", False)] if "chosen" in row else [("completion", row["label"])]
     if not is_chat(row):
         return [_plain(row, side, label, tokenizer, score_thoughts) for side, label in sides]
     facts, unit = template_facts(tokenizer), []
+    row = dated(row, tokenizer, template_date)
     others: Renderings = []
     try:
         messages = as_the_template_wants(merge_system(row["prompt"]) if merge_system_prompt else row["prompt"], facts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,7 @@ import datasets
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,17 +28,9 @@ def refuse_unsupported(model: PreTrainedModel | PeftModel, config: PreferenceCon
     """Stop, by name, before what would train something else than it says.
 
     Raises:
-        BadInput: For vision models, float16 weights, router losses, frozen adapters, streaming data, and several
-            devices in one process.
+        BadInput: For float16 weights, frozen adapters, streaming data, and several devices in one process.
     """
-    model_config = model.config
-    if getattr(model_config, "vision_config", None) is not None:
-        raise BadInput(f"{type(model).__name__} is a vision model: only text models are supported.")
-    if getattr(model_config, "output_router_logits", False):
-        raise BadInput(
-            "This mixture-of-experts model adds a router loss, which is a mean per forward pass and would depend on "
-            "how a step is cut. Set output_router_logits to false in the model's config."
-        )
+    model_config = model.config.get_text_config()
     if next(model.parameters()).dtype == torch.float16:
         raise BadInput("float16 weights are not supported: gradients underflow. Load them with --dtype bfloat16.")
     if isinstance(model, PeftModel) and not any(parameter.requires_grad for parameter in model.parameters()):
@@ -47,9 +42,49 @@ def refuse_unsupported(model: PreTrainedModel | PeftModel, config: PreferenceCon
             f"{config.n_gpu} devices in one process are not supported. Run one process per device: "
             "accelerate launch -m bnf_align train ..., or hide the others with CUDA_VISIBLE_DEVICES=0."
         )
+    if coefficient := getattr(model_config, "router_aux_loss_coef", None):
+        logger.warning(
+            f"This mixture of experts is trained without its router loss (router_aux_loss_coef {coefficient} in its "
+            "config): nothing but the objective moves the router, and nothing evens out how often experts are chosen."
+        )
     positions = getattr(model_config, "max_position_embeddings", None)
     if positions and config.max_length and config.max_length > positions:
         logger.warning(f"max_length {config.max_length} is above the {positions} positions that the model knows.")
+
+
+def beyond_text(model: Any) -> list[str]:
+    """Names of the outermost modules that no text runs through: vision and audio towers, and what leads from them.
+
+    Args:
+        model: A causal language model, or one that reads pictures too; without an adapter's wrapper.
+    """
+    if model.config.get_text_config() is model.config:
+        return []
+    text = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
+    names: list[str] = []
+    for name, module in model.named_modules():
+        if not name.startswith(tuple(f"{outer}." for outer in names)):
+            weights = {id(parameter) for parameter in module.parameters()}
+            if weights and not weights & text:
+                names.append(name)
+    return names
+
+
+def train_text_alone(model: Any) -> None:
+    """Freeze what no text runs through: it stays as it is, and is saved with the rest.
+
+    Args:
+        model: As it was loaded, with or without an adapter.
+    """
+    lm = model.get_base_model() if isinstance(model, PeftModel) else model
+    frozen = [p for name in beyond_text(lm) for p in lm.get_submodule(name).parameters()]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    if frozen:
+        logger.warning(
+            f"Text trains the text model of this {type(lm).__name__}; {', '.join(beyond_text(lm))} "
+            f"({sum(p.numel() for p in frozen):,} weights) stay as they are, and are saved with it."
+        )
 
 
 NOISE = ("jitter_noise", "input_jitter_noise", "moe_jitter_eps")
@@ -131,15 +166,34 @@ def teach_end_of_turn(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     config.eos_token_id = list(dict.fromkeys(token for token in ends if token is not None)) or None
 
 
+def of_text(model: Any, peft_config: PeftConfig) -> PeftConfig:
+    """A copy of `peft_config` that puts nothing on what no text runs through; its own exclusions stay."""
+    peft_config = copy.deepcopy(peft_config)
+    if others := beyond_text(model):
+        own = getattr(peft_config, "exclude_modules", None) or []
+        patterns = [own] if isinstance(own, str) else [rf"(.*\.)?{re.escape(name)}" for name in own]
+        patterns += [rf"{re.escape(name)}(\..*)?" for name in others]
+        peft_config.exclude_modules = "|".join(patterns)  # type: ignore[attr-defined]
+    return peft_config
+
+
 def add_adapter(model: Any, peft_config: PeftConfig, config: PreferenceConfig) -> PeftModel:
-    """`model` under a fresh adapter.
+    """`model` under a fresh adapter, which leaves out what no text runs through.
 
     Raises:
-        BadInput: For prompt learning, which moves positions, and for adapters on the output head.
+        BadInput: For prompt learning, which moves positions, for adapters on the output head, and where PEFT finds
+            no modules for one.
     """
     if peft_config.is_prompt_learning:
         raise BadInput(f"{peft_config.peft_type} is not supported: virtual tokens move every position. Use LoRA.")
-    adapted = get_peft_model(model, peft_config)
+    try:
+        adapted = get_peft_model(model, of_text(model, peft_config))
+    except ValueError as error:
+        linear = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+        raise BadInput(
+            f"PEFT puts no adapter of this kind on {type(model).__name__}: {str(error)[:300].rstrip('.')}. Name the "
+            f"modules that get one, --lora_target_modules q_proj v_proj. It has {', '.join(sorted(linear))}."
+        ) from error
     if config.disable_dropout:
         disable_dropout(adapted)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +15,19 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from bnf_align.records import BadInput
+from bnf_align.upstream import commit_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +95,7 @@ def load(
 
     An adapter brings the model along that it was trained on. Its own tokenizer is taken where it was saved with one,
     and its base's where not: training, generation and analysis see the same chat template. A GGUF file is
-    dequantised, and can be saved like any other model.
+    dequantised, and can be saved like any other model. A checkpoint that reads pictures too is loaded whole.
 
     Args:
         name_or_path: A folder, a hub name, or a GGUF file in either (`folder/model.gguf`, `owner/name/model.gguf`);
@@ -112,12 +121,15 @@ def load(
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
     place, gguf = _place(source.base)
-    if gguf:
+    kind: Any = AutoModelForCausalLM
+    if not gguf:
+        kind = auto_class(load_config(source.base, source.revision, trust_remote_code))
+    else:
         if kwargs.get("quantization_config") is not None:
             raise BadInput(f"{source.base} is read as a whole model: save it as one first, and quantise that.")
         kwargs["quantization_config"] = transformers.GgufConfig(dequantize=True)
     with reading(f"The model {source.base}"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             place,
             revision=source.revision,
             trust_remote_code=trust_remote_code,
@@ -140,6 +152,16 @@ def load(
     return Loaded(model.eval(), tokenizer, source)
 
 
+def auto_class(config: Any) -> Any:
+    """The class of transformers that loads a model whole: what reads pictures too keeps its vision tower.
+
+    Args:
+        config: The model's.
+    """
+    pictures = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and config.get_text_config() is not config
+    return AutoModelForImageTextToText if pictures and not config.is_encoder_decoder else AutoModelForCausalLM
+
+
 def for_inference(dtype: str = "auto", device: str | None = None) -> dict[str, Any]:
     """`dtype` and `device_map` of a model that answers or scores: by default on the accelerator, where there is one.
 
@@ -152,6 +174,24 @@ def for_inference(dtype: str = "auto", device: str | None = None) -> dict[str, A
         device = accelerator.type if accelerator else "cpu"
     own = "float32" if device == "cpu" else "bfloat16"
     return {"dtype": own if dtype == "auto" else dtype, "device_map": device}
+
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+"""What tells `AutoProcessor` how pictures become a model's input."""
+
+
+def save_processor(model: Any, folder: str | Path) -> None:
+    """Put the files of a vision model's processor, where it was loaded with some, beside its saved weights.
+
+    Args:
+        model: As it was loaded; its name says from where.
+        folder: Where it was saved.
+    """
+    if auto_class(model.config) is AutoModelForImageTextToText and model.config.name_or_path:
+        for file in PROCESSOR_FILES:
+            with suppress(OSError):  # it has none of this name, or is gone
+                found = cached_file(model.config.name_or_path, file, revision=commit_of(model))
+                shutil.copyfile(str(found), Path(folder) / file)
 
 
 def load_config(name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -265,14 +305,15 @@ def reading(what: str) -> Iterator[None]:
         what: The subject of "... cannot be loaded".
 
     Raises:
-        BadInput: With the first line of the cause, and the mend.
+        BadInput: With the first line of the cause, and what it announces, and the mend.
     """
     try:
         yield
     except (BadInput, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         cause = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
         raise BadInput(f"{what} cannot be loaded: {cause[:300].rstrip('.')}. {_mend(error)}") from error
 

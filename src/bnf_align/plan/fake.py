@@ -11,12 +11,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
+from transformers import AttentionInterface, PretrainedConfig
 from transformers.integrations.moe import ExpertsInterface
 from transformers.pytorch_utils import Conv1D
 
 from bnf_align.config import PreferenceConfig
 from bnf_align.head.chunked_lm_head import CPU_CHUNK_BYTES, DEVICE_CHUNK_BYTES
+from bnf_align.models import auto_class, beyond_text, of_text
 from bnf_align.upstream import (
     FakeTensorMode,
     TorchDispatchMode,
@@ -93,10 +94,13 @@ class FakeModel:
     def _weights(self, dtype: torch.dtype) -> Any:
         """The model, adapter included; a `dtype` other than its own is what FSDP2 hands to its layers."""
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(copy.deepcopy(self.model_config), dtype=dtype)
+            model_config = copy.deepcopy(self.model_config)
+            model = auto_class(model_config).from_config(model_config, dtype=dtype)
             quantised = {id(layer.weight) for layer in linears(model)} if self.quantised_bits else None
+            for name in beyond_text(model):
+                model.get_submodule(name).requires_grad_(False)
             if self.peft_config is not None:
-                model = get_peft_model(model, copy.deepcopy(self.peft_config))
+                model = get_peft_model(model, of_text(model, self.peft_config))
         made: dict[int, Tensor] = {}
         with self.mode:  # meta -> fake tensors of a CPU, which has autocast
             for module in model.modules():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import re
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 
+from bnf_align.config import PreferenceConfig
 from bnf_align.data.batching import StepDataset
 from bnf_align.outputs import write_json
 from bnf_align.records import BadInput
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CARD = "bnf_align.json"
+DATE = "date that the chat template writes"
+"""In the card; it is no setting to compare, for the tokens that follow from it are."""
 STATE = "trainer_state.json"
 """Written last by transformers.Trainer."""
 
@@ -47,6 +53,7 @@ def card(trainer: PreferenceTrainer) -> dict[str, Any]:
         "batch_size": trainer.args.batch_size,
         "seed of the order": seed,
         "dataloader_drop_last": trainer.args.dataloader_drop_last,
+        DATE: trainer.args.template_date,
     }
 
 
@@ -75,14 +82,33 @@ def refuse_another_run(folder: Path, now: Mapping[str, Any]) -> None:
         return
     before = json.loads((folder / CARD).read_text(encoding="utf-8"))
     now = json.loads(json.dumps(dict(now), default=str))
-    differing = [name for name in now if before.get(name) != now[name]]
+    differing = [name for name in now if name != DATE and before.get(name) != now[name]]
     if differing:
         shown = "; ".join(f"{name}: {before.get(name)} there, {now[name]} here" for name in differing)
+        date = before.get(DATE) if before.get(DATE) != now.get(DATE) else None
+        clock = f", --template_date {date} among them" if date else ""
         raise BadInput(
             f"{folder} is a checkpoint of another run ({shown}). To go on with it, give the model, data and settings "
-            "that it was begun with. To train its model on other data, give it as --model_name_or_path with another "
-            "--output_dir; its weights are then the reference."
+            f"that it was begun with{clock}. To train its model on other data, give it as --model_name_or_path with "
+            "another --output_dir; its weights are then the reference."
         )
+
+
+def date_of_the_run(args: PreferenceConfig) -> str:
+    """The date that chat templates write: as set, else that of the checkpoint to resume from, else today's.
+
+    A run that goes on tomorrow then trains on the tokens that it began with, and finds their reference in the cache.
+    """
+    given, date = args.resume_from_checkpoint, args.template_date
+    if given and date is None:
+        folders = [Path(str(given))]
+        if given in (True, "latest"):
+            folders = sorted(Path(str(args.output_dir)).glob("checkpoint-*"), key=lambda f: f.stat().st_mtime)
+        for folder in folders:
+            with suppress(OSError, ValueError):  # without a card, or with half of one
+                date = json.loads((folder / CARD).read_text(encoding="utf-8")).get(DATE, date)
+    # One date for all processes, whatever their clocks say.
+    return str(broadcast_object_list([date or datetime.date.today().isoformat()])[0])
 
 
 def damage(folder: Path) -> str | None:

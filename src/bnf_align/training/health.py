@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,13 @@ from bnf_align.losses import CompletionLogps, LossSpec, bnf_weights
 
 SATURATED = 0.1
 """Below this BNF weight a token hardly trains any more."""
+FALLEN, COLLAPSED = -0.01, -0.5
+"""Log-ratio per chosen token, in nats, below which chosen answers have fallen, or have collapsed."""
+UNMOVED = 0.001
+"""Distance of chosen and rejected, in nats per token, below which nothing was learnt yet."""
+MANY_SATURATED = 0.2
+"""Share of saturated tokens that is said; where answers are well apart, it is large in a healthy run too."""
+COLOURS = ("green", "amber", "red")
 
 
 class Metrics:
@@ -102,30 +110,47 @@ def _sides(label: Tensor, present: Tensor) -> list[tuple[str, Tensor]]:
     return [("chosen", label & present), ("rejected", ~label & present)]
 
 
-def verdict(metrics: Mapping[str, Any]) -> str:
-    """A run in plain words, from the metrics of its last evaluation, or of its last log line.
+@dataclass(frozen=True)
+class Health:
+    """How a run is doing."""
+
+    colour: str
+    """`green`; `amber`, which deserves a look; `red`, where the model is being damaged."""
+    text: str
+    """Why, in plain words."""
+
+
+def health(metrics: Mapping[str, Any]) -> Health:
+    """A run from the metrics of its last evaluation, or of its last log line.
 
     Says what moved and by how much, and names what users ask about: preferred answers that fall with the others, and
     tokens that hardly train any more. `healthy` is said only where every quantity it speaks of is there and finite.
-    The thresholds are rules of thumb, not tests.
+    `docs/health.md` says where the thresholds come from.
     """
     names = ("bnf/shift/chosen", "bnf/shift/rejected", "bnf/saturated", "loss")
     found = {name: metrics[name] for name in names if name in metrics}
     if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
-        return f"Not healthy: {', '.join(wrong)} is NaN or infinite, so nothing can be said of the model."
+        return Health(
+            "red", f"Not healthy: {', '.join(wrong)} is NaN or infinite, so nothing can be said of the model."
+        )
     up, down, saturated = (found.get(name) for name in names[:3])
     if up is None and down is None:
-        return "No reference was used, so there is no shift to judge."
+        return Health("green", "No reference was used, so there is no shift to judge.")
+    colour = "green"
     moved = [f"{name} {shift:+.4f}" for name, shift in (("chosen", up), ("rejected", down)) if shift is not None]
     text = f"Log-probability per token against the reference: {', '.join(moved)}. "
-    if up is not None and up < -0.01:
+    if up is not None and up < COLLAPSED:
+        colour = "red"
+        text += "Chosen answers collapsed with the rejected ones. Take a smaller learning rate or fewer steps. "
+    elif up is not None and up < FALLEN:
+        colour = "amber"
         text += "Chosen answers became less likely too. A smaller learning rate keeps them up. "
     elif up is None or down is None:
         text += "There is only one side, so nothing can be said of their distance. "
-    elif up - down < 0.001:
+    elif up - down < UNMOVED:
         text += "Chosen and rejected hardly differ yet: train longer, or with a larger learning rate. "
     elif saturated is not None:
         text += "Chosen and rejected have moved apart, and chosen answers did not fall: healthy. "
-    if saturated is not None and saturated > 0.2:
+    if saturated is not None and saturated > MANY_SATURATED:
         text += f"{saturated:.0%} of tokens hardly train any more (BNF weight below {SATURATED}). "
-    return text.strip()
+    return Health(colour, text.strip())

@@ -17,7 +17,13 @@ from bnf_align.data.prepare import Rows, checked_rows, held_out, say, tokenized
 from bnf_align.data.responses import Responses
 from bnf_align.data.tokenize import show_tokens
 from bnf_align.head import attach
-from bnf_align.models import configured_tokenizer, disable_dropout, prepare_quantised, refuse_unsupported
+from bnf_align.models import (
+    configured_tokenizer,
+    disable_dropout,
+    prepare_quantised,
+    refuse_unsupported,
+    train_text_alone,
+)
 from bnf_align.records import BadInput, DataReport
 from bnf_align.reference.compute import Forward, ReferenceReport, add_ref_logps
 from bnf_align.training.packing import check_packing
@@ -69,6 +75,7 @@ def starting_point(
     if config.disable_dropout:
         disable_dropout(model)
     model = prepare_quantised(model, config)
+    train_text_alone(model)
     whole = not loads_on_main_process_alone()
     attach(model, config.head, check=whole)
     if config.packing and whole:

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 
+from bnf_align.training.health import COLOURS
+
 SHOWN = {
     "loss": "loss {:.4f}",
     "learning_rate": "lr {:.2e}",
@@ -28,4 +30,6 @@ class LineCallback(ProgressCallback):
             return
         prefix = "eval_" if "eval_loss" in logs else ""
         shown = [text.format(logs[prefix + name]) for name, text in SHOWN.items() if prefix + name in logs]
+        if (colour := COLOURS[int(logs.get(prefix + "bnf/health", 0))]) != "green":
+            shown.append(f"health {colour}")
         self.training_bar.write(f"{prefix.rstrip('_') or 'step'} {state.global_step}: {', '.join(shown)}")

@@ -15,7 +15,7 @@ import torch
 from bnf_align.outputs import write_json, write_text
 from bnf_align.plan.plan import plan_of_run
 from bnf_align.records import DataReport
-from bnf_align.training.health import verdict
+from bnf_align.training.health import COLOURS, Health, health
 
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer
@@ -63,15 +63,17 @@ class RunRecord:
         """The last value of everything that was logged."""
         return {name: value for line in self.trainer.state.log_history for name, value in line.items()}
 
-    def verdict(self) -> str:
-        """The run in plain words, from its evaluation where there was one, of each evaluation set."""
+    def health(self) -> Health:
+        """The run in plain words, from its evaluation sets where there are any; the colour is that of the worst."""
         metrics, sets = self.metrics(), self.trainer.eval_dataset
         prefixes = {f"{name}: ": f"eval_{name}_" for name in sets} if isinstance(sets, dict) else {"": "eval_"}
         found = {
             title: {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
             for title, prefix in prefixes.items()
         }
-        return " ".join(title + verdict(part) for title, part in found.items() if part) or verdict(metrics)
+        judged = {title: health(part) for title, part in found.items() if part} or {"": health(metrics)}
+        colour = max((one.colour for one in judged.values()), key=COLOURS.index)
+        return Health(colour, " ".join(title + one.text for title, one in judged.items()))
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of `run.json`."""
@@ -86,7 +88,8 @@ class RunRecord:
             "data": {name: report.as_dict() for name, report in trainer.prepared.reports.items()},
             "reference": reference.as_dict() if reference else None,
             "metrics": self.metrics(),
-            "verdict": self.verdict(),
+            "verdict": self.health().text,
+            "health": self.health().colour,
             "train_seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
             "peak_memory_bytes": peak_memory(),

@@ -28,11 +28,11 @@ from bnf_align.data.prepare import Rows
 from bnf_align.data.responses import MicroBatch
 from bnf_align.head import HeadCall, ask
 from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
-from bnf_align.models import add_adapter, evaluation_mode, load, teach_end_of_turn
+from bnf_align.models import add_adapter, evaluation_mode, load, save_processor, teach_end_of_turn
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
-from bnf_align.training.checkpoints import checkpoint_to_resume, rewards_until, write_card
-from bnf_align.training.health import Metrics
+from bnf_align.training.checkpoints import checkpoint_to_resume, date_of_the_run, rewards_until, write_card
+from bnf_align.training.health import COLOURS, Metrics, health
 from bnf_align.training.prepare import named_sources, starting_point
 from bnf_align.training.progress import LineCallback
 from bnf_align.training.record import RunRecord
@@ -104,6 +104,7 @@ class PreferenceTrainer(OpenTrainer):
         if args.learning_rate is None:
             has_adapter = peft_config is not None or isinstance(policy, PeftModel)
             args.learning_rate = LORA_LEARNING_RATE if has_adapter else LEARNING_RATE
+        args.template_date = date_of_the_run(args)
         self.spec, self.loss_kwargs = args.loss, args.hyperparameters
         self.beta = float(self.loss_kwargs.get("beta", 1.0))
         sources = named_sources(train_dataset, eval_dataset)
@@ -373,6 +374,8 @@ class PreferenceTrainer(OpenTrainer):
                 f"--learning_rate keeps them finite. {self._last_checkpoint()}"
             )
         super().save_model(output_dir, _internal_call=True)
+        if self.args.should_save and not isinstance(self.model, PeftModel):
+            save_processor(self.model, output_dir or str(self.args.output_dir))
         if output_dir is None or Path(output_dir) == Path(str(self.args.output_dir)):
             self.record.write()
         if self.args.push_to_hub and not _internal_call:
@@ -389,7 +392,15 @@ class PreferenceTrainer(OpenTrainer):
         if "loss" in logs or "train_runtime" in logs:  # Trainer has the loss itself
             means = self.metrics.read(self.accelerator.reduce)
             logs |= {name: value for name, value in means.items() if name != "loss"}
+        found = health(logs)
+        if "bnf/saturated" in logs:
+            logs["bnf/health"] = COLOURS.index(found.colour)
         super().log(logs, start_time)
+        if self.args.stop_on_collapse and found.colour == "red" and self.is_in_train:
+            raise BadInput(
+                f"Step {self.state.global_step}: stopped, as --stop_on_collapse says. {found.text} "
+                f"{self._last_checkpoint()}"
+            )
 
     def floating_point_ops(self, step: Step) -> float:  # type: ignore[override]
         """Floating-point operations of a step on this rank, for `total_flos`."""

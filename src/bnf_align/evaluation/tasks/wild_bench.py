@@ -7,32 +7,34 @@ with a reference's (WB-Reward). Either scores the files of both.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bnf_align.evaluation.result import EvalResult, Metrics
 from bnf_align.evaluation.task import Hub, JudgedTask, Message, Question, Row
 from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_judge, one_model
-from bnf_align.evaluation.tasks.wild_bench_items import Tags, judge_fields, read_items, session, tag_table
-from bnf_align.evaluation.tasks.wild_bench_pairs import (
+from bnf_align.evaluation.tasks.wild_bench_scores import (
+    VERDICTS,
+    Tags,
     add_rewards,
+    add_scores,
     is_pair,
+    output_length,
     pair_lengths,
     pair_models,
     read_pair,
-    shown_output,
-)
-from bnf_align.evaluation.tasks.wild_bench_scores import (
-    VERDICTS,
-    add_scores,
-    output_length,
     read_scored,
+    session,
+    shown_output,
+    tag_table,
     with_lengths,
 )
 from bnf_align.evaluation.tasks.wild_bench_wording import PAIR_TEMPLATE, SCORE_TEMPLATE
 from bnf_align.judge.wording import check_places, fill
 from bnf_align.records import BadInput, rows_text
+
+SPEAKERS = {"user": "USER", "assistant": "ASSISTANT"}
 
 
 @dataclass(frozen=True)
@@ -179,3 +181,39 @@ def _readable(row: Row) -> bool:
     except (AttributeError, KeyError, TypeError):
         return False
     return session(row) is not None and all(isinstance(one.length, int | None) for one in known)
+
+
+def read_items(rows: Iterable[Row]) -> Iterator[Row]:
+    """Items (`id`, `conversation_input`, `checklist`, `primary_tag`, `secondary_tags`, `intent`).
+
+    Raises:
+        BadInput: If a row has no id, or no conversation that ends with the user.
+    """
+    for number, row in enumerate(rows):
+        name = session(row)
+        turns = [{"role": turn["role"], "content": turn["content"]} for turn in row.get("conversation_input", [])]
+        if name is None or not turns or turns[-1]["role"] != "user":
+            raise BadInput(
+                f"Row {number} is no task of WildBench: it needs `session_id` and a `conversation_input` that ends "
+                f"with a turn of the user, and has {', '.join(row)}. Give rows of the v2 data set with --data FILE."
+            )
+        yield {
+            "id": name,
+            "conversation_input": turns,
+            "checklist": list(row.get("checklist", [])),
+            "primary_tag": row.get("primary_tag"),
+            "secondary_tags": list(row.get("secondary_tags") or []),
+            "intent": row.get("intent"),
+        }
+
+
+def judge_fields(item: Row) -> dict[str, str]:
+    """`history`, `user_query` and `checklist` as upstream's src/eval.py writes them into its template."""
+    *before, last = item["conversation_input"]
+    return {
+        "history": "".join(
+            f"{SPEAKERS[turn['role']]}: {turn['content']}\n\n" for turn in before if turn["role"] in SPEAKERS
+        ),
+        "user_query": last["content"],
+        "checklist": "".join(f"- {point}\n" for point in item["checklist"]),
+    }
