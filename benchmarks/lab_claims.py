@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from bnf_align.lab.claims import BASE, CLAIMS, RATES, Run
+from bnf_align.lab.claims import BASE, CLAIMS, RATES, Claim, Run
 from bnf_align.lab.experiment import read_results
 from bnf_align.stats import holm, interval
 
@@ -124,21 +124,7 @@ def label(run: Run) -> str:
 
 def report(name: str, found: Cells) -> str:
     """The tables of a claim, in markdown."""
-    runs, against = CLAIMS[name].runs, CLAIMS[name].against
-    tables = {
-        "Sampled `math`, per cent right after the first → the last measured step, by learning rate": by_rate(
-            runs, lambda run: accuracy(run, found)
-        ),
-        "Shift of chosen / rejected answers after the last step, nats a token": by_rate(
-            runs, lambda run: shift(run, found)
-        ),
-        "Learning rate and steps chosen on the validation prompts": chosen_by_validation(runs, found, against),
-    }
-    if name == "sensitivity":
-        tables["Share of a method's settings that are better than the base after the last step"] = improved(
-            runs, found
-        )
-    return "\n".join(f"\n{title}:\n\n{table}\n" for title, table in tables.items())
+    return "".join(f"\n{TITLES[table]}:\n\n{table(CLAIMS[name], found)}\n" for table in TABLES[name])
 
 
 def groups(runs: Iterable[Run], key: Callable[[Run], str] = label) -> dict[str, list[Run]]:
@@ -169,37 +155,57 @@ def over_time(run: Run, found: Cells) -> list[Cell]:
     return [found[one] for one in sorted(found) if one[0] == run]
 
 
-def accuracy(run: Run, found: Cells) -> str:
+def accuracies(claim: Claim, found: Cells) -> str:
     """At the first and the last step, with the interval of the last and the seeds that collapsed."""
-    if not (at := over_time(run, found)):
-        return MISSING
-    note = f", {at[-1].collapsed} of {len(at[-1].right)} collapsed" if at[-1].collapsed else ""
-    return f"{100 * at[0].right.mean():.1f} → {estimate(at[-1].right).points()}{note}"
+
+    def cell(run: Run) -> str:
+        if not (at := over_time(run, found)):
+            return MISSING
+        note = f", {at[-1].collapsed} of {len(at[-1].right)} collapsed" if at[-1].collapsed else ""
+        return f"{100 * at[0].right.mean():.1f} → {estimate(at[-1].right).points()}{note}"
+
+    return by_rate(claim.runs, cell)
 
 
-def shift(run: Run, found: Cells) -> str:
+def gaps(claim: Claim, found: Cells) -> str:
+    """After the last step, to what the claim compares with at the same rate."""
+    compared = {run.learning_rate: run for run in groups(claim.runs)[claim.against]}
+
+    def cell(run: Run) -> str:
+        at, other = over_time(run, found), over_time(compared[run.learning_rate], found)
+        return estimate(at[-1].right - other[-1].right).points("+") if at and other else MISSING
+
+    return by_rate([run for run in claim.runs if label(run) != claim.against], cell)
+
+
+def shifts(claim: Claim, found: Cells) -> str:
     """Of held-out answers; of near-identical ones where the run was trained on these."""
-    if not (at := over_time(run, found)):
-        return MISSING
-    kind = "near" if run.data == "near pairs" else "bnf"
-    return " / ".join(f"{at[-1].means[f'{kind}/shift/{side}']:+.3f}" for side in ("chosen", "rejected"))
+
+    def cell(run: Run) -> str:
+        if not (at := over_time(run, found)):
+            return MISSING
+        kind = "near" if run.data == "near pairs" else "bnf"
+        return " / ".join(f"{at[-1].means[f'{kind}/shift/{side}']:+.3f}" for side in ("chosen", "rejected"))
+
+    return by_rate(claim.runs, cell)
 
 
-def chosen_by_validation(runs: Sequence[Run], found: Cells, against: str) -> str:
-    """Each setting where it does best on the validation prompts, on those of the test; and minus `against`."""
+def chosen_by_validation(claim: Claim, found: Cells) -> str:
+    """Each setting where it does best on the validation prompts, on those of the test."""
+    runs, against = claim.runs, claim.against
     best = {
         name: max((at for run in group for at in over_time(run, found)), key=lambda at: at.means["validation"])
         for name, group in groups(runs).items()
         if any(over_time(run, found) for run in group)
     }
     others = [name for name in best if against in best and name != against]
-    gaps = {name: estimate(best[name].right - best[against].right) for name in others}
-    corrected = dict(zip(others, holm([gap.p for gap in gaps.values()]), strict=True))
+    apart = {name: estimate(best[name].right - best[against].right) for name in others}
+    corrected = dict(zip(others, holm([gap.p for gap in apart.values()]), strict=True))
 
     def line(name: str) -> list[str]:
         if name not in best:
             return [name, MISSING, *[""] * 6]
-        at, gap = best[name], gaps.get(name)
+        at, gap = best[name], apart.get(name)
         return [
             name,
             f"{at.run.learning_rate:g}, {at.step}",
@@ -212,7 +218,7 @@ def chosen_by_validation(runs: Sequence[Run], found: Cells, against: str) -> str
     return markdown(["", *columns, "greedy", "`sort`", "never ended"], map(line, groups(runs)))
 
 
-def improved(runs: Sequence[Run], found: Cells) -> str:
+def improved(claim: Claim, found: Cells) -> str:
     """Over each method's grid of learning rate and its other setting."""
     base, last = found[BASE, 0], max(step for _, step in found)
 
@@ -226,7 +232,26 @@ def improved(runs: Sequence[Run], found: Cells) -> str:
         return [method, f"{len(gains)} of {len(group)}", shown, f"{100 * worst:+.1f}"]
 
     head = ["", "settings measured", "better than the base", "worst change, points"]
-    return markdown(head, (line(*one) for one in groups(runs, lambda run: run.method).items()))
+    return markdown(head, (line(*one) for one in groups(claim.runs, lambda run: run.method).items()))
+
+
+TITLES = {
+    accuracies: "Sampled `math`, per cent right after 15 → 45 steps, by learning rate",
+    gaps: "Difference in points after 45 steps at the same learning rate",
+    shifts: "Shift of chosen / rejected answers after 45 steps, nats a token",
+    chosen_by_validation: "Learning rate and steps chosen on the validation prompts",
+    improved: "Share of a method's settings that are better than the base after 45 steps",
+}
+TABLES = {
+    "dead-zone": (accuracies, gaps, shifts, chosen_by_validation),
+    "collapse": (accuracies, shifts),
+    "rejection": (gaps, chosen_by_validation),
+    "sensitivity": (accuracies, improved),
+    "near-identical": (accuracies, gaps, shifts),
+    "feedback": (accuracies, gaps, shifts),
+    "optimizer": (accuracies, shifts),
+}
+"""What is shown of each claim."""
 
 
 # ------------------------------------------------------------------------------------------------------ the picture
