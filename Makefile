@@ -7,7 +7,9 @@ SMOLLM2 := SmolLM2-135M-Instruct.Q4_1.gguf
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bnf-align
 export BNF_ALIGN_SMOLLM2 := $(or $(BNF_ALIGN_SMOLLM2),$(CACHE)/$(SMOLLM2))
 
-.PHONY: help quickstart test test-cpu test-browser real models-table check install bench clean
+LAB_MINUTES ?= 480
+
+.PHONY: help quickstart lab test test-cpu test-browser real models-table check install bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -66,6 +68,10 @@ bench: install  ## every figure in the documentation: seeds 0, 1 and 2, real dat
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/gpu.py
+
+lab: install  ## the paper's claims in the tiny world, two processes; LAB_MINUTES bounds a sitting, the next one goes on
+	$(BIN)/bnf-align lab run all --processes 2 --budget-minutes $(LAB_MINUTES)
+	$(BIN)/python benchmarks/lab_claims.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -14,6 +14,7 @@ from bnf_align.records import BadInput
 
 VERBS = {
     "quickstart": "offline, two cores, minutes: a tiny model learns from thumbs, with a table and a picture",
+    "lab": "the paper's claims as experiments in the quickstart's tiny world",
     "import": "an export of a chat product as preference rows: bnf-align import SOURCE PATHS --out rows.jsonl",
     "doctor": "what is this file, what is wrong with it, what would training do with it",
     "train": "align a model: bnf-align train --model_name_or_path M --dataset_name FILE --output_dir OUT",
@@ -35,6 +36,7 @@ GO_ON = dict.fromkeys(
     ("generate", "score", "eval", "analyze", "reference", "compare"), " The same command goes on where it was."
 )
 GO_ON["train"] = " --resume_from_checkpoint latest goes on from the last checkpoint, where --save_strategy left one."
+GO_ON["lab"] = GO_ON["eval"]
 GO_ON["construct"] = " The same command passes over what is there; a training begins anew."
 """What was done is not lost: verb -> how to go on after Ctrl-C."""
 

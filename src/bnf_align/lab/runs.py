@@ -60,7 +60,7 @@ def base_model(
         max_steps=settings.sft_steps,
         adam_beta2=0.98,
         logging_steps=20,
-        **_common(folder, seed),
+        **common(folder, seed),
     )
     rows = demonstrations(settings.sft_steps * settings.sft_batch_size, f"demonstrations {seed}", avoid)
     trainer = PreferenceTrainer(build_model(tokenizer, seed), config, rows, processing_class=tokenizer)
@@ -77,14 +77,15 @@ def align(base: Path, rows: Sequence[PreferenceRow], out: Path, seed: int, setti
         max_steps=settings.steps,
         ref_cache_dir=str(out / "cache"),
         logging_steps=5,
-        **_common(out / "model", seed),
+        **common(out / "model", seed),
     )
     trainer = BNFTrainer(str(base), config, train_dataset=rows)
     _train(trainer, "BNF")
     return trainer
 
 
-def _common(folder: Path, seed: int) -> dict[str, Any]:
+def common(folder: Path, seed: int) -> dict[str, Any]:
+    """Settings that every training of the tiny world has."""
     # On the CPU even where there is a GPU: it is as fast at this size, and the numbers compare between machines.
     quiet = {"report_to": "none", "save_strategy": "no", "use_cpu": True}
     return {"output_dir": str(folder), "seed": seed, "max_length": MAX_TOKENS, **quiet}

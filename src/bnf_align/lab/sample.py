@@ -15,7 +15,7 @@ from bnf_align.construct.score import read_candidates, score
 from bnf_align.construct.scorers.verifier import Verifier
 from bnf_align.data.responses import Responses
 from bnf_align.data.tokenize import tokenize_rows
-from bnf_align.engines import Request, Sampling
+from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
 from bnf_align.journal import read_jsonl
 from bnf_align.lab.world import Skill
@@ -54,10 +54,27 @@ def complete(
         For each prompt its `samples` completions, without special tokens and with the space they begin with:
         prompt + completion is the text.
     """
+    found = generations(
+        model, tokenizer, prompts, temperature=temperature, samples=samples, seed=seed, batch_size=batch_size
+    )
+    return [one.texts for one in found]
+
+
+def generations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    temperature: float = TEMPERATURE,
+    samples: int = 1,
+    seed: int = 0,
+    batch_size: int = 250,
+) -> list[Generation]:
+    """As `complete`, with the number of tokens of each completion and why it ended."""
     requests = [Request(str(number), prompt) for number, prompt in enumerate(prompts)]
     batches = _engine(model, tokenizer, batch_size * samples).generate(requests, _sampling(temperature, samples, seed))
-    texts = {one.id: one.texts for batch in batches for one in batch}
-    return [texts[request.id] for request in requests]
+    found = {one.id: one for batch in batches for one in batch}
+    return [found[request.id] for request in requests]
 
 
 def _engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int) -> LocalEngine:
