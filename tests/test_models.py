@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import json
-import os
 import shutil
 import sys
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from bnf_align import BadInput, PreferenceConfig, PreferenceTrainer, models
 from bnf_align.cli.main import main
-from bnf_align.engines import LocalEngine, Request, Sampling
+from bnf_align.engines import LocalEngine
 from runs import first_gradient, make_trainer, singles
 from tiny_models import CHATML_TEMPLATE, byte_tokenizer, chatml_tokenizer, plain_tokenizer
 from tiny_nets import tiny_llama
@@ -361,24 +360,6 @@ def test_a_gguf_file_on_the_hub_is_named_by_its_repository_and_its_own_name(tmp_
     gguf_of(tmp_path / "repository" / "tiny.gguf", original, merging_tokenizer())
     loaded = models.load(hub("me/quantised", tmp_path / "repository") + "/tiny.gguf")
     assert torch.equal(logits(loaded.model), logits(original))
-
-
-@pytest.mark.real
-@pytest.mark.skipif("BNF_ALIGN_SMOLLM2" not in os.environ, reason="BNF_ALIGN_SMOLLM2 names no GGUF file")
-def test_smollm2_is_read_from_its_gguf_file_answers_and_is_saved_whole(tmp_path):
-    path = os.environ["BNF_ALIGN_SMOLLM2"]
-    engine = LocalEngine.load(path, device="cpu")
-    request = Request("q", [{"role": "user", "content": "What is the capital of France?"}])
-    ((answer,),) = engine.generate([request], Sampling(max_new_tokens=16))
-    assert answer.texts == ["The capital of France is Paris."]
-    assert answer.finish_reasons == ["stop"]
-    assert engine.model.config.tie_word_embeddings
-    assert engine.model.lm_head.weight is engine.model.model.embed_tokens.weight
-    engine.model.save_pretrained(tmp_path)
-    engine.tokenizer.save_pretrained(tmp_path)
-    again = LocalEngine.load(str(tmp_path), device="cpu")
-    assert again.weights == engine.weights
-    assert list(again.generate([request], Sampling(max_new_tokens=16))) == [[answer]]
 
 
 # ------------------------------------------------------------------------------------------------------ dropout

@@ -34,11 +34,17 @@ Passes = Literal["reference", "forward", "training"]
 """Without gradients; forward as in training, to see what is kept; forward and backward."""
 
 
+HEAP_BYTES = 32 * 2**20
+"""glibc gives blocks from this size on back to the system when they are freed, and keeps smaller ones."""
+
+
 class Trace(NamedTuple):
     """What a micro-batch takes beside weights and optimizer states."""
 
     activations: int
     """Bytes that are kept when its forward pass reaches the head."""
+    passed: int
+    """Bytes that it has formed and let go of by then, in blocks that the C library keeps."""
     peaks: dict[int, int]
     """Bytes of gradients that have been formed -> the most bytes of everything else meanwhile."""
     flops: int
@@ -128,8 +134,8 @@ class FakeModel:
         if checkpointing and training:
             lm.activation_checkpointing_enable({"use_reentrant": False})
             lm.enable_input_require_grads()
-        reached: list[tuple[int, int]] = []
-        handles = [lm.base_model.register_forward_hook(lambda *_: reached.append((live.rest, live.flops)))]
+        reached: list[tuple[int, int, int]] = []
+        handles = [lm.base_model.register_forward_hook(lambda *_: reached.append(live.state))]
         handles += [p.register_post_accumulate_grad_hook(live.formed) for p in model.parameters() if p.requires_grad]
         try:
             with self.mode, live:
@@ -144,7 +150,7 @@ class FakeModel:
                         hidden = lm.base_model(**inputs).last_hidden_state
                         hidden = hidden.flatten(0, 1).index_select(0, scored_rows)
                         loss = _FusedHead.apply(hidden, lm.get_output_embeddings().weight, self, training)
-                reached.append((live.rest, live.flops))  # for models that pass their `base_model` over
+                reached.append(live.state)  # for models that pass their `base_model` over
                 if passes == "training":
                     loss.backward()
         finally:
@@ -154,7 +160,8 @@ class FakeModel:
             if checkpointing and training:
                 lm.activation_checkpointing_disable()
                 lm.disable_input_require_grads()
-        return Trace(reached[0][0], dict(live.peaks), reached[0][1])
+        kept, passed, flops = reached[0]
+        return Trace(kept, passed, dict(live.peaks), flops)
 
     def head_bytes(self, tokens: int) -> dict[str, int]:
         """Bytes that the fused head takes for `tokens` scored tokens: buffers of logits, gradients in float32."""
@@ -187,9 +194,14 @@ class _Live(TorchDispatchMode):
         super().__init__()
         own = [*model.parameters(), *model.buffers()]
         self.known: dict[int, int] = dict.fromkeys(map(storage_of, own), 0)
-        self.rest = self.gradients = self.flops = 0
+        self.rest = self.passed = self.gradients = self.flops = 0
         self.peaks = {0: 0}
         self.itemsize = itemsize  # FSDP2 keeps gradients as wide as the weights it shards
+
+    @property
+    def state(self) -> tuple[int, int, int]:
+        """Bytes kept, bytes passed, and flops until now."""
+        return self.rest, self.passed, self.flops
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -213,7 +225,9 @@ class _Live(TorchDispatchMode):
         self.peaks[self.gradients] = self.rest
 
     def _freed(self, storage: int) -> None:
-        self.rest -= self.known.pop(storage, 0)
+        size = self.known.pop(storage, 0)
+        self.rest -= size
+        self.passed += size if size < HEAP_BYTES else 0
 
 
 class _FusedHead(torch.autograd.Function):

@@ -140,8 +140,13 @@ def _flops(setup: Setup) -> dict[str, float]:
         lm.get_output_embeddings().weight,
         lm.config.get_text_config(),
     )
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    per_square = 2 * text.num_attention_heads * width * text.num_hidden_layers  # of every two tokens, once
+    # Of every two tokens, once. Heads differ from layer to layer in Gemma 4, for instance.
+    per_square = sum(
+        2
+        * layer.num_attention_heads
+        * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+        for layer in text.per_layer_config
+    )
     matmuls = setup.trace(tokens).flops
     if attention_of(lm) == "eager":  # whose matmuls were counted, before and after one another
         matmuls -= 2 * per_square * tokens * workload.length
@@ -184,9 +189,15 @@ def _disk(setup: Setup) -> dict[str, int]:
 
 
 def plan_of_run(
-    model: Any, config: PreferenceConfig, steps: StepDataset, evaluation: Sequence[StepDataset] = (), *, sharded: bool
+    model: Any,
+    config: PreferenceConfig,
+    steps: StepDataset,
+    evaluation: Sequence[StepDataset] = (),
+    *,
+    sharded: bool,
+    resident: int,
 ) -> dict[str, Any] | None:
-    """The plan of a run that is about to start; None, with the reason in the log, where there is none to be had.
+    """The plan of a run, as it was before it started; None, with the reason in the log, where there is none to be had.
 
     Args:
         model: The policy, without what DDP or FSDP2 put around it.
@@ -194,6 +205,8 @@ def plan_of_run(
         steps: The training steps.
         evaluation: Evaluation steps, which the reference pass sees too.
         sharded: FSDP2.
+        resident: Bytes that the process held, the model included, before training: gradients, optimizer states and
+            what the allocator keeps of freed activations are no part of them.
     """
     try:
         bits = 4 if getattr(model, "is_loaded_in_4bit", False) else 8
@@ -206,7 +219,7 @@ def plan_of_run(
             sharded=sharded,
             accelerator=accelerator,
             bf16=bool(config.bf16),
-            process=0 if accelerator else max(0, resident_bytes() - loaded),
+            process=0 if accelerator else max(0, resident - loaded),
         )
         return make_plan(
             model.config,

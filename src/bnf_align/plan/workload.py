@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ SCORED_SHARE = 0.65
 data."""
 
 STEPS_LOOKED_AT = 50
-"""Steps of the first epoch that are cut in advance to find the largest micro-batch."""
+"""Steps of the first epoch that are cut in advance to find the largest micro-batch; not beyond `max_steps`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Workload:
     """Scored tokens that the reference pass has values for: training, evaluation and KL rows."""
     reference_inputs: int
     """Tokens that it runs through the model."""
+    reference_rows: int
+    """Rows of its largest micro-batch: it cuts all responses at once, not step by step."""
+    reference_length: int
+    """Tokens of each of them."""
 
     @property
     def scored_share(self) -> float:
@@ -86,6 +91,8 @@ def assumed(rows: int, mean_length: int, config: PreferenceConfig, devices: int 
         later_tokens=fitting * length if micro_batches > 1 else 0,
         reference_tokens=scored if config.loss.reference else 0,
         reference_inputs=tokens if config.loss.reference else 0,
+        reference_rows=1 if config.packing else min(fitting, 2 * rows),
+        reference_length=length,
     )
 
 
@@ -114,7 +121,8 @@ def measured(
     seed = config.seed if config.data_seed is None else config.data_seed
     sampler = StepSampler(len(units), _batch_size(config, devices), seed)
     most, later, largest = 1, 0, (0, 1, 1)
-    for _, step in zip(range(STEPS_LOOKED_AT), sampler, strict=False):
+    looked_at = min(STEPS_LOOKED_AT, config.max_steps) if config.max_steps > 0 else STEPS_LOOKED_AT
+    for step in islice(sampler, looked_at):
         groups = [tuple(units[unit]) for unit in step]
         if not config.loss.pairwise:
             groups = [(row,) for group in groups for row in group]
@@ -125,6 +133,7 @@ def measured(
             most, later = max(most, len(sizes)), max(later, *sizes[1:], 0)
             largest = max([largest, *((size, *shape) for size, shape in zip(sizes, shapes, strict=True))])
     seen = parts if config.loss.reference else []
+    most_rows, most_tokens = _largest(np.concatenate([part for part, _ in seen] or [lengths]), config)
     return Workload(
         source=source,
         responses=len(lengths),
@@ -139,7 +148,17 @@ def measured(
         later_tokens=later,
         reference_tokens=sum(int(scored.sum()) for _, scored in seen),
         reference_inputs=sum(int(lengths.sum()) for lengths, _ in seen),
+        reference_rows=most_rows,
+        reference_length=most_tokens,
     )
+
+
+def _largest(lengths: np.ndarray, config: PreferenceConfig) -> tuple[int, int]:
+    """(rows, length) of the micro-batch that holds the longest rows: the largest that the budget allows."""
+    budget, longest = config.max_tokens_per_micro_batch, int(lengths.max())
+    if config.packing:
+        return 1, max(longest, min(budget, int(lengths.sum())))
+    return min(len(lengths), max(1, budget // longest)), longest
 
 
 def _shape(cut: Sequence[Item], packing: bool) -> tuple[int, int]:

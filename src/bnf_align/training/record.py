@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bnf_align.outputs import write_json, write_text
-from bnf_align.plan.plan import plan_of_run
+from bnf_align.plan.plan import plan_of_run, resident_bytes
 from bnf_align.records import DataReport
 from bnf_align.training.health import COLOURS, Health, health
 
@@ -48,6 +48,7 @@ class RunRecord:
     def __init__(self, trainer: PreferenceTrainer) -> None:
         self.trainer, self.started, self.seconds, self.tokens = trainer, 0.0, 0.0, 0
         self.plan: dict[str, Any] | None = None
+        self.resident = resident_bytes()  # before training adds to it: what a plan can know
 
     def start(self) -> None:
         """Training starts now."""
@@ -107,7 +108,8 @@ class RunRecord:
             policy = trainer.accelerator.unwrap_model(trainer.model)
             others = trainer.eval_dataset
             evaluation = list(others.values()) if isinstance(others, dict) else [others] if others is not None else []
-            self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=bool(trainer.is_fsdp_enabled))
+            sharded = bool(trainer.is_fsdp_enabled)
+            self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=sharded, resident=self.resident)
         record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
         write_text(folder / "README.md", model_card(record, self.trainer.prepared.reports))
         write_json(folder / "run.json", record)
