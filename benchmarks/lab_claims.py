@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import stats
 
 from bnf_align.lab.claims import BASE, CLAIMS, RATES, Claim, Run
 from bnf_align.lab.experiment import read_results
@@ -59,7 +60,7 @@ def weights(seeds: int, prompts: int) -> np.ndarray:
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds and prompts, its 95 % interval, and the p-value of no difference from 0."""
+    """A mean over seeds and prompts, its 95 % interval, and Student's p-value that seeds have a mean of 0."""
 
     mean: float
     low: float
@@ -74,9 +75,8 @@ class Estimate(NamedTuple):
 
 def estimate(values: np.ndarray) -> Estimate:
     """The mean of (seeds, prompts) values."""
-    means = weights(*values.shape) @ values.ravel()
-    tail = min((means <= 0).sum(), (means >= 0).sum())
-    return Estimate(float(values.mean()), *interval(means), min(1.0, 2 * (1 + tail) / (1 + RESAMPLES)))
+    low, high = interval(weights(*values.shape) @ values.ravel())
+    return Estimate(float(values.mean()), low, high, float(stats.ttest_1samp(values.mean(axis=1), 0.0).pvalue))
 
 
 class Cell(NamedTuple):

@@ -133,9 +133,12 @@ def test_the_interval_over_seeds_and_prompts_is_wider_than_over_prompts_where_se
     assert narrow.high - narrow.low == pytest.approx(2 * 1.96 * 0.0224, abs=0.01)
 
 
-def test_a_difference_that_is_there_on_every_prompt_is_certain_and_none_is_not():
-    assert findings.estimate(np.ones((5, 20))).p < 0.001
-    assert findings.estimate(np.tile([-1.0, 1.0], (5, 10))).p > 0.5
+def test_a_difference_that_every_seed_shows_is_real_and_one_that_a_single_seed_shows_is_not():
+    by_seed = np.array([[0.1], [0.12], [0.11], [0.09], [0.1]])
+    assert findings.estimate(np.repeat(by_seed, 50, axis=1)).p < 0.001
+    assert findings.estimate(np.repeat(by_seed * [[0], [0], [0], [0], [5]], 50, axis=1)).p == pytest.approx(
+        0.374, abs=1e-3
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the docs
