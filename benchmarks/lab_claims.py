@@ -140,14 +140,14 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
 
 
-def by_rate(runs: Sequence[Run], cell: Callable[[Run], str]) -> str:
-    """One line a setting, one column a learning rate."""
+def by_rate(runs: Sequence[Run], cell: Callable[[Run], str]) -> list[list[str]]:
+    """The head, and one line a setting that was measured, with one column a learning rate."""
     rates = sorted({run.learning_rate for run in runs})
-    lines = (
+    lines = [
         [name, *(" ".join(cell(run) for run in group if run.learning_rate == rate) for rate in rates)]
         for name, group in groups(runs).items()
-    )
-    return markdown(["", *(f"{rate:g}" for rate in rates)], lines)
+    ]
+    return [["", *(f"{rate:g}" for rate in rates)], *(line for line in lines if {*line[1:]} - {MISSING, ""})]
 
 
 def over_time(run: Run, found: Cells) -> list[Cell]:
@@ -164,7 +164,10 @@ def accuracies(claim: Claim, found: Cells) -> str:
         note = f", {at[-1].collapsed} of {len(at[-1].right)} collapsed" if at[-1].collapsed else ""
         return f"{100 * at[0].right.mean():.1f} → {estimate(at[-1].right).points()}{note}"
 
-    return by_rate(claim.runs, cell)
+    head, *lines = by_rate(claim.runs, cell)
+    base = ["base", estimate(found[BASE, 0].right).points(), *[""] * (len(head) - 2)]
+    left_out = [name for name in groups(claim.runs) if name not in {line[0] for line in lines}]
+    return markdown(head, [base, *lines]) + (f"\n\nNot measured: {'; '.join(left_out)}." if left_out else "")
 
 
 def gaps(claim: Claim, found: Cells) -> str:
@@ -175,7 +178,8 @@ def gaps(claim: Claim, found: Cells) -> str:
         at, other = over_time(run, found), over_time(compared[run.learning_rate], found)
         return estimate(at[-1].right - other[-1].right).points("+") if at and other else MISSING
 
-    return by_rate([run for run in claim.runs if label(run) != claim.against], cell)
+    head, *lines = by_rate([run for run in claim.runs if label(run) != claim.against], cell)
+    return markdown([f"minus {claim.against}", *head[1:]], lines) if lines else f"{MISSING}."
 
 
 def shifts(claim: Claim, found: Cells) -> str:
@@ -187,7 +191,8 @@ def shifts(claim: Claim, found: Cells) -> str:
         kind = "near" if run.data == "near pairs" else "bnf"
         return " / ".join(f"{at[-1].means[f'{kind}/shift/{side}']:+.3f}" for side in ("chosen", "rejected"))
 
-    return by_rate(claim.runs, cell)
+    head, *lines = by_rate(claim.runs, cell)
+    return markdown(head, lines) if lines else f"{MISSING}."
 
 
 def chosen_by_validation(claim: Claim, found: Cells) -> str:
