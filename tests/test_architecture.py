@@ -124,6 +124,7 @@ def test_files_and_functions_stay_readable():
         ["score", "--help"],
         ["select", "--help"],
         ["report", "--help"],
+        ["compare", "--help"],
         ["eval", "--help"],
         ["eval", "run", "--help"],
         ["collect", "--help"],

@@ -306,6 +306,7 @@ def known_flags() -> set[str]:
         "eval rank",
         "analyze",
         "report",
+        "compare",
         "collect",
         "env",
         "quickstart",

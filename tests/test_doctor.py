@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnf_align.data.doctor import DoctorResult, examine
+from bnf_align.data.doctor.page import page
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.ledger import balance
 from bnf_align.data.read import iter_rows
@@ -379,6 +380,28 @@ def test_likely_personal_data_is_counted_in_rows_and_kinds_and_masked_in_example
     for secret in ("ann@", "bob@", "eve@", "4111", "555-0123"):
         assert secret not in shown
     assert found(examine(write([*rows[1:2], single(9)]))) == {}
+
+
+def test_keys_and_tokens_are_a_finding_of_their_own_and_never_shown(write, tmp_path):
+    key, token = "AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1B2" * 9
+    rows = [
+        single(0, completion=f"use {key}"),
+        single(1, False, completion="x" * 4980 + f" {token}"),
+        pair(2, chosen=f"{'same ' * 990}{token} a", rejected=f"{'same ' * 990}{token} b"),
+        single(3, None, prompt=f"left out: {key}"),
+        {**chat("q", "a"), "tools": f"[{token}"},
+    ]
+    result = examine(write(rows[:4]), fix=tmp_path / "clean.jsonl", redact=True)
+    assert found(result)["secrets"] == [0, 1, 2]
+    assert finding(result, "secrets").figures == {"AWS key": 1, "GitHub token": 2}
+    assert finding(result, "secrets").level == "warning"
+    written = "".join(path.read_text() for path in tmp_path.glob("clean*"))
+    refused = examine(write(rows))
+    assert "`tools` is text but not JSON" in refused.error
+    for text in (*result.lines(), json.dumps(result.as_dict()), page(result), written, refused.error):
+        assert key not in text
+        assert token not in text
+        assert token[:20] not in text
 
 
 def test_cut_answers_and_prompts_too_long_are_found_under_a_tokenizer(write):

@@ -249,6 +249,17 @@ def test_a_plan_counts_the_tower_as_weights_that_do_not_train(adapter):
         assert plan["trainable_parameters"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("name", ["Gemma 4, text", "Nemotron-H"])
+def test_a_model_whose_layers_differ_gets_a_plan(name):
+    """By their heads, or because some have no attention."""
+    family = next(family for family in FAMILIES if family.name == name)
+    config = PreferenceConfig(output_dir="out", use_cpu=True, batch_size=4, max_length=64, head="logits")
+    model = tiny(family, 300)
+    plan = make_plan(model.config, config, assumed(8, 32, config), Hardware())
+    assert plan["parameters"] == sum(p.numel() for p in model.parameters())
+    assert plan["flops"]["training"] > 0
+
+
 def test_rows_with_pictures_are_refused_for_a_vision_checkpoint_too(tmp_path):
     family = next(family for family in SEEING if family.kind == "gemma3")
     picture = {"type": "image", "url": "cat.png"}

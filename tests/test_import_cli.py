@@ -58,7 +58,7 @@ def test_a_map_given_on_the_command_line_wins_in_both_spellings(export, flag):
 def test_redact_masks_texts_and_counts_what_it_masked(export, capsys):
     assert main(["import", "auto", export, "--out", "rows.jsonl", "--redact"]) == 0
     assert written()[0]["completion"] == [{"role": "assistant", "content": "Because of [e-mail]."}]
-    assert "masked as likely personal data: 1 x e-mail address" in capsys.readouterr().out
+    assert "masked as likely personal data or secrets: 1 x e-mail address" in capsys.readouterr().out
 
 
 def test_json_has_the_counts_and_every_row_number(tmp_path, monkeypatch, capsys):

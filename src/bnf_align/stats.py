@@ -74,6 +74,49 @@ def permutation_test(gaps: np.ndarray, permutations: int = 10_000, seed: int = 4
     return float(found.pvalue)
 
 
+def crossed_bootstrap(values: np.ndarray, resamples: int = 10_000, seed: int = 42) -> Interval:
+    """The percentile interval of the mean of (seeds, items) values, seeds and items drawn with replacement.
+
+    With few seeds it is too narrow where they differ (two drawn of two have half their variance): `crossed_test` is
+    what tells a difference from chance.
+    """
+    seeds, items = values.shape
+    drawn = zip(drawn_counts(seeds, resamples, seed), drawn_counts(items, resamples, seed + 1), strict=True)
+    return interval(
+        np.concatenate([((by_seed @ values) * by_item).sum(1) for by_seed, by_item in drawn]) / values.size
+    )
+
+
+def crossed_test(gaps: np.ndarray) -> float:
+    """The two-sided p-value of no mean difference, for other seeds and other items than these.
+
+    The analysis of variance for readers crossed with cases (Dorfman, Berbaum and Metz, 1992; degrees of freedom of
+    Hillis, 2007), seeds being the readers: where seeds differ, a few of them prove little, however many items there
+    are. A variance of seeds below that of the residuals is chance, and is taken as theirs. Where seeds differ as much
+    as items or more, true nulls are still rejected at 5 % in up to 6 % of cases with five seeds, 8 % with three and
+    13 % with two (simulated; a bootstrap of two seeds reaches 50 %).
+
+    Of one seed it is the t-test over items and speaks of that seed alone. Where all items agree there is no variance
+    to compare with, and the sign test over items is taken.
+
+    Args:
+        gaps: (seeds, items) differences of two models, of the same seed on the same item.
+    """
+    seeds, items = gaps.shape
+    mean, by_seed, by_item = gaps.mean(), gaps.mean(axis=1), gaps.mean(axis=0)
+    of_items = seeds * by_item.var(ddof=1)
+    if seeds == 1:
+        of_mean, freedom = of_items, items - 1.0
+    else:
+        rest = ((gaps - by_item - by_seed[:, None] + mean) ** 2).sum() / ((seeds - 1) * (items - 1))
+        of_seeds = max(items * by_seed.var(ddof=1), rest)
+        of_mean = of_seeds + max(of_items - rest, 0.0)
+        freedom = (seeds - 1) * (of_mean / of_seeds) ** 2 if of_seeds else np.inf
+    if of_mean <= 1e-20:
+        return sign_test(int((by_item > 0).sum()), int((by_item < 0).sum()))
+    return float(2 * stats.t.sf(abs(mean) / np.sqrt(of_mean / gaps.size), freedom))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for how many there are, in their order (Holm, 1979): below 0.05 all together are real.
 
@@ -96,6 +139,14 @@ def auc(ups: Sequence[float] | np.ndarray, downs: Sequence[float] | np.ndarray) 
         0.875
     """
     return float(stats.mannwhitneyu(ups, downs, method="asymptotic").statistic / (len(ups) * len(downs)))
+
+
+def auc_values(ups: np.ndarray, downs: np.ndarray) -> np.ndarray:
+    """(ups + downs,) values whose mean is `auc` and whose variance over items is that of it (DeLong et al., 1988)."""
+    above = (ups[:, None] > downs) + 0.5 * (ups[:, None] == downs)
+    sides = [above.mean(axis=1), above.mean(axis=0)]
+    count, mean = len(ups) + len(downs), above.mean()
+    return np.concatenate([mean + count / len(side) * (side - mean) for side in sides])
 
 
 def wilson(share: float, count: int) -> Interval:

@@ -100,7 +100,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         own, given = recipes.parse_known_args(argv)
         if len(own.config) > 1:
             raise BadInput(f"--config is given {len(own.config)} times, and one recipe is read.")
-        from_recipe = [flag for recipe in own.config for flag in _flags_of(recipe, flags)]
+        from_recipe = [flag for path in own.config for flag in _flags_of(read_recipe(path), f"--config {path}", flags)]
         said = [_long_name(word) for word in given]
         data, config, model, *unknown = flags.parse_args_into_dataclasses(
             [*from_recipe, *said], return_remaining_strings=True, look_for_args_file=False
@@ -143,24 +143,40 @@ def _long_name(word: str) -> str:
     return TWINS.get(name, name) + equals + value
 
 
-def _flags_of(path: str, flags: HfArgumentParser) -> list[str]:
+def settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], LoraConfig | None]:
+    """Settings of a run by their names: those of `PreferenceConfig`, of `models.load`, and the adapter.
+
+    Raises:
+        BadInput: For an unknown name, or a value of the wrong type.
+    """
+    flags = HfArgumentParser(_TYPES[1:], prog="settings", allow_abbrev=False, exit_on_error=False)
+    try:
+        config, model = flags.parse_args_into_dataclasses(
+            _flags_of(found, "settings", flags), look_for_args_file=False
+        )
+    except ArgumentError as error:
+        raise BadInput(str(error)) from None
+    own = {one.name for one in fields(PreferenceConfig)}
+    return {name: getattr(config, name) for name in found if name in own}, model_kwargs(model), adapter_config(model)
+
+
+def _flags_of(recipe: Mapping[str, Any], where: str, flags: HfArgumentParser) -> list[str]:
     """What a recipe says, as the flags that say it; lists, mappings and nulls become defaults of `flags`.
 
     Raises:
         BadInput: For a key that is no flag, and for several values where one is taken.
     """
-    recipe = read_recipe(path)
     kinds = {name: str(kind) for one in _TYPES for name, kind in get_type_hints(one).items()}
     known = {one.name for kind in _TYPES for one in fields(kind) if one.init}
     if unknown := [name for name in recipe if name not in known]:
         advice = " Set variables of the environment in the shell." if "env" in unknown else ""
-        raise BadInput(f"--config {path}: no such setting: {', '.join(unknown)}.{advice}")
+        raise BadInput(f"{where}: no such setting: {', '.join(unknown)}.{advice}")
     said = []
     for name, value in recipe.items():
         if value is None or isinstance(value, list | dict):
             form = "None" if value is None else type(value).__name__
             if form not in kinds[name]:
-                raise BadInput(f"--config {path}: {name} takes one value, not {value}.")
+                raise BadInput(f"{where}: {name} takes one value, not {value}.")
             flags.set_defaults(**{name: [str(one) for one in value] if isinstance(value, list) else value})
         else:
             said.append(f"--{name}={str(value).lower() if isinstance(value, bool) else value}")

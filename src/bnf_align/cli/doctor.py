@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bnf_align.cli.flags import add_flag, add_model_flags, add_row_flags, row_options, where
 from bnf_align.records import BadInput
@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
 def _examined(arguments: argparse.Namespace) -> DoctorResult:
     if arguments.redact and not arguments.fix:
         raise BadInput("--redact masks what --fix writes: name a file with --fix OUT.")
+    if arguments.ches and not arguments.model_name_or_path:
+        raise BadInput("--ches compares hidden states: name the model with --model_name_or_path.")
     from bnf_align.data.doctor import examine
 
     page = _page_path(arguments)
@@ -67,6 +69,8 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         fix=arguments.fix,
         redact=arguments.redact,
         vocab_size=_vocab_size(arguments),
+        near_duplicates=arguments.near_duplicates,
+        model=_model(arguments),
     )
     if page is not None:
         from bnf_align.data.doctor.page import page as page_of
@@ -84,8 +88,20 @@ def _parser() -> argparse.ArgumentParser:
     add_row_flags(parser)
     parser.add_argument(*TEST_NAMES, metavar="DATA", help="rows whose prompts must not be among these")
     add_flag(parser, "--dataset-test-split", help="which split of them, or of DATA itself")
+    add_flag(
+        parser,
+        "--near-duplicates",
+        action="store_true",
+        help="look for near-duplicate prompts in more than 100,000 rows too (as long again as all the rest)",
+    )
+    add_flag(
+        parser,
+        "--ches",
+        action="store_true",
+        help="load the model and rank pairs by how alike it finds their answers: the highest push the chosen one down",
+    )
     add_flag(parser, "--fix", metavar="OUT.jsonl", help="write clean rows to OUT.jsonl, others to OUT.left_out.jsonl")
-    add_flag(parser, "--redact", action="store_true", help="with --fix: mask likely personal data in what is written")
+    add_flag(parser, "--redact", action="store_true", help="with --fix: mask likely personal data, keys and tokens")
     add_flag(parser, "--html", metavar="FILE", help="write the findings as one page")
     add_flag(parser, "--json", action="store_true", help="one JSON object instead of text")
     return parser
@@ -98,6 +114,14 @@ def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase | None:
 
     name, template, end = arguments.model_name_or_path, arguments.chat_template_path, arguments.eos_token
     return configured_tokenizer(name, template, end, **where(arguments))
+
+
+def _model(arguments: argparse.Namespace) -> Any:
+    if not arguments.ches:
+        return None
+    from bnf_align.models import for_inference, load
+
+    return load(arguments.model_name_or_path, **for_inference(), **where(arguments)).model
 
 
 def _vocab_size(arguments: argparse.Namespace) -> int | None:

@@ -70,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         help="several people's ratings of one answer: what most say (a tie is left out; default), only what all say, "
         "or a row each",
     )
-    add_flag(parser, "--redact", action="store_true", help="mask likely e-mail addresses, phone and card numbers")
+    add_flag(
+        parser,
+        "--redact",
+        action="store_true",
+        help="mask likely personal data (e-mail, phone, card, IBAN, SSN), keys and tokens",
+    )
     add_flag(parser, "--json", action="store_true", help="one JSON object instead of text")
     return parser
 
@@ -102,7 +107,7 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
             file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     if arguments.redact:
         listed = ", ".join(f"{count:,} x {kind}" for kind, count in masked.most_common()) or "nothing found"
-        report.notes.append(f"masked as likely personal data: {listed}")
+        report.notes.append(f"masked as likely personal data or secrets: {listed}")
     status = WARNINGS if report.warnings or report.dropped else CLEAN
     lines = [*report.lines(), f"The rows are in {out}. Look at them with: bnf-align doctor {out}"]
     return {

@@ -25,12 +25,15 @@ VERBS = {
     "construct": "a whole data set from one YAML file: generate, score, select, train",
     "eval": "benchmarks: run, judge, score, rank",
     "analyze": "how far methods moved a model: log-likelihood and logit shifts, Figures 1, 3 and 4",
+    "compare": "methods x settings x seeds on the same rows, and which differences are real",
     "report": "the paper's tables for your own models: markdown, HTML, LaTeX",
     "collect": "a web page that gathers thumbs, which train reads",
     "env": "versions, devices, what is missing and the pip line for it",
 }
 
-GO_ON = dict.fromkeys(("generate", "score", "eval", "analyze", "reference"), " The same command goes on where it was.")
+GO_ON = dict.fromkeys(
+    ("generate", "score", "eval", "analyze", "reference", "compare"), " The same command goes on where it was."
+)
 GO_ON["train"] = " --resume_from_checkpoint latest goes on from the last checkpoint, where --save_strategy left one."
 GO_ON["construct"] = " The same command passes over what is there; a training begins anew."
 """What was done is not lost: verb -> how to go on after Ctrl-C."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,16 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         BadInput: If it cannot be read, is no mapping of names, has a name twice, or an alias, which could multiply.
     """
+    return read_with_lines(path)[0]
+
+
+def read_with_lines(path: str | Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """The same, and the line that each name stands on, by the names from the outside in."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(LARGEST + 1)
         found = yaml.load(text, _Loader) if len(text) <= LARGEST else None
+        lines = dict(_lines(yaml.compose(text, _Loader))) if isinstance(found, dict) else {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         said = " ".join(str(error).replace('"<unicode string>", ', "").split())
         raise BadInput(f"--config {path} cannot be read: {said}") from error
@@ -61,4 +68,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise BadInput(f"--config {path} is longer than {LARGEST:,} characters: it is no recipe.")
     if not isinstance(found, dict):
         raise BadInput(f"--config {path} holds no settings: a recipe is lines of NAME: VALUE.")
-    return found
+    return found, lines
+
+
+def _lines(node: yaml.Node | None, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        yield (*names, key.value), key.start_mark.line + 1
+        yield from _lines(value, (*names, key.value))

@@ -14,7 +14,7 @@ Tables 1 and 3 to 7 of the paper and the alignment tax, for your own models, fro
 
 EPILOG = "A table that is not named is left out where there is nothing to show in it. See docs/report.md."
 
-TABLES = ("1", "3", "4", "5", "6", "7", "tax")
+TABLES = ("1", "3", "4", "5", "6", "7", "tax", "compare", "differences", "compare-tax", "answers", "tuning")
 SUFFIXES = {".md": "markdown", ".html": "html", ".htm": "html", ".tex": "latex"}
 
 

@@ -20,11 +20,11 @@ class Finding:
     text: str
     """In plain words, with the number of rows and the first of them."""
     rows: Sequence[int] = ()
-    """Numbers of all its rows, rising; empty where it is about the source as a whole."""
+    """Numbers of all its rows, rising, or as the text says; empty where it is about the source as a whole."""
     level: str = WARNING
     """`NOTE`: how something was read. `WARNING`: likely to make the training worse. `LEFT_OUT`: not trained on."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """What was measured: a share, a distance, an interval."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What was measured: a share, a distance, an interval, a histogram."""
     examples: list[dict[str, Any]] = field(default_factory=list)
     """The first of its rows: `row`, and excerpts with likely personal data masked."""
 

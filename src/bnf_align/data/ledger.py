@@ -48,6 +48,8 @@ class Ledger:
         """(rows,), after `settle`: the rows' numbers in their source."""
         self.sides = np.zeros(0, dtype=np.int8)
         """(rows,), after `settle`: `PAIR`, `DOWN` or `UP`; `OUT` where the row is left out."""
+        self.labelled = np.zeros(0, dtype=np.int8)
+        """(rows,), after `settle`: the same before answers with both labels are left out."""
 
     def add(self, row: PreferenceRow) -> bool:
         """Remember a row of `RowChecker`; says whether a tokenizer can read it."""
@@ -91,6 +93,7 @@ class Ledger:
         self.numbers = np.array(self._numbers, dtype=np.int64)
         self.sides = np.array(self._sides, dtype=np.int8)
         self._read_labels(label_map)
+        self.labelled = self.sides.copy()
         found = self._settle_conflicts(conflicting_labels)
         if not self.kept.any():
             why = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in self.report.dropped.items())

@@ -140,8 +140,13 @@ def _flops(setup: Setup) -> dict[str, float]:
         lm.get_output_embeddings().weight,
         lm.config.get_text_config(),
     )
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    per_square = 2 * text.num_attention_heads * width * text.num_hidden_layers  # of every two tokens, once
+    # Of every two tokens, once. Heads differ from layer to layer in Gemma 4, for instance.
+    per_square = sum(
+        2
+        * layer.num_attention_heads
+        * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+        for layer in text.per_layer_config
+    )
     matmuls = setup.trace(tokens).flops
     if attention_of(lm) == "eager":  # whose matmuls were counted, before and after one another
         matmuls -= 2 * per_square * tokens * workload.length

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bnf_align.records import BadInput
 from bnf_align.report.benchmarks import benchmark_statistics
+from bnf_align.report.comparison import COMPARISONS
 from bnf_align.report.costs import training_costs
 from bnf_align.report.elo import elo_ranks
 from bnf_align.report.inputs import Document, read_documents
@@ -25,6 +27,7 @@ NEEDS = {
     "6": "results in rows called 0%, 25%, ...: --rows 25%=FILE_OR_FOLDER",
     "7": "a run.json, which `bnf-align train` writes",
     "tax": "results of reasoning tasks with their items, of a base too: --base MODEL or --rows Base=FILE_OR_FOLDER",
+    **dict.fromkeys(COMPARISONS, "a compare.json, which `bnf-align compare` writes"),
 }
 """Name of each table -> what it cannot be made without."""
 
@@ -83,6 +86,8 @@ def _tables(
         "7": lambda: training_costs(subjects, beside),
         "tax": lambda: alignment_tax(subjects),
     }
+    compared = [document for document in documents if document.kind == "comparison"]
+    makers |= {name: partial(maker, compared) for name, maker in COMPARISONS.items()}
     return {name: makers[name]() for name in names}
 
 

@@ -1,4 +1,4 @@
-"""What a report is made from: results, rankings, runs and plans, told apart by what is in them."""
+"""What a report is made from: results, rankings, runs, plans and comparisons, told apart by what is in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["ranking", "result", "run", "plan"]
+Kind = Literal["ranking", "result", "run", "plan", "comparison"]
 
 # The keys that only this kind of object has, and what writes it.
 SHAPES: dict[Kind, tuple[set[str], str]] = {
@@ -24,10 +24,13 @@ SHAPES: dict[Kind, tuple[set[str], str]] = {
     "result": ({"task", "version", "metrics"}, "`bnf-align eval score --json`"),
     "run": ({"loss_type", "train_seconds", "arguments"}, "`bnf-align train` (its run.json)"),
     "plan": ({"memory_bytes", "flops", "workload"}, "`bnf-align plan --json`"),
+    "comparison": ({"methods", "measures", "differences"}, "`bnf-align compare` (its compare.json)"),
 }
 TYPES: dict[str, type | UnionType] = {
-    **dict.fromkeys(("metrics", "models", "provenance", "dropped", "arguments", "memory_bytes", "flops"), dict),
-    **dict.fromkeys(("items", "notes"), list),
+    **dict.fromkeys(
+        ("metrics", "models", "provenance", "dropped", "arguments", "memory_bytes", "flops", "methods"), dict
+    ),
+    **dict.fromkeys(("items", "notes", "measures", "differences", "tax", "seeds"), list),
     **dict.fromkeys(("plan", "hours"), dict | None),
     **dict.fromkeys(("train_seconds", "devices"), int | float),
     "peak_memory_bytes": int | float | None,
@@ -130,5 +133,6 @@ def _odd(data: dict[str, Any]) -> str | None:
     odd = [name for name, type_ in TYPES.items() if name in data and not isinstance(data[name], type_)]
     if odd:
         return odd[0]
-    inner = [*data.get("models", {}).items(), *(("items", item) for item in data.get("items", []))]
+    inner = [one for name in ("models", "methods") for one in data.get(name, {}).items()]
+    inner += [(name, one) for name in ("items", "measures", "differences", "tax") for one in data.get(name, [])]
     return next((name for name, value in inner if not isinstance(value, dict)), None)

@@ -52,6 +52,10 @@ NOT_TAKEN = {
 """Arguments of `transformers.Trainer` that would be ignored, and why."""
 
 
+class NotFinite(BadInput):
+    """Training has diverged: a loss, a gradient or weights are NaN or infinite."""
+
+
 class PreferenceTrainer(OpenTrainer):
     """Trains a causal language model on preferences with any objective of `losses.LOSSES`.
 
@@ -338,7 +342,7 @@ class PreferenceTrainer(OpenTrainer):
         """Stop, on every rank, before a step that would spoil the weights.
 
         Raises:
-            BadInput: If the loss or the gradient is NaN or infinite.
+            NotFinite: If the loss or the gradient is NaN or infinite.
         """
         norm = torch.as_tensor(norm.full_tensor() if hasattr(norm, "full_tensor") else norm, device=self._total.device)
         if bool(torch.isfinite(self._total) & torch.isfinite(norm)):  # the one place where a step waits for the device
@@ -349,7 +353,7 @@ class PreferenceTrainer(OpenTrainer):
         broken = _numbers(gather_object([row for rows, logps in scored for row in rows[~logps.isfinite()].tolist()]))
         of_step = _numbers(gather_object([row for rows, _ in scored for row in rows.tolist()]))
         where = f"Not finite in {rows_text(broken)}" if broken else f"The step has {rows_text(of_step)}"
-        raise BadInput(
+        raise NotFinite(
             f"Step {self.state.global_step + 1}: the {what} is NaN or infinite, and the step is not taken. {where} of "
             f"the training data. The learning rate is {self.lr_scheduler.get_last_lr()[0]:.2g}: a smaller one, or a "
             f"longer --warmup_steps, keeps weights finite. {self._last_checkpoint()}"
@@ -363,13 +367,13 @@ class PreferenceTrainer(OpenTrainer):
         """Save weights, tokenizer and settings; into the output folder also `run.json` and the card, last.
 
         Raises:
-            BadInput: If weights are NaN or infinite; nothing is written then.
+            NotFinite: If weights are NaN or infinite; nothing is written then.
         """
         assert self.model is not None
         finite = torch.stack([p.detach().isfinite().all() for p in self.model.parameters() if p.requires_grad]).all()
         finite = finite.full_tensor() if hasattr(finite, "full_tensor") else finite
         if not bool(self.accelerator.reduce(finite.to(self.args.device, torch.float32)) >= self.args.world_size):
-            raise BadInput(
+            raise NotFinite(
                 f"Weights are NaN or infinite after step {self.state.global_step}, and are not saved. A smaller "
                 f"--learning_rate keeps them finite. {self._last_checkpoint()}"
             )

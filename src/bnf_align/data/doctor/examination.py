@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bnf_align.data.doctor.agreement import Agreement, rater_column
 from bnf_align.data.doctor.fix import Fixed, write_fixed
-from bnf_align.data.doctor.leaks import Prompts
+from bnf_align.data.doctor.leaks import LOOKED_AT, Prompts
 from bnf_align.data.doctor.lengths import Lengths
 from bnf_align.data.doctor.near_identical import NearIdentical
+from bnf_align.data.doctor.phrases import Phrases
 from bnf_align.data.doctor.privacy import Privacy
 from bnf_align.data.doctor.reasons import IN_EXPORT, REASONS, left_out, reasons_to_leave_out
 from bnf_align.data.doctor.result import DoctorResult
@@ -40,6 +42,8 @@ class Rules:
     merge_system_prompt: bool = False
     score_thoughts: bool = True
     vocab_size: int | None = None
+    near_duplicates: bool = False
+    model: Any = None
 
 
 class Examination:
@@ -57,27 +61,43 @@ class Examination:
         Raises:
             BadInput: If the source cannot be used.
         """
-        self.result.columns = self.source.survey(self.report).names
-        self._check()
+        columns = self.source.survey(self.report)
+        self.result.columns = columns.names
+        tested = 0 if self.test is None else self.test.survey(DataReport(self.test.name)).rows
+        near = self.rules.near_duplicates or columns.rows + tested <= LOOKED_AT
+        if not near:
+            self.result.not_looked_at.append("near-duplicate prompts (--near_duplicates)")
+        self._check(near)
         if self.rules.tokenizer is not None:
             self._tokenise(self.rules.tokenizer)
         if (unbalanced := balance(self.report)) is not None:
             self._say(unbalanced)
         self._conclude()
 
-    def _check(self) -> None:
+    def _check(self, near_duplicates: bool) -> None:
         """Check every row, and look at its texts while they are here."""
-        lengths, near, prompts, privacy = Lengths("characters"), NearIdentical("characters"), Prompts(), Privacy()
+        columns = self.source.columns
+        assert columns is not None
+        lengths, near, privacy = Lengths("characters"), NearIdentical("characters"), Privacy()
+        prompts = Prompts(near_duplicates) if near_duplicates or self.test is not None else None
+        phrases = Phrases(columns.rows)
+        raters = rater_column(name for name in columns.names if name not in columns.renames.values())
+        agreement = None if raters is None else Agreement(raters)
         in_characters = self.rules.tokenizer is None
+        position = 0
         for step in self.source.steps(self.report, "Checking"):
             if (row := step.row) is None:
                 continue
             readable, texts = self.ledger.add(row), texts_of(row)
             privacy.add(row["row"], texts.values())
-            if self.test is not None:
+            prompt, *answers = texts.values()
+            phrases.add(answers)
+            if prompts is not None:
                 prompts.add(row)
+            if agreement is not None and readable:
+                agreement.add(position, row, step.raw.get(agreement.column))
+            position += 1
             if in_characters:
-                prompt, *answers = texts.values()
                 lengths.add(len(prompt), [len(answer) for answer in answers])
                 if len(answers) == 2 and readable:
                     near.add(row["row"], *answers)
@@ -86,16 +106,19 @@ class Examination:
         if in_characters:
             self.result.lengths = lengths.table(self.ledger.sides)
             self.found += [*near.findings(), *lengths.findings(self.ledger.sides)]
-        if self.test is not None:
-            self.found += prompts.leaks(self.ledger, _prompts_of(self.test), self.test.name)
-        self.found += privacy.findings(self.ledger)
+        if prompts is not None:
+            tested = None if self.test is None else _prompts_of(self.test, near_duplicates)
+            self.found += prompts.findings(self.ledger, tested, self.test.name if self.test else "")
+        self.found += [*privacy.findings(self.ledger), *phrases.findings(self.ledger)]
+        if agreement is not None:
+            self.found += agreement.findings(self.ledger, self.source.export is not None)
 
     def _tokenise(self, tokenizer: PreTrainedTokenizerBase) -> None:
         from bnf_align.data.doctor.tokens import Tokens  # imports torch
 
         rules = self.rules
         settings = rules.max_length, rules.merge_system_prompt, rules.score_thoughts, rules.vocab_size
-        tokens = Tokens(tokenizer, self.report, *settings)
+        tokens = Tokens(tokenizer, self.report, *settings, rules.model)
         tokens.check(self.ledger)
         rows = (with_label(step.row, side) for step, side in self._again("Tokenizing") if step.row and side != OUT)
         self._say(*tokens.read(rows))
@@ -145,10 +168,9 @@ class Examination:
         return write_fixed(self._again("Writing"), self.source.columns, reasons, target, redact)
 
 
-def _prompts_of(source: Source) -> Prompts:
-    report, prompts = DataReport(source.name), Prompts()
-    source.survey(report)
-    for step in source.steps(report, "Reading the test rows"):
+def _prompts_of(source: Source, near_duplicates: bool) -> Prompts:
+    prompts = Prompts(near_duplicates)
+    for step in source.steps(DataReport(source.name), "Reading the test rows"):
         if step.row is not None:
             prompts.add(step.row)
     return prompts

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bnf_align.data.doctor.examination import Examination, Rules
 from bnf_align.data.doctor.fix import fixed_paths
+from bnf_align.data.doctor.personal import redact as masked
 from bnf_align.data.doctor.result import DoctorResult
+from bnf_align.data.doctor.secrets import SECRETS
 from bnf_align.data.doctor.source import Source
 from bnf_align.outputs import check_targets
 from bnf_align.records import BadInput, DataReport
@@ -34,6 +36,8 @@ def examine(
     fix: str | Path | None = None,
     redact: bool = False,
     vocab_size: int | None = None,
+    near_duplicates: bool = False,
+    model: Any = None,
 ) -> DoctorResult:
     """Read, check and, given a tokenizer, tokenise a source as training would, and say what became of its rows.
 
@@ -52,12 +56,15 @@ def examine(
             `test_split` is given.
         test_split: Which split of it.
         fix: Where to write the rows without those left out, a .jsonl file; None writes nothing.
-        redact: Whether to mask likely personal data in what is written.
+        redact: Whether to mask likely personal data and secrets in what is written.
         vocab_size: Rows of the model's input embedding, where that is known.
+        near_duplicates: Whether to look for near-duplicate prompts in more than 100,000 rows too.
+        model: A causal language model under which the hidden states of pairs are compared (`ches`), which needs its
+            tokenizer; None leaves that out.
     """
     maps = (column_map or {}, role_map or {}, label_map or {})
     given = Source(str(source), split, *maps)
-    asked = (max_length, merge_system_prompt, score_thoughts, vocab_size)
+    asked = (max_length, merge_system_prompt, score_thoughts, vocab_size, near_duplicates, model)
     rules = Rules(label_map or {}, conflicting_labels, tokenizer, *asked)
     result = DoctorResult(DataReport(str(source)))
     tested = None
@@ -74,7 +81,7 @@ def examine(
         if target is not None:
             result.fixed = examination.write(target, redact)
     except BadInput as error:
-        result.error = str(error)
+        result.error = masked(str(error), SECRETS)
     except RecursionError:
         result.error = f"{source}: a row is nested too deeply to be a conversation."
     return result

@@ -28,11 +28,11 @@ class Fixed:
     left_out_path: str = ""
     left_out: int = 0
     masked: int = 0
-    """Places of likely personal data that are masked now."""
+    """Places of likely personal data and secrets that are masked now."""
 
     def lines(self) -> list[str]:
         """What was written, in words."""
-        masked = f", {self.masked:,} places of likely personal data masked" if self.masked else ""
+        masked = f", {self.masked:,} places of likely personal data and secrets masked" if self.masked else ""
         return [
             f"written: {self.rows:,} rows to {self.path}{masked}",
             f"left out: {self.left_out:,} rows, each with its reason, in {self.left_out_path}",
@@ -66,7 +66,7 @@ def write_fixed(
         columns: What the source calls its columns.
         left_out: Number -> reason, for every row that is not to be kept.
         paths: See `fixed_paths`.
-        redact: Whether to mask likely personal data, in both files.
+        redact: Whether to mask likely personal data and secrets, in both files.
     """
     path, others = paths
     fixed = Fixed(str(path), left_out_path=str(others))

@@ -1,4 +1,4 @@
-"""Prompts that stand on both sides of a split: what is measured on them is memory."""
+"""Prompts that stand on both sides of a split, word for word or nearly: what is measured on them is memory."""
 
 from __future__ import annotations
 
@@ -8,38 +8,102 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from bnf_align.data.findings import Finding
+from bnf_align.data.doctor.minhash import PLACES, first_near, signature
+from bnf_align.data.findings import NOTE, Finding
 from bnf_align.data.ledger import Ledger
 from bnf_align.records import PreferenceRow, rows_text
 
+NEAR = 0.7
+"""Share of three-word runs in common (Jaccard) from which two prompts are nearly the same."""
+LOOKED_AT = 100_000
+"""Rows up to which near-duplicates are looked for unasked: it takes longer than all the rest."""
+SAID = f"at least about {NEAR:.0%} of their three-word runs in common, by MinHash"
+
 
 class Prompts:
-    """The prompts of one source's rows, in their order, 8 bytes each."""
+    """The prompts of one source's rows, in their order: 8 bytes each, and 256 more for a signature.
 
-    def __init__(self) -> None:
-        self._keys = array("Q")
+    Args:
+        near: Whether near-duplicates are looked for.
+    """
+
+    def __init__(self, near: bool = False) -> None:
+        self.near = near
+        self._keys, self._signatures = array("Q"), bytearray()
 
     def add(self, row: PreferenceRow) -> None:
         """Remember a row's prompt."""
-        self._keys.append(_prompt_key(row["prompt"]))
+        prompt = row["prompt"]
+        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        said = [(turn["role"], " ".join(turn.get("content", "").casefold().split())) for turn in turns]
+        self._keys.append(_hash(said))
+        if self.near:
+            # Prompts under other system messages, or of other turns, are others whatever their words: a long
+            # instruction in all of them must not make them near.
+            kind = _hash([(role, text if role == "system" else "") for role, text in said])
+            self._signatures += signature("\n".join(text for role, text in said if role != "system"), kind).tobytes()
 
-    def leaks(self, ledger: Ledger, test: Prompts, name: str) -> list[Finding]:
-        """Rows kept whose prompt is also one of `test`, which is called `name`."""
-        others = np.unique(np.array(test._keys, dtype=np.uint64))
+    def findings(self, ledger: Ledger, test: Prompts | None, name: str) -> list[Finding]:
+        """Rows kept whose prompt is one of `test`, which is called `name`, or nearly; and those near each other."""
         keys = np.array(self._keys, dtype=np.uint64)
-        leaked = ledger.kept & np.isin(keys, others)
-        if not leaked.any():
+        leaked = np.zeros(len(keys), dtype=bool)
+        found = []
+        if test is not None:
+            others = np.unique(np.array(test._keys, dtype=np.uint64))
+            leaked = ledger.kept & np.isin(keys, others)
+            if leaked.any():
+                found.append(_leak(ledger.numbers[leaked].tolist(), len(np.unique(keys[leaked])), len(others), name))
+        if self.near:
+            found += self._near_leaks(ledger, ledger.kept & ~leaked, test, name) if test is not None else []
+            found += self._near_repeats(ledger)
+        return found
+
+    def _near_leaks(self, ledger: Ledger, rows: np.ndarray, test: Prompts, name: str) -> list[Finding]:
+        at = np.flatnonzero(rows)
+        first = first_near(self._table[at], test._table, NEAR)
+        near = first < len(test._keys)
+        if not near.any():
             return []
-        rows, shared = ledger.numbers[leaked].tolist(), len(np.unique(keys[leaked]))
+        numbers, shared = ledger.numbers[at[near]].tolist(), len(np.unique(first[near]))
         text = (
-            f"{shared:,} of the {len(others):,} prompts of {name} are also in these rows, so what is measured on them "
-            f"is memory: {rows_text(rows)}"
+            f"{len(numbers):,} more prompts are nearly one of {name} ({SAID}): {rows_text(numbers)}. What is measured "
+            "on those is memory too, unless they only share a form of words"
         )
-        return [Finding("leak", text, rows, figures={"prompts": shared, "share": round(shared / len(others), 4)})]
+        return [Finding("near_leak", text, numbers, figures={"prompts": shared, "similarity": NEAR})]
+
+    def _near_repeats(self, ledger: Ledger) -> list[Finding]:
+        """Prompts that are nearly an earlier one; the same prompt again, with another answer, is none."""
+        kept = np.flatnonzero(ledger.kept)
+        keys, firsts, which = np.unique(
+            np.array(self._keys, dtype=np.uint64)[kept], return_index=True, return_inverse=True
+        )
+        order = np.argsort(firsts)
+        table = self._table[kept[firsts[order]]]
+        near = np.zeros(len(keys), dtype=bool)
+        near[order] = first_near(table, None, NEAR) < np.arange(len(keys))
+        if not near.any():
+            return []
+        numbers = ledger.numbers[kept[near[which]]].tolist()
+        text = (
+            f"{near.sum():,} of {len(keys):,} different prompts are nearly an earlier one ({SAID}): "
+            f"{rows_text(numbers)}. Keep those on one side of a split"
+        )
+        figures = {"prompts": int(near.sum()), "share": round(float(near.mean()), 4), "similarity": NEAR}
+        return [Finding("near_repeats", text, numbers, NOTE, figures)]
+
+    @property
+    def _table(self) -> np.ndarray:
+        return np.frombuffer(self._signatures, dtype=np.uint16).reshape(-1, PLACES)
 
 
-def _prompt_key(prompt: str | list[dict[str, Any]]) -> int:
+def _leak(rows: list[int], shared: int, others: int, name: str) -> Finding:
+    text = (
+        f"{shared:,} of the {others:,} prompts of {name} are also in these rows, so what is measured on them "
+        f"is memory: {rows_text(rows)}"
+    )
+    return Finding("leak", text, rows, figures={"prompts": shared, "share": round(shared / others, 4)})
+
+
+def _hash(said: Any) -> int:
     """64 bits that two prompts share if they are the same words, whatever their case, spaces and form."""
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    said = [(turn["role"], " ".join(turn.get("content", "").casefold().split())) for turn in turns]
     return int(xxhash.xxh3_64_intdigest(repr(said).encode(errors="surrogatepass")))

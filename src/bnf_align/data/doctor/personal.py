@@ -1,30 +1,47 @@
-"""Likely personal data in texts: e-mail addresses, phone numbers, card numbers. A help, not a guarantee.
+"""Likely personal data and secrets in texts, found and masked. A help, not a guarantee.
 
 Patterns find what is written in the usual ways and nothing else: no names, no addresses. Numbers that are more often
-something else (a bare row of digits, a date, a decimal) are left alone: a mask over them spoils code and maths.
+something else (a bare row of digits, a date, a decimal, an operand) are left alone: a mask over them spoils code and
+maths. What has a check digit or a numbering plan has to pass it: cards, IBANs, phone numbers.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+import phonenumbers
+
+from bnf_align.data.doctor.secrets import SECRETS, find_secrets
+
 EMAIL, PHONE, CARD = "e-mail address", "phone number", "card number"
-MASKS = {EMAIL: "[e-mail]", PHONE: "[phone]", CARD: "[card]"}
+IBAN, SSN = "IBAN", "US social security number"
+MASKS = {EMAIL: "[e-mail]", PHONE: "[phone]", CARD: "[card]", IBAN: "[iban]", SSN: "[ssn]"}
+MASKS |= dict.fromkeys(SECRETS, "[secret]")
 TEXTS = ("prompt", "completion", "chosen", "rejected", "messages", "reason")
 """Columns in which everything is looked for. In others (ids, dates, raters) a digit is no phone number."""
+ANYWHERE = (EMAIL, *SECRETS)
+"""What is looked for in every column."""
 
-# The look-behind lets only the beginning of a word start a match: without it a megabyte of letters takes hours.
-ADDRESS = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w-])")
+# From the @ on, which is found at the speed of memory; what stands before it is looked at then.
+DOMAIN = re.compile(r"@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w-])")
+MAILBOX = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}\Z")
 # It starts with a digit, which the engine looks for at the speed of memory; what may stand around it is checked after.
 DIGITS = re.compile(r"[0-9](?:[ ()./-]{0,3}[0-9]){7,22}")
 PART_OF_MORE = re.compile(r"[\w.,@/:=&?#%$€£^*_\[-]")
 GOES_ON = re.compile(r"[\w%@=]|[.,/:-]\d")
-CARD_FORM = re.compile(
-    r"\b(?:[2-6]\d{12,18}|[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|3\d{3}([ -])\d{6}\2\d{4,5})\b"
+CARD_FORM = re.compile(  # not the digits of a decimal
+    r"(?<![\w.,])(?:[2-6]\d{12,18}|[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|3\d{3}([ -])\d{6}\2\d{4,5})"
+    r"(?!\w|[.,]\d)"
 )
+OPERATOR = r"(?:[-+*/^=<>×÷·≈−]|\\(?:times|cdot|div|approx))"
+OPERATOR_BEFORE = re.compile(rf"(?:[\d)}}\]]|\b[A-Za-z])[ \t]*{OPERATOR}[ \t]*$")
+OPERATOR_AFTER = re.compile(rf"[ \t]*{OPERATOR}[ \t]*[\d(\\]")
+IBAN_FORM = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
+SSN_FORM = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])")
 PHONE_FORM = re.compile(
     r"\+\d{1,3}[ ./-]?(?:\(\d{1,5}\)|\d)[\d ()./-]{5,16}"  # +49 (0)171 1234567
     r"|00[1-9]\d{0,2}[ /-]\d[\d ()/-]{6,16}"  # 0044 20 7946 0958
@@ -32,6 +49,8 @@ PHONE_FORM = re.compile(
     r"|0\d(?:[ .]\d\d){4}"  # 01 23 45 67 89
     r"|(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[.-])[2-9]\d\d[.-]\d{4}"  # (212) 555-0123
 )
+REGIONS = ("GB", "DE", "FR", "IT", "NL", "BE", "CH", "AT", "SE", "PL", "AU", "NZ", "IN", "JP", "KR", "CN", "ZA", "BR")
+"""Whose numbers are looked for where none says its country and it begins with a 0; else it is North America's."""
 DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}\b")
 
 
@@ -50,31 +69,37 @@ def find(text: str) -> list[Span]:
         >>> find("Call (212) 555-0123 on 2024-01-02 10:30")
         [Span(kind='phone number', start=5, end=19)]
     """
-    found = [Span(EMAIL, *match.span()) for match in ADDRESS.finditer(text)] if "@" in text else []
-    for match in DIGITS.finditer(text):
-        number = _number(text, *match.span())
-        if number and not any(other.start < number.end and number.start < other.end for other in found):
-            found.append(number)
-    return sorted(found, key=lambda span: span.start)
+    found = [Span(*secret) for secret in find_secrets(text)]
+    found += _addresses(text)
+    if numbers := list(DIGITS.finditer(text)):  # every country's IBAN has eight of them in a row
+        found += _ibans(text)
+        found += [number for match in numbers if (number := _number(text, *match.span()))]
+    apart: list[Span] = []
+    for span in sorted(found, key=lambda span: span.start):
+        if apart and span.start < apart[-1].end:  # under one mask, so that no half of a secret is left
+            apart[-1] = apart[-1]._replace(end=max(span.end, apart[-1].end))
+        else:
+            apart.append(span)
+    return apart
 
 
-def redact(text: str) -> str:
-    """A text with a mask over what is likely personal.
+def redact(text: str, kinds: tuple[str, ...] = tuple(MASKS)) -> str:
+    """A text with a mask over what is likely personal or secret.
 
     Example:
         >>> redact("Ann <ann@example.org> pays with 4111 1111 1111 1111")
         'Ann <[e-mail]> pays with [card]'
     """
-    return _redacted(text, tuple(MASKS), Counter())
+    return _redacted(text, kinds, Counter())
 
 
 def redact_row(row: Mapping[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
-    """A row with masks in its texts, and in other columns over e-mail addresses; and how many of each kind.
+    """A row with masks in its texts, and in others over e-mail addresses and secrets; and how many of each kind.
 
     A rater's name may be an address; an id of many digits must stay what it is.
     """
     counts: Counter[str] = Counter()
-    kinds = {name: tuple(MASKS) if name in TEXTS else (EMAIL,) for name in row}
+    kinds = {name: tuple(MASKS) if name in TEXTS else ANYWHERE for name in row}
     return {name: _masked(value, kinds[name], counts) for name, value in row.items()}, counts
 
 
@@ -100,15 +125,52 @@ def _number(text: str, start: int, end: int) -> Span | None:
     """What a row of digits and separators is, with the + or ( before it; None if it is part of something else."""
     while start and text[start - 1] in "+(":
         start -= 1
-    if GOES_ON.match(text, end) or (start and PART_OF_MORE.match(text, start - 1)):
+    labelled = text[start - 1 : start] == ":" and text[start - 2 : start - 1].isalpha()
+    if GOES_ON.match(text, end) or (start and not labelled and PART_OF_MORE.match(text, start - 1)):
         return None
     for match in CARD_FORM.finditer(text, start, end):
-        if _luhn(re.sub(r"\D", "", match[0])):
+        if _luhn(re.sub(r"\D", "", match[0])) and not _in_calculation(text, *match.span()):
             return Span(CARD, *match.span())
+    if ssn := SSN_FORM.search(text, start, end):
+        return Span(SSN, *ssn.span())
     digits = sum(character.isdigit() for character in text[start:end])
-    if 8 <= digits <= 15 and PHONE_FORM.fullmatch(text, start, end) and not DATE.search(text, start, end):
-        return Span(PHONE, start, end)
-    return None
+    if not 8 <= digits <= 15 or DATE.search(text, start, end) or not PHONE_FORM.fullmatch(text, start, end):
+        return None
+    return Span(PHONE, start, end) if _in_numbering_plan(text[start:end]) else None
+
+
+def _addresses(text: str) -> Iterator[Span]:
+    for domain in DOMAIN.finditer(text):
+        if mailbox := MAILBOX.search(text[max(domain.start() - 65, 0) : domain.start()]):
+            yield Span(EMAIL, domain.start() - len(mailbox[0]), domain.end())
+
+
+def _ibans(text: str) -> Iterator[Span]:
+    """Account numbers whose check digits are right (ISO 13616: modulo 97), at their ends or before other capitals."""
+    for match in IBAN_FORM.finditer(text):
+        for group in reversed(list(re.finditer(r"[A-Z0-9]+", match[0]))):
+            account = re.sub(r"[ -]", "", match[0][: group.end()])
+            digits = "".join(str(int(character, 36)) for character in account[4:] + account[:4])
+            if 15 <= len(account) <= 34 and int(digits) % 97 == 1:
+                yield Span(IBAN, match.start(), match.start() + group.end())
+                break
+
+
+def _in_calculation(text: str, start: int, end: int) -> bool:
+    before = text[max(start - 24, 0) : start]
+    return bool(OPERATOR_BEFORE.search(before) or OPERATOR_AFTER.match(text, end))
+
+
+def _in_numbering_plan(number: str) -> bool:
+    """Whether a country gives such numbers: the one it names, or one of those that write numbers in its form."""
+    regions: tuple[str | None, ...] = REGIONS if number.lstrip("(").startswith("0") else ("US",)
+    if number.startswith(("+", "00")):
+        number, regions = "+" + number.removeprefix("00").removeprefix("+"), (None,)
+    for region in regions:
+        with suppress(phonenumbers.NumberParseException):
+            if phonenumbers.is_valid_number(phonenumbers.parse(number, region)):
+                return True
+    return False
 
 
 def _luhn(digits: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rows with likely personal data."""
+"""Rows with likely personal data, and rows with keys and tokens."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from collections.abc import Iterable
 import numpy as np
 
 from bnf_align.data.doctor.personal import find
+from bnf_align.data.doctor.secrets import SECRETS
 from bnf_align.data.findings import Finding
 from bnf_align.data.ledger import Ledger
 from bnf_align.records import rows_text
 
+SAID = {
+    "secrets": "likely keys and tokens ({}): {}. Whoever has the file, or hears them from the model, can use them: "
+    "revoke them where they were made; --fix OUT --redact writes the rows with masks over them",
+    "personal_data": "likely personal data ({}): {}. A model can learn it by heart; "
+    "--fix OUT --redact writes the rows with masks over it",
+}
+
 
 class Privacy:
-    """Looks for e-mail addresses, phone and card numbers in all texts of rows."""
+    """Looks for personal data and secrets in all texts of rows."""
 
     def __init__(self) -> None:
         self._rows: dict[str, array] = defaultdict(lambda: array("q"))
@@ -28,15 +36,16 @@ class Privacy:
     def findings(self, ledger: Ledger) -> list[Finding]:
         """The rows kept that have any, and how many have each kind."""
         kept = ledger.numbers[ledger.kept]
-        rows = {kind: np.intersect1d(np.array(numbers), kept) for kind, numbers in self._rows.items()}
-        rows = {kind: numbers for kind, numbers in rows.items() if len(numbers)}
-        if not rows:
-            return []
-        everywhere = np.unique(np.concatenate(list(rows.values()))).tolist()
-        listed = ", ".join(f"{kind} in {len(numbers):,}" for kind, numbers in rows.items())
-        text = (
-            f"likely personal data ({listed}): {rows_text(everywhere)}. A model can learn it by heart; "
-            "--fix OUT --redact writes the rows with masks over it"
-        )
-        figures = {kind: float(len(numbers)) for kind, numbers in rows.items()}
-        return [Finding("personal_data", text, everywhere, figures=figures)]
+        found: dict[str, dict[str, np.ndarray]] = {name: {} for name in SAID}
+        for kind, numbers in self._rows.items():
+            if len(rows := np.intersect1d(np.array(numbers), kept)):
+                found["secrets" if kind in SECRETS else "personal_data"][kind] = rows
+        findings = []
+        for name, kinds in found.items():
+            if kinds:
+                everywhere = np.unique(np.concatenate(list(kinds.values()))).tolist()
+                listed = ", ".join(f"{kind} in {len(rows):,}" for kind, rows in kinds.items())
+                figures = {kind: float(len(rows)) for kind, rows in kinds.items()}
+                text = SAID[name].format(listed, rows_text(everywhere))
+                findings.append(Finding(name, text, everywhere, figures=figures))
+        return findings

@@ -32,6 +32,7 @@ MENDED = {
     "empty_prompt": "the prompt is empty",
     "cut": "the answer is cut at max_length",
     "leak": "the prompt is also in the test rows",
+    "near_leak": "the prompt is nearly one of the test rows",
 }
 """Findings that `--fix` mends, by leaving their rows out for this reason."""
 

@@ -31,6 +31,8 @@ class DoctorResult:
     """What `lengths` counts."""
     lengths: dict[str, dict[str, int]] = field(default_factory=dict)
     """Quantiles for `prompts`, `ups` and `downs`."""
+    not_looked_at: list[str] = field(default_factory=list)
+    """What was left out of the examination, each with the flag that asks for it."""
     fixed: Fixed | None = None
     """What `--fix` wrote."""
 
@@ -82,9 +84,11 @@ class DoctorResult:
     @property
     def unseen(self) -> str:
         """What was not looked at: "clean" without a tokenizer is not all that training asks for."""
-        if self.error is not None or self.unit == "tokens":
+        if self.error is not None:
             return ""
-        return "not looked at: lengths in tokens, chat template, end tokens (--model_name_or_path)"
+        tokens = "lengths in tokens, chat template, end tokens (--model_name_or_path)"
+        unseen = [*([] if self.unit == "tokens" else [tokens]), *self.not_looked_at]
+        return f"not looked at: {'; '.join(unseen)}" if unseen else ""
 
     def unsaid(self, texts: list[str]) -> list[str]:
         """Those of the report's sentences that no finding says."""
@@ -103,6 +107,7 @@ class DoctorResult:
             "dropped_rows": self.report.dropped,
             "cut_rows": self.report.cut,
             "findings": [asdict(finding) | {"rows": list(finding.rows)} for finding in self.findings],
+            "not_looked_at": list(self.not_looked_at),
             "quantiles": {"unit": self.unit, **self.lengths},
             "fixed": None if self.fixed is None else asdict(self.fixed),
         }

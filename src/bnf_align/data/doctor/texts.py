@@ -62,8 +62,8 @@ def _readable(value: Any) -> str:
         said = last.get("content", last.get("value"))
         value = said if isinstance(said, str) else _json(value)
     text = value if isinstance(value, str) else _json(value)
-    # Masked before it is cut: half an address is no longer known for one.
-    return redact(" ".join(text[:LOOKED_AT].split()))
+    # Masked before it is cut: half an address or half a key is no longer known for one.
+    return redact(" ".join(text.split()))[:LOOKED_AT]
 
 
 def shorten(text: str, start: int = 0) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bnf_align.data.doctor.ches import Ches
 from bnf_align.data.doctor.lengths import Lengths
 from bnf_align.data.doctor.near_identical import NearIdentical
 from bnf_align.data.findings import Finding
@@ -31,11 +32,13 @@ class Tokens:
         merge_system_prompt: bool,
         score_thoughts: bool,
         vocab_size: int | None,
+        model: Any = None,
     ) -> None:
         self._ledger = TokenLedger(
             tokenizer, report, max_length=max_length, score_thoughts=score_thoughts, vocab_size=vocab_size
         )
         self._merge = merge_system_prompt
+        self._ches = None if model is None else Ches(model, max_length)
         self.lengths, self._near = Lengths("tokens"), NearIdentical("tokens")
         self._sides = array("b")
 
@@ -67,11 +70,14 @@ class Tokens:
             self._sides.append(PAIR if len(unit) == 2 else UP if unit[0].label else DOWN)
             if len(unit) == 2:
                 self._near.add(row["row"], answers[0].tolist(), answers[1].tolist())
+                if self._ches is not None:
+                    self._ches.add(row["row"], *unit)
         return self._ledger.finish()
 
     def findings(self) -> list[Finding]:
-        """What else lengths and distances say."""
-        return [*self._near.findings(), *self.lengths.findings(self.sides)]
+        """What else lengths, distances and hidden states say."""
+        ches = [] if self._ches is None else self._ches.findings()
+        return [*self._near.findings(), *ches, *self.lengths.findings(self.sides)]
 
     @property
     def sides(self) -> np.ndarray:
