@@ -1,6 +1,8 @@
 """The plan of a run: its shapes are those of the real model, its tokens those of the real run."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ from bnf_align.plan.memory import Setup, optimizer_bytes, trained_bytes
 from bnf_align.plan.plan import Hardware, make_plan, plan_of_run, resident_bytes
 from bnf_align.plan.workload import assumed, measured
 from bnf_align.records import BadInput
+from bnf_align.training.record import peak_memory
 from runs import make_trainer, pairs, singles
 from tiny_models import plain_tokenizer
 from tiny_nets import tiny_gemma2, tiny_llama, tiny_mistral
@@ -322,6 +325,14 @@ def test_the_process_of_run_json_is_the_one_before_training(tmp_path):
     trainer.train()
     trainer.save_model()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["plan"]["memory_bytes"]["process"] == 10**9
+
+
+def test_the_peak_is_not_that_of_the_process_that_started_it():
+    """On Linux a process inherits what getrusage says of its parent."""
+    ballast = bytearray(b"1" * 2**30)
+    program = "from bnf_align.training.record import peak_memory; print(peak_memory())"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert peak_memory() > len(ballast) > int(said) > 10**8
 
 
 def test_a_run_with_an_adapter_is_planned_with_that_adapter(tmp_path):

@@ -203,8 +203,8 @@ def test_every_verb_takes_the_file(tmp_path, monkeypatch, write, capsys):
         (row,) = map(json.loads, Path("answers.jsonl").read_text().splitlines())
         assert row["candidates"][0]["text"] == "The capital of France is Paris."
         Path("answers.jsonl").unlink()
-    held_out = ["--task", "held_out", "--data", "rows.jsonl", "--model", GGUF, "--out", "held_out.jsonl"]
-    assert main(["eval", "run", *held_out]) == 0
+    held_out = ["--data", "rows.jsonl", "--model", GGUF, "--out", "held_out.jsonl"]
+    assert main(["eval", "held_out", *held_out]) == 0
     logps = [json.loads(line)["logp"] for line in Path("held_out.jsonl").read_text().splitlines()]
     assert len(logps) == 8
     assert max(logps) < 0
