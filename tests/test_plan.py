@@ -188,12 +188,12 @@ def test_what_a_forward_pass_lets_go_of_on_fake_tensors_is_what_it_does_on_real_
     assert found.passed == pytest.approx(passed, rel=0.05)
 
 
-def test_the_allocator_loses_a_third_of_what_passes_and_never_more_than_what_is_kept():
+def test_the_allocator_loses_a_share_of_what_passes_and_never_more_than_what_is_kept():
     settings, work = config(), assumed(100, 32, config())
     setup = Setup(fake(tiny_llama()), settings, work, Hardware())
     trace = setup.trace(work.rows * work.length)
     assert trace.passed > 0
-    assert memory_of()["allocator"] == trace.passed // 3 < trace.activations
+    assert memory_of()["allocator"] == int(0.3 * trace.passed) < trace.activations
     under = memory_of(activation_checkpointing=True)  # little is kept, so there is little to lose between
     assert under["allocator"] == under["activations_with_checkpointing"]
 

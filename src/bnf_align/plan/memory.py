@@ -14,10 +14,10 @@ from bnf_align.plan.workload import Workload
 MARGIN = 0.9
 """Share of a device's memory that tensors can fill; the rest is lost between blocks and to its context. A rule."""
 
-UNUSED = 1 / 3
+UNUSED = 0.3
 """Share of what a forward pass frees between what it keeps that is not used again on a CPU: in glibc 2.36 an aligned
 block needs more room than a freed one of its own size. Measured in six forward passes of a Llama of 135 million
-parameters: 0.31 to 0.35 with LoRA, 0.03 to 0.30 with all weights trained, which let go of half as much."""
+parameters: 0.31, 0.35 and 0.35 with LoRA, 0.03, 0.21 and 0.30 with all weights trained; this is the median."""
 
 OPTIMIZER_BYTES = {"sgd": 0.0, "adafactor": 0.0, "lion_32bit": 4.0, "rmsprop": 4.0}
 """Bytes of state per trained parameter of optimizers that have not AdamW's two states of the parameter's own size."""
