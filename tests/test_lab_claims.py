@@ -11,8 +11,9 @@ import pytest
 from bnf_align.cli.main import main
 from bnf_align.config import PreferenceConfig
 from bnf_align.lab.claims import BASE, CLAIMS, Run
-from bnf_align.lab.experiment import DATA, OPTIMIZERS, Sizes, distance, read_results, run_all, thumbs
+from bnf_align.lab.experiment import DATA, OPTIMIZERS, Sizes, distance, read_results, run_all, thumbs, world
 from bnf_align.lab.runs import Settings
+from bnf_align.lab.world import MATH
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 findings = importlib.import_module("lab_claims")
@@ -103,8 +104,20 @@ def test_a_row_holds_accuracies_health_and_every_outcome_of_the_test(results):
         assert row["error"] == ""
         if row["run"] == BASE:
             assert row["bnf/shift/chosen"] == row["bnf/shift/rejected"] == row["bnf/saturated"] == 0
-        elif row["step"] == 2:
-            assert row["bnf/shift/rejected"] < row["bnf/shift/chosen"]
+        else:
+            assert 0 != row["bnf/shift/chosen"] != row["bnf/shift/rejected"] != 0
+
+
+def test_held_out_pairs_are_right_and_wrong_answers_to_prompts_that_nothing_else_sees(results):
+    here = world(results.parents[1], 20, TINY)
+    trained, asked = {row["prompt"] for row in here.scored}, here.held_out["math"][: TINY.validation + TINY.others]
+    assert not trained & {*here.held_out["math"]}
+    columns = (here.unseen[name] for name in ("input_ids", "completion_mask", "label"))
+    for ids, mask, label in zip(*columns, strict=True):
+        start = int(mask.int().argmax())
+        prompt, answer = (here.tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:start], ids[start:]))
+        assert MATH.is_right(prompt, answer) is bool(label)
+        assert prompt not in asked
 
 
 def test_a_report_says_what_was_measured_and_what_was_not(results):
