@@ -1,5 +1,6 @@
 """The paper's claims as experiments: the table of runs, a run in small, resuming, and the numbers in the docs."""
 
+import csv
 import importlib
 import re
 import sys
@@ -163,3 +164,27 @@ def test_the_page_shows_the_tables_that_its_results_give():
     text = findings.PAGE.read_text(encoding="utf-8")
     assert sorted(re.findall(r"<!-- tables ([\w-]+) -->", text)) == sorted(CLAIMS)
     assert findings.filled(text, findings.cells(findings.RESULTS)) == text
+
+
+def test_the_page_of_health_counts_the_runs_as_they_are():
+    """Its table is of the committed runs, at the thresholds of the code."""
+    from bnf_align.training.health import COLLAPSED, FALLEN
+
+    root = Path(__file__).parents[1]
+    with (root / "benchmarks" / "results" / "lab" / "runs.csv").open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    base = {run["seed"]: float(run["math_sampled"]) for run in runs if run["method"] == "base"}
+    shifts = {"collapsed": [], "worse": [], "better": []}
+    for run in runs:
+        if run["method"] != "base" and run["bnf/shift/chosen"]:
+            share = float(run["math_sampled"]) / base[run["seed"]]
+            name = "collapsed" if share < 0.5 else "worse" if share < 1 else "better"
+            shifts[name].append(float(run["bnf/shift/chosen"]))
+    page = (root / "docs" / "health.md").read_text()
+    assert f"From {sum(map(len, shifts.values()))} measurements" in page
+    rows = re.findall(r"^\| (\d+) .*\| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    counted = [
+        (len(found), sum(shift < FALLEN for shift in found), sum(shift < COLLAPSED for shift in found))
+        for found in shifts.values()
+    ]
+    assert [tuple(map(int, row)) for row in rows] == counted
