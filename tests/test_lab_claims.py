@@ -28,7 +28,7 @@ TINY = Sizes(
 )
 
 
-@pytest.mark.parametrize("run", {run for claim in CLAIMS.values() for run in claim.runs}, ids=str)
+@pytest.mark.parametrize("run", sorted({run for claim in CLAIMS.values() for run in claim.runs}, key=repr), ids=str)
 def test_every_run_of_the_table_is_one_that_the_trainer_takes(run, tmp_path):
     PreferenceConfig(output_dir=str(tmp_path), loss_type=run.method, loss_kwargs=run.loss_kwargs, use_cpu=True)
     assert run.data in DATA
