@@ -282,6 +282,6 @@ def test_every_evaluation_set_has_its_own_verdict(tmp_path):
     trainer = run(tmp_path, max_steps=1, eval_rows={"eval": pairs(3), "hard": singles(4)})
     trainer.train()
     assert {"eval_eval_loss", "eval_hard_loss"} <= trainer.evaluate().keys()
-    assert trainer.record.verdict().count("against the reference") == 2
-    assert "eval: " in trainer.record.verdict()
-    assert "hard: " in trainer.record.verdict()
+    assert trainer.record.health().text.count("against the reference") == 2
+    assert "eval: " in trainer.record.health().text
+    assert "hard: " in trainer.record.health().text

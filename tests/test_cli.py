@@ -304,6 +304,8 @@ def known_flags() -> set[str]:
         "eval judge",
         "eval score",
         "eval rank",
+        "eval held_out",
+        "lab run",
         "analyze",
         "report",
         "compare",
