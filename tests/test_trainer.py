@@ -633,7 +633,7 @@ def shifts(up, down, saturated=0.0, **more):
     [
         (shifts(0.03, -0.1), "chosen +0.0300, rejected -0.1000", True),
         (shifts(-0.009, -0.1), "did not fall", True),
-        (shifts(-0.5, -1.0), "Chosen answers became less likely too", False),
+        (shifts(-0.5, -1.0), "Chosen answers collapsed", False),
         (shifts(0.0, 0.0), "hardly differ", False),
         (shifts(-0.1, 0.03), "Chosen answers became less likely too", False),
         (shifts(0.03, 0.1), "hardly differ", False),

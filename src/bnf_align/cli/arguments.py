@@ -105,7 +105,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         data, config, model, *unknown = flags.parse_args_into_dataclasses(
             [*from_recipe, *said], return_remaining_strings=True, look_for_args_file=False
         )
-        _refuse_unknown(unknown[-1], flags)
+        _refuse_unknown(unknown[-1])
     except ArgumentError as error:
         raise BadInput(f"{error}. `bnf-align train --help-all` lists every flag.") from None
     except ValueError as error:
@@ -123,7 +123,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     return data, config, model
 
 
-def _refuse_unknown(words: Sequence[str], flags: HfArgumentParser) -> None:
+def _refuse_unknown(words: Sequence[str]) -> None:
     """Stop where words on the command line are neither flags nor their values.
 
     Raises:
@@ -132,7 +132,8 @@ def _refuse_unknown(words: Sequence[str], flags: HfArgumentParser) -> None:
     if not words:
         return
     name = words[0].partition("=")[0]
-    near = get_close_matches(name, [*flags._option_string_actions, *TWINS], n=1)
+    known = [f"--{one.name}" for kind in _TYPES for one in fields(kind) if one.init]
+    near = get_close_matches(name, [*known, *TWINS], n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise BadInput(f"{name} is no flag of this command.{hint} `bnf-align train --help-all` lists every flag.")
 
