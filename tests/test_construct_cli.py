@@ -219,3 +219,21 @@ def test_replies_of_a_judge_that_cannot_be_read_are_counted_aloud(tmp_path, caps
     said = capsys.readouterr().out
     assert "2 candidates have no score" in said
     assert "2 replies of the judge have no verdict" in said
+
+
+def test_fields_of_the_request_reach_the_server_from_every_verb_and_are_part_of_what_made_a_file(tmp_path, capsys):
+    fields = ["--request", "temperature=null", "top_k=7"]
+    prompts = write(tmp_path / "p.jsonl", [{"id": "a", "prompt": "How many?"}])
+    candidates = write(tmp_path / "c.jsonl", [{"id": "a", "prompt": "How many?", "candidates": [{"text": "7"}]}])
+    with ModelServer(answer=lambda body: '{"score": 7}') as server:
+        url = ["--model", "m", "--url", server.url]
+        made = ["generate", "--prompts", prompts, "-n", "1", *url, "--out", str(tmp_path / "g.jsonl")]
+        judged = ["score", candidates, "--scorer", "judge", *url, "--cache", str(tmp_path / "cache")]
+        assert main([*made, *fields]) == 0
+        assert main([*judged, *fields, "--out", str(tmp_path / "s.jsonl")]) == 0
+        assert [(body["top_k"], "temperature" in body) for body in server.bodies] == [(7, False)] * 2
+        assert main(made) == 2
+        assert main([*judged, "--out", str(tmp_path / "s.jsonl")]) == 2
+        assert capsys.readouterr().err.count("'top_k': 7} there, None now") == 2
+        assert main([*made, "--request", "temperature"]) == 2
+        assert "--request takes FIELD=JSON" in capsys.readouterr().err

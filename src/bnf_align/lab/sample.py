@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,34 +31,10 @@ MAX_NEW_TOKENS = 24
 
 
 def complete(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    *,
-    temperature: float = TEMPERATURE,
-    samples: int = 1,
-    seed: int = 0,
-    batch_size: int = 250,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **how: Any
 ) -> list[list[str]]:
-    """Completions of each prompt by the engine that makes everybody's data.
-
-    Args:
-        model: A causal language model.
-        tokenizer: Its tokenizer.
-        prompts: The texts to go on from.
-        temperature: 0 decodes greedily; anything above samples from the whole distribution, uncut.
-        samples: Completions per prompt.
-        seed: The same seed gives the same samples.
-        batch_size: Prompts at a time.
-
-    Returns:
-        For each prompt its `samples` completions, without special tokens and with the space they begin with:
-        prompt + completion is the text.
-    """
-    found = generations(
-        model, tokenizer, prompts, temperature=temperature, samples=samples, seed=seed, batch_size=batch_size
-    )
-    return [one.texts for one in found]
+    """The completions of each prompt, without special tokens and with the space they begin with: see `generations`."""
+    return [one.texts for one in generations(model, tokenizer, prompts, **how)]
 
 
 def generations(
@@ -70,7 +47,17 @@ def generations(
     seed: int = 0,
     batch_size: int = 250,
 ) -> list[Generation]:
-    """As `complete`, with the number of tokens of each completion and why it ended."""
+    """Completions of each prompt by the engine that makes everybody's data.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        prompts: The texts to go on from.
+        temperature: 0 decodes greedily; anything above samples from the whole distribution, uncut.
+        samples: Completions per prompt.
+        seed: The same seed gives the same samples.
+        batch_size: Prompts at a time.
+    """
     requests = [Request(str(number), prompt) for number, prompt in enumerate(prompts)]
     batches = _engine(model, tokenizer, batch_size * samples).generate(requests, _sampling(temperature, samples, seed))
     found = {one.id: one for batch in batches for one in batch}
