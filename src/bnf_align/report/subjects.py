@@ -143,7 +143,7 @@ def _named(name: str, documents: Sequence[Document]) -> Subject:
     section, _, label = name.rpartition(":")
     subject = Subject(label.strip(), section.strip(), label.strip().lower() == BASE.lower())
     for document in documents:
-        if document.kind != "ranking":
+        if document.kind in ("result", "run", "plan"):
             subject.add(document)
     return subject
 

@@ -1,0 +1,104 @@
+"""Answers before and after, with the words marked in which they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from bnf_align.report.inputs import Document
+
+BUDGET = 2_400_000
+"""Bytes of answers on a page; what does not fit is counted."""
+LONGEST = 6_000
+"""Characters of a text that are shown."""
+WORD = re.compile(r"\s*\S+|\s+$")
+
+Marked = list[tuple[str, bool]]
+"""Pieces of a text, and whether the other side lacks them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt and its two answers."""
+
+    number: int
+    source: str
+    prompt: str
+    before: Marked
+    after: Marked
+    outcome: str
+    """`better`, `worse` or `same` where it is known, else empty."""
+    cut: bool
+    """Whether a text is longer than what is shown."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is shown of the samples."""
+
+    shown: list[Sample]
+    total: int
+
+    @property
+    def outcomes(self) -> list[str]:
+        """Those that occur, in the order of the filter."""
+        known = {sample.outcome for sample in self.shown}
+        return [name for name in ("better", "worse", "same") if name in known]
+
+
+def samples_of(documents: Iterable[Document]) -> Samples:
+    """The answers of every `samples.jsonl`, as many as a page can hold."""
+    shown: list[Sample] = []
+    total, room = 0, BUDGET
+    for document in documents:
+        if document.kind != "samples":
+            continue
+        for row in document.data["rows"]:
+            total += 1
+            sample = _sample(total, str(document.path.parent), row) if room > 0 else None
+            if sample is None:
+                continue
+            room -= _bytes(sample)
+            if room > 0:
+                shown.append(sample)
+    return Samples(shown, total)
+
+
+def marked(before: str, after: str) -> tuple[Marked, Marked]:
+    """Both texts in pieces; joined again they are the texts."""
+    sides = [WORD.findall(text) for text in (before, after)]
+    matcher = SequenceMatcher(None, *([word.strip() for word in side] for side in sides))
+    pieces: tuple[Marked, Marked] = ([], [])
+    for tag, a0, a1, b0, b1 in matcher.get_opcodes():
+        for side, (start, end) in enumerate(((a0, a1), (b0, b1))):
+            if start < end:
+                pieces[side].append(("".join(sides[side][start:end]), tag != "equal"))
+    return pieces
+
+
+def prompt_text(prompt: Any) -> str:
+    """A prompt as one text; of messages each with its role."""
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, list):
+        return str(prompt)
+    said = [(one.get("role", ""), one.get("content", "")) if isinstance(one, dict) else ("", one) for one in prompt]
+    return "\n\n".join(str(text) if len(said) == 1 else f"{role}: {text}" for role, text in said)
+
+
+def _sample(number: int, source: str, row: dict[str, Any]) -> Sample:
+    texts = [prompt_text(row["prompt"]), row["before"], row["after"]]
+    prompt, before, after = (text[:LONGEST] for text in texts)
+    scores: Sequence[Any] = [row.get("before_correct"), row.get("after_correct")]
+    known = all(isinstance(score, int | float) for score in scores)
+    outcome = ("better" if scores[1] > scores[0] else "worse" if scores[1] < scores[0] else "same") if known else ""
+    return Sample(number, source, prompt, *marked(before, after), outcome, any(len(text) > LONGEST for text in texts))
+
+
+def _bytes(sample: Sample) -> int:
+    """About what the sample takes on the page."""
+    sides = [*sample.before, *sample.after]
+    return 420 + len(sample.prompt.encode()) + sum(len(text.encode()) + (11 if new else 0) for text, new in sides)
