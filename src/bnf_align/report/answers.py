@@ -70,7 +70,8 @@ def samples_of(documents: Iterable[Document]) -> Samples:
 def marked(before: str, after: str) -> tuple[Marked, Marked]:
     """Both texts in pieces; joined again they are the texts."""
     sides = [WORD.findall(text) for text in (before, after)]
-    matcher = SequenceMatcher(None, *([word.strip() for word in side] for side in sides))
+    old, new = ([word.strip() for word in side] for side in sides)
+    matcher = SequenceMatcher(None, old, new)
     pieces: tuple[Marked, Marked] = ([], [])
     for tag, a0, a1, b0, b1 in matcher.get_opcodes():
         for side, (start, end) in enumerate(((a0, a1), (b0, b1))):

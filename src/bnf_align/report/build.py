@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bnf_align.records import BadInput
 from bnf_align.report.benchmarks import benchmark_statistics
-from bnf_align.report.comparison import COMPARISONS
 from bnf_align.report.changes import changes_of
+from bnf_align.report.comparison import COMPARISONS
 from bnf_align.report.costs import training_costs
 from bnf_align.report.elo import elo_ranks
 from bnf_align.report.inputs import Document, read_documents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from bnf_align.report.comparison import FEW
@@ -15,6 +16,7 @@ from bnf_align.report.tax import paired
 FOUND = {"better": "Better", "worse": "Worse", "none": "No difference found"}
 SYMBOLS = {"green": "●", "amber": "▲", "red": "■"}
 """So that colour alone says nothing."""
+UNKNOWN = "?"
 BY_INTERVAL = "the 95 % interval over prompts leaves out 0"
 BY_HOLM = "p < 0.05 over prompts and seeds, corrected for all differences of the comparison"
 BY_ITEMS = "p < 0.05 in McNemar's exact test on the same items"
@@ -113,29 +115,35 @@ def _headline(changes: Sequence[Change], colours: dict[str, tuple[str, str]], do
     sentence = "; ".join([said[0], *(part[0].lower() + part[1:] for part in said[1:])])
     running = [one.data for one in documents if one.kind == "health" and not one.data.get("finished", True)]
     if running:
-        sentence = f"Training is at step {running[0].get('step')} of {running[0].get('max_steps') or 'an unknown number'}"
+        steps = running[0].get("max_steps") or "an unknown number"
+        sentence = f"Training is at step {running[0].get('step')} of {steps}"
+    elif not documents:
+        sentence = "Nothing is recorded here yet"
     worst = max((one for one, _ in colours.values()), key=list(SYMBOLS).index, default="")
-    return f"{sentence}. " + {
-        "": "",
-        "green": "The training looks healthy." if len(colours) == 1 else "All trainings look healthy.",
-        "amber": "Look at answers before you trust it: a training is amber.",
-        "red": "Do not trust it as it is: a training is red.",
-    }[worst]
+    return (
+        f"{sentence}. "
+        + {
+            "": "",
+            "green": "The training looks healthy." if len(colours) == 1 else "All trainings look healthy.",
+            "amber": "Look at answers before you trust it: a training is amber.",
+            "red": "Do not trust it as it is: a training is red.",
+        }[worst]
+    )
 
 
 def _moved(change: Change) -> str:
     if change.before is None or change.after is None:
         return change.measure
     before, after = (Value(one.mean).text(change.digits) for one in (change.before, change.after))
-    return f"{change.measure} ({before} → {after} {change.unit})"
+    return f"{change.measure} ({before} → {after}\u00a0{change.unit})"
 
 
 def _colours(documents: Sequence[Document]) -> dict[str, tuple[str, str]]:
-    """Folder of a run -> its colour and why, by its run.json, or by its health.json while there is none."""
+    """Run -> its colour and why, by its run.json, or by its health.json while there is none."""
     found: dict[str, tuple[str, str]] = {}
-    for one in documents:
+    for one in sorted(documents, key=lambda one: one.kind):  # health before run
         if one.kind == "health" and one.data["colour"] in SYMBOLS:
-            found.setdefault(str(one.path.parent), (one.data["colour"], one.data["text"]))
+            found[str(one.path.parent)] = (one.data["colour"], one.data["text"])
         if one.kind == "run" and one.data.get("health") in SYMBOLS:
             found[str(one.path.parent)] = (one.data["health"], one.data.get("verdict", ""))
     return found
@@ -143,11 +151,12 @@ def _colours(documents: Sequence[Document]) -> dict[str, tuple[str, str]]:
 
 def _health(colours: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
     if not colours:
-        return [("?", "The health of the training is not recorded.")]
+        return [(UNKNOWN, "The health of the training is not recorded.")]
     if len(colours) <= 3:
         several = len(colours) > 1
         return [
-            (SYMBOLS[colour], f"{f'{folder}: ' if several else ''}{text}") for folder, (colour, text) in colours.items()
+            (SYMBOLS[colour], f"{f'{PurePath(folder).name}: ' if several else ''}{text}")
+            for folder, (colour, text) in colours.items()
         ]
     counts = {name: [folder for folder, (colour, _) in colours.items() if colour == name] for name in SYMBOLS}
     named = [
@@ -167,9 +176,12 @@ def _caveats(changes: Sequence[Change], documents: Sequence[Document]) -> Iterat
         if one.kind == "quickstart":
             yield "▲", f"One seed was trained ({one.data.get('seed')}): another may come out otherwise."
         if one.kind == "quickstart" and one.data["conclusion"]:
-            yield "●", str(one.data["conclusion"])
+            yield "–", str(one.data["conclusion"])
     if not changes:
-        yield "?", "No record here has a before and an after: no comparison, no results with their items and a base."
+        yield (
+            UNKNOWN,
+            "No record here has a before and an after: a comparison, or results with their items and a base.",
+        )
     if unread := [one for one in documents if one.kind == "unread"]:
         yield "▲", f"Files that could not be read: {_listed([str(one.path) for one in unread])}."
 

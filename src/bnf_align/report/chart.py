@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 WIDTH, HEIGHT = 460, 240
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 46
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 46
 STRIP = 8
 """Height of the strip that says the health of each log line."""
 MOST = 500
@@ -51,6 +51,7 @@ def line_chart(
     history: Sequence[Mapping[str, Any]],
     names: Mapping[str, str],
     guides: Mapping[str, tuple[float, str]] | None = None,
+    ends: tuple[float, ...] = (),
 ) -> Picture | None:
     """Metrics of a run over its steps. None where no log line has one of them.
 
@@ -60,40 +61,43 @@ def line_chart(
         history: Log lines with `step`, `colour` and metrics.
         names: Metric -> what its line is called.
         guides: Text of a threshold -> its value and colour; drawn where it lies in the picture.
+        ends: Values that the picture shows in any case, such as 0 and 1 of a probability.
     """
     found = {shown: [(line["step"], line[name]) for line in history if name in line] for name, shown in names.items()}
     found = {name: points for name, points in found.items() if any(math.isfinite(y) for _, y in _numbers(points))}
     if not found:
         return None
-    ys = [y for points in found.values() for _, y in _numbers(points) if math.isfinite(y)]
-    x_ticks, y_ticks = ticks([line["step"] for line in history], whole=True), ticks(ys)
-    x_of = _scale(min(x_ticks), max(x_ticks), LEFT, WIDTH - RIGHT)
-    y_of = _scale(min(y_ticks), max(y_ticks), HEIGHT - BOTTOM, TOP)
-    lines = [_line(name, _numbers(points), x_of, y_of) for name, points in found.items()]
+    ys = [*ends, *(y for points in found.values() for _, y in _numbers(points) if math.isfinite(y))]
     first, last = history[0]["step"], history[-1]["step"]
-    alt = f"{title} ({unit}) from step {first} to {last}: " + "; ".join(f"{one.name} ends at {one.last}" for one in lines)
+    low, high = padded(ys)
+    x_of, y_of = scale(first, last, LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
+    lines = [_line(name, _numbers(points), x_of, y_of) for name, points in found.items()]
+    ends_at = "; ".join(f"{one.name} ends at {one.last}" for one in lines)
     return Picture(
         title,
         unit,
-        f"{alt}.",
+        f"{title} ({unit}) from step {first} to {last}: {ends_at}.",
         lines,
-        [(x_of(tick), tick_text(tick)) for tick in x_ticks],
-        [(y_of(tick), tick_text(tick)) for tick in y_ticks],
-        [
-            (y_of(value), text, colour)
-            for text, (value, colour) in (guides or {}).items()
-            if min(y_ticks) <= value <= max(y_ticks)
-        ],
+        [(x_of(tick), tick_text(tick)) for tick in ticks(first, last, whole=True)],
+        [(y_of(tick), tick_text(tick)) for tick in ticks(low, high)],
+        [(y_of(value), text, colour) for text, (value, colour) in (guides or {}).items() if low <= value <= high],
         _strip(history, x_of),
     )
 
 
-def ticks(values: Iterable[float], whole: bool = False, count: int = 5) -> list[float]:
-    """Round numbers that enclose `values`."""
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis, a little beyond the values."""
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low) or max(abs(high), 1.0) / 10
+    return low - room, high + room
+
+
+def ticks(low: float, high: float, whole: bool = False, count: int = 5) -> list[float]:
+    """Round numbers between two."""
     from matplotlib.ticker import MaxNLocator
 
-    values = list(values)
-    return [float(tick) for tick in MaxNLocator(count, integer=whole).tick_values(min(values), max(values))]
+    found = MaxNLocator(count, integer=whole).tick_values(low, high)
+    return [float(tick) for tick in found if low <= tick <= high]
 
 
 def tick_text(value: float) -> str:
@@ -101,7 +105,8 @@ def tick_text(value: float) -> str:
     return f"{0.0 if abs(value) < 1e-12 else value:,.6g}".replace("-", "−")
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Any:
+def scale(low: float, high: float, start: float, end: float) -> Any:
+    """What places a value between two ends of the picture."""
     span = (high - low) or 1.0
     return lambda value: round(start + (value - low) / span * (end - start), 1)
 
@@ -117,12 +122,14 @@ def _line(name: str, points: Points, x_of: Any, y_of: Any) -> Line:
     paths = [" ".join(f"{x_of(x)},{y_of(y)}" for x, y in part) for part in parts if len(part) > 1]
     dots = [(x_of(x), y_of(y)) for part in parts if len(part) == 1 for x, y in part]
     end = points[-1][1]
-    return Line(name, paths, dots, f"{end:.3g}".replace("-", "−") if math.isfinite(end) else "a value that is not finite")
+    last = f"{end:.3g}".replace("-", "−") if math.isfinite(end) else "a value that is not finite"
+    return Line(name, paths, dots, last)
 
 
 def _strip(history: Sequence[Mapping[str, Any]], x_of: Any) -> list[tuple[float, float, str]]:
     """Each log line colours the steps since the one before it."""
-    found, start = [], LEFT
+    found: list[tuple[float, float, str]] = []
+    start: float = LEFT
     for colour, lines in groupby((line for line in history if "colour" in line), lambda line: line["colour"]):
         end = x_of(list(lines)[-1]["step"])
         found.append((round(start, 1), round(max(end - start, 1.0), 1), str(colour)))

@@ -17,11 +17,9 @@ from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal[
-    *("ranking", "result", "run", "plan", "comparison"),  # of tables and page
-    *("quickstart", "health", "card", "analysis", "samples", "tokens", "claims"),  # of the page alone
-    *("unread", "unknown"),
-]
+Tabled = Literal["ranking", "result", "run", "plan", "comparison"]
+Shown = Literal["quickstart", "health", "card", "analysis", "samples", "tokens", "claims"]
+Kind = Tabled | Shown | Literal["unread", "unknown"]
 
 # The keys that only this kind of object has, and what writes it.
 SHAPES: dict[Kind, tuple[set[str], str]] = {
@@ -67,6 +65,10 @@ SHOWN_TOKENS = 300
 SOURCES = "what these write: " + ", ".join(source for _, source in SHAPES.values())
 
 
+class NothingFound(BadInput):
+    """A folder without a record, or without one yet."""
+
+
 class Unread(BadInput):
     """A file that is broken, or of a kind that a report is made from and not as it should be."""
 
@@ -97,7 +99,8 @@ class Document:
     @property
     def models(self) -> dict[str, dict[str, Any]]:
         """Model -> metrics, of a ranking."""
-        return {name: found.get("metrics", found) for name, found in self.data.get("models", {}).items()}
+        models = self.data["models"] if self.kind == "ranking" else {}
+        return {name: found.get("metrics", found) for name, found in models.items()}
 
     def metric(self, name: str, model: str | None = None) -> float | None:
         """A number of a result, or of `model` in a ranking; None where it is missing.
@@ -117,8 +120,8 @@ class Document:
 def read_documents(path: str | Path) -> list[Document]:
     """The documents of a file, or of every file of a folder and the folders in it.
 
-    A file of a folder that is broken, or a JSON file of no known kind, is a document of the kind `unread` or `unknown`;
-    what a model's folder holds anyway (configs, tokenizers) is passed over. A file that is named must be of a known kind.
+    In a folder, a file that is broken is a document of the kind `unread`, a JSON file of no known kind one of the kind
+    `unknown`; what a model's folder holds anyway (configs, tokenizers) is passed over.
 
     Raises:
         BadInput: If there is nothing to read, or a named file is broken or of no known kind.
@@ -129,7 +132,7 @@ def read_documents(path: str | Path) -> list[Document]:
     found = list(_folder(path)) if path.is_dir() else [_file(path)]
     if all(document.kind in ("unread", "unknown") for document in found):
         broken = "".join(f" {one.data['why']}" for one in found if one.kind == "unread")
-        raise BadInput(f"{path} has no file that a report is made from: {SOURCES}.{broken}")
+        raise NothingFound(f"{path} has no file that a report is made from: {SOURCES}.{broken}")
     return found
 
 
@@ -217,4 +220,5 @@ def _tokens(path: Path) -> dict[str, Any]:
 def _claims(path: Path) -> dict[str, Any]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {"rows": [{name: row[name] for name in ("claim", "figure", "low", "high", "threshold", "holds")} for row in rows]}
+    names = ("claim", "figure", "low", "high", "threshold", "holds")
+    return {"rows": [{name: row[name] for name in names} for row in rows]}

@@ -93,6 +93,18 @@ if (samples.length) {
   show();
 }
 
+// Scored responses: so many at a time.
+for (const method of all(".heat")) {
+  const button = method.nextElementSibling.firstElementChild;
+  let some = 12;
+  const open = () => {
+    [...method.children].forEach((response, at) => { response.hidden = at >= some; });
+    button.parentElement.hidden = some >= method.children.length;
+  };
+  button.addEventListener("click", () => { some *= 2; open(); });
+  open();
+}
+
 // Tokens: what the pointer or the arrow keys are at is said in one place.
 const said = one("#token");
 const tell = (token) => {
@@ -149,7 +161,8 @@ if ("live" in document.documentElement.dataset) {
         document.title = next.title;
         for (const id of ["#verdict", "#training"]) {
           const [old, fresh] = [one(id), next.querySelector(id)];
-          if (old && fresh) old.replaceWith(document.adoptNode(fresh));
+          if (fresh && !old) return location.reload();
+          if (fresh) old.replaceWith(document.adoptNode(fresh));
         }
       }
       version = now;

@@ -37,20 +37,14 @@ LARGEST = 700_000
 """Bytes of a figure that is embedded."""
 LINES = 2_000
 """Log lines of a run in the CSV file of its curves; of more every so manyth."""
-CURVES = (
-    ("Loss", "nats per token", {"loss": "loss"}),
-    (
-        "Log-ratio to the reference",
-        "nats per token",
-        {"bnf/shift/chosen": "chosen", "bnf/shift/rejected": "rejected"},
-    ),
-    ("BNF weight", "mean over tokens", {"bnf/weight/chosen": "chosen", "bnf/weight/rejected": "rejected"}),
-    (
-        "End token",
-        "probability",
-        {"bnf/end_probability/chosen": "chosen", "bnf/end_probability/rejected": "rejected"},
-    ),
+SIDES = ("chosen", "rejected")
+CURVES: Sequence[tuple[str, str, dict[str, str], tuple[float, ...]]] = (
+    ("Loss", "nats per token", {"loss": "loss"}, ()),
+    ("Log-ratio to the reference", "nats per token", {f"bnf/shift/{side}": side for side in SIDES}, (0.0,)),
+    ("BNF weight", "mean over tokens", {f"bnf/weight/{side}": side for side in SIDES}, (0.0, 1.0)),
+    ("End of the answer", "probability", {f"bnf/end_probability/{side}": side for side in SIDES}, (0.0, 1.0)),
 )
+"""Title, unit, metric -> its line, values that are shown in any case."""
 POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; connect-src {connect}; "
     "base-uri 'none'; form-action 'none'"
@@ -75,6 +69,7 @@ def page(report: Report, live: bool = False) -> str:
         verdict=verdict_of(report.changes, report.documents),
         symbols=SYMBOLS,
         found=FOUND,
+        tiles={found: list(_tile(report.changes, found)) for found in FOUND},
         changes=changes_table(report.changes),
         plots=plots(report.changes),
         runs=list(_runs(report.documents)),
@@ -175,6 +170,21 @@ def _tests(changes: Sequence[Change], test: str) -> str:
     return f"{', '.join(measures)}: {test}."
 
 
+def _tile(changes: Sequence[Change], found: str) -> Iterator[tuple[str, str]]:
+    """What is said of a measure in short: with one method its difference, with several which of them."""
+    several = len({one.method for one in changes}) > 1
+    own = [one for one in changes if one.found == found]
+    for measure in dict.fromkeys(one.measure for one in own):
+        of = [one for one in own if one.measure == measure]
+        if several and found == "none":
+            yield measure, ", ".join(one.method for one in of)
+        else:
+            for one in of:
+                unit = "points" if one.unit == "%" else one.unit
+                name = f"{measure} · {one.method}" if several else measure
+                yield name, f"{one.difference.text(one.digits, signed=True)} {unit}"
+
+
 def plots(changes: Sequence[Change]) -> list[dict[str, Any]]:
     """Where before and after lie on one axis a unit, in units of 0 to 100."""
     drawn: list[dict[str, Any]] = []
@@ -189,10 +199,9 @@ def plots(changes: Sequence[Change]) -> list[dict[str, Any]]:
         ]
         if not ends:
             continue
-        ticks = chart.ticks(ends, count=4)
-        low, span = min(ticks), (max(ticks) - min(ticks)) or 1.0
-        place = [lambda number, low=low, span=span: round(100 * (number - low) / span, 2)][0]
-        axis = [(place(tick), chart.tick_text(tick)) for tick in ticks]
+        low, high = chart.padded(ends)
+        place = chart.scale(low, high, 0, 100)
+        axis = [(place(tick), chart.tick_text(tick)) for tick in chart.ticks(low, high)]
         rows = [
             {"change": one}
             | {
@@ -218,12 +227,12 @@ def _runs(documents: Sequence[Document]) -> Iterator[dict[str, Any]]:
     for one in documents:
         if one.kind in ("run", "health"):
             by_folder.setdefault(one.file.parent, {})[one.kind] = one
-    for own in by_folder.values():
+    for own in sorted(by_folder.values(), key=lambda own: "health" not in own):  # those with curves first
         run, health = (own[kind].data if kind in own else {} for kind in ("run", "health"))
         history = [line for line in health.get("history", []) if isinstance(line.get("step"), int)]
         pictures = [
-            chart.line_chart(title, unit, history, names, guides if "shift" in str(names) else None)
-            for title, unit, names in CURVES
+            chart.line_chart(title, unit, history, names, guides if "bnf/shift/chosen" in names else None, ends)
+            for title, unit, names, ends in CURVES
             if history
         ]
         plan = plan_of(Subject("", run=own.get("run"))) if run else {}
@@ -250,7 +259,10 @@ def _runs(documents: Sequence[Document]) -> Iterator[dict[str, Any]]:
 def claims_table(document: Document) -> Table:
     """A file of measured claims."""
     names = ("figure", "low", "high", "threshold", "holds")
-    rows = [Row(row["claim"], [Cell(row[name] or "–", _number(row[name])) for name in names]) for row in document.data["rows"]]
+    rows = [
+        Row(row["claim"], [Cell(row[name] or "–", _number(row[name])) for name in names])
+        for row in document.data["rows"]
+    ]
     return Table("claims", f"Claims ({document.path})", "Claim", [Column(name) for name in names], [Section("", rows)])
 
 

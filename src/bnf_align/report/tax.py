@@ -28,7 +28,9 @@ def alignment_tax(subjects: Sequence[Subject]) -> Table | None:
         return None
     measures = list(dict.fromkeys(measure for measure, *_ in pairs))
     notes = [INTERVAL]
-    cells = {(id(subject), measure): _cell(measure, subject, base, found, notes) for measure, subject, base, found in pairs}
+    cells = {
+        (id(subject), measure): _cell(measure, subject, base, found, notes) for measure, subject, base, found in pairs
+    }
     rows = list({id(subject): subject for _, subject, *_ in pairs}.values())
     sections = [
         Section(name, [Row(one.label, [cells[id(one), measure] for measure in measures]) for one in own])
