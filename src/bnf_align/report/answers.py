@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import chain
 from typing import Any
 
+from bnf_align.evaluation.tasks import TASKS
+from bnf_align.journal import read_jsonl
+from bnf_align.records import BadInput
 from bnf_align.report.inputs import Document
 
 BUDGET = 2_400_000
@@ -25,7 +29,6 @@ class Sample:
     """One prompt and its two answers."""
 
     number: int
-    source: str
     prompt: str
     before: Marked
     after: Marked
@@ -49,22 +52,40 @@ class Samples:
         return [name for name in ("better", "worse", "same") if name in known]
 
 
-def samples_of(documents: Iterable[Document]) -> Samples:
-    """The answers of every `samples.jsonl`, as many as a page can hold."""
+def samples_of(documents: Iterable[Document], answered: Iterable[tuple[Document, Document]] = ()) -> Samples:
+    """The answers of every `samples.jsonl`, then those that were scored, as many as a page can hold."""
     shown: list[Sample] = []
     total, room = 0, BUDGET
-    for document in documents:
-        if document.kind != "samples":
-            continue
-        for row in document.data["rows"]:
-            total += 1
-            sample = _sample(total, str(document.path.parent), row) if room > 0 else None
-            if sample is None:
-                continue
+    rows = chain.from_iterable(one.data["rows"] for one in documents if one.kind == "samples")
+    for row in chain(rows, chain.from_iterable(_scored(*pair) for pair in answered)):
+        total += 1
+        if room > 0:
+            sample = _sample(total, row)
             room -= _bytes(sample)
-            if room > 0:
-                shown.append(sample)
+            shown += [sample] if room > 0 else []
     return Samples(shown, total)
+
+
+def _scored(base: Document, method: Document) -> list[dict[str, Any]]:
+    """The answers behind two results, by item; none where their files are gone, or hold something else."""
+    try:
+        before, after = (
+            {str(row["id"]): row for row in read_jsonl(str(one.provenance()["file"]))} for one in (base, method)
+        )
+        correct = [{str(item["id"]): bool(item["correct"]) for item in one.data["items"]} for one in (base, method)]
+        return [
+            {
+                "prompt": TASKS[method.task].prompt(before[name]),
+                "before": str(before[name]["output"]),
+                "after": str(after[name]["output"]),
+                "before_correct": correct[0][name],
+                "after_correct": correct[1][name],
+            }
+            for name in before
+            if name in after and all(name in of for of in correct)
+        ]
+    except (BadInput, KeyError, NotImplementedError):
+        return []
 
 
 def marked(before: str, after: str) -> tuple[Marked, Marked]:
@@ -90,13 +111,13 @@ def prompt_text(prompt: Any) -> str:
     return "\n\n".join(str(text) if len(said) == 1 else f"{role}: {text}" for role, text in said)
 
 
-def _sample(number: int, source: str, row: dict[str, Any]) -> Sample:
+def _sample(number: int, row: dict[str, Any]) -> Sample:
     texts = [prompt_text(row["prompt"]), row["before"], row["after"]]
     prompt, before, after = (text[:LONGEST] for text in texts)
     scores: Sequence[Any] = [row.get("before_correct"), row.get("after_correct")]
     known = all(isinstance(score, int | float) for score in scores)
     outcome = ("better" if scores[1] > scores[0] else "worse" if scores[1] < scores[0] else "same") if known else ""
-    return Sample(number, source, prompt, *marked(before, after), outcome, any(len(text) > LONGEST for text in texts))
+    return Sample(number, prompt, *marked(before, after), outcome, any(len(text) > LONGEST for text in texts))
 
 
 def _bytes(sample: Sample) -> int:

@@ -18,7 +18,7 @@ from bnf_align.report.results import main_results, own_results, pairing_ratios
 from bnf_align.report.sources import sources_of
 from bnf_align.report.subjects import Subject, collect
 from bnf_align.report.table import Report, Table
-from bnf_align.report.tax import alignment_tax
+from bnf_align.report.tax import Pair, alignment_tax, paired
 
 NEEDS = {
     "1": "a ranking: `bnf-align eval rank --task wild_bench --json`",
@@ -62,19 +62,24 @@ def build_report(
     named = {name: read_documents(path) for name, path in (rows or {}).items()}
     subjects = collect(documents, named, base)
     everything = _once([*documents, *(document for found in named.values() for document in found)])
-    made = _tables(tables or tuple(NEEDS), subjects, everything, data or {}, published)
+    pairs = list(paired(subjects))
+    made = _tables(tables or tuple(NEEDS), subjects, pairs, everything, data or {}, published)
     if missing := [name for name in tables if made[name] is None]:
         raise BadInput(f"Table {missing[0]} has nothing to show: it needs {NEEDS[missing[0]]}.")
     shown = [table for table in made.values() if table is not None]
     if not shown and not everything:
         raise BadInput("There is nothing to show: a report needs results, a ranking, a run or --data.")
     sources = sources_of(subjects, everything, data or {})
-    return Report(shown, sources, command, everything, changes_of(everything, subjects))
+    answered = [
+        (base.results[measure.task], subject.results[measure.task]) for measure, subject, base, found in pairs if found
+    ]
+    return Report(shown, sources, command, everything, changes_of(everything, pairs), answered)
 
 
 def _tables(
     names: Sequence[str],
     subjects: Sequence[Subject],
+    pairs: Sequence[Pair],
     documents: Sequence[Document],
     data: Mapping[str, str | Path],
     beside: bool,
@@ -88,7 +93,7 @@ def _tables(
         "5": lambda: output_lengths(subjects, beside),
         "6": lambda: pairing_ratios(subjects, beside),
         "7": lambda: training_costs(subjects, beside),
-        "tax": lambda: alignment_tax(subjects),
+        "tax": lambda: alignment_tax(pairs),
     }
     compared = [document for document in documents if document.kind == "comparison"]
     makers |= {name: partial(maker, compared) for name, maker in COMPARISONS.items()}

@@ -9,9 +9,9 @@ from typing import Any
 
 from bnf_align.report.comparison import FEW
 from bnf_align.report.inputs import Document
-from bnf_align.report.subjects import METHODS, Subject
+from bnf_align.report.subjects import METHODS
 from bnf_align.report.table import Change, Value
-from bnf_align.report.tax import paired
+from bnf_align.report.tax import Pair
 
 FOUND = {"better": "Better", "worse": "Worse", "none": "No difference found"}
 SYMBOLS = {"green": "●", "amber": "▲", "red": "■"}
@@ -22,11 +22,11 @@ BY_HOLM = "p < 0.05 over prompts and seeds, corrected for all differences of the
 BY_ITEMS = "p < 0.05 in McNemar's exact test on the same items"
 
 
-def changes_of(documents: Iterable[Document], subjects: Sequence[Subject]) -> list[Change]:
+def changes_of(documents: Iterable[Document], pairs: Iterable[Pair]) -> list[Change]:
     """Every before and after of the records: of quickstarts, comparisons with their base, results with their items."""
     readers = {"quickstart": _of_quickstart, "comparison": _of_comparison}
     found = [change for one in documents if one.kind in readers for change in readers[one.kind](one)]
-    return found + list(_of_results(subjects))
+    return found + list(_of_results(pairs))
 
 
 def _of_quickstart(document: Document) -> Iterator[Change]:
@@ -62,8 +62,8 @@ def _of_comparison(document: Document) -> Iterator[Change]:
         yield Change(label, one["measure"], measure["unit"], digits, before, after, difference, verdict, file, BY_HOLM)
 
 
-def _of_results(subjects: Sequence[Subject]) -> Iterator[Change]:
-    for measure, subject, base, found in paired(subjects):
+def _of_results(pairs: Iterable[Pair]) -> Iterator[Change]:
+    for measure, subject, base, found in pairs:
         if found is None:
             continue
         before, after = (None if (value := measure.value(one)) is None else Value(value) for one in (base, subject))

@@ -163,9 +163,10 @@ def _file(path: Path) -> Document:
     except (OSError, ValueError) as error:
         raise Unread(f"{path} is not a JSON file ({error}): was it cut short?") from None
     keys = data.keys() if isinstance(data, dict) else set()
-    kind = next((kind for kind, (needed, _) in SHAPES.items() if needed <= keys), None)
-    if kind is None:
+    kinds: list[Kind] = [kind for kind, (needed, _) in SHAPES.items() if needed <= keys]
+    if not kinds:
         raise BadInput(f"{path} is not what a report is made from: {SOURCES}.")
+    kind = kinds[0]
     if odd := _odd(kind, data):
         raise Unread(f"{path}: {odd!r} is not what {SHAPES[kind][1]} writes there.")
     return Document(kind, path, data)
@@ -177,10 +178,10 @@ def _odd(kind: Kind, data: dict[str, Any]) -> str | None:
     if odd or (kind == "comparison" and not isinstance(data["measures"], list)):
         return odd[0] if odd else "measures"
     inner = [
-        (name, one)
+        (inner, one)
         for name in INNER.get(kind, ())
         for found in [data.get(name, [])]
-        for one in (found.values() if isinstance(found, dict) else found)
+        for inner, one in (found.items() if isinstance(found, dict) else ((name, one) for one in found))
     ]
     if kind == "quickstart" and not all({"before", "after", "change"} <= set(one) for _, one in inner):
         return "measures"

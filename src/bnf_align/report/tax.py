@@ -17,13 +17,15 @@ INTERVAL = (
 )
 
 
+OF_ITEMS = ("accuracy", "prompt_strict")
+"""Numbers that are the share of right items."""
+
 Pair = tuple[Measure, Subject, Subject, Comparison | None]
 """A measure, a row, the base of its section, and how they compare; None where they do not."""
 
 
-def alignment_tax(subjects: Sequence[Subject]) -> Table | None:
+def alignment_tax(pairs: Sequence[Pair]) -> Table | None:
     """Differences to the base of the section. None where no section has a base beside something else."""
-    pairs = list(paired(subjects))
     if not pairs:
         return None
     measures = list(dict.fromkeys(measure for measure, *_ in pairs))
@@ -43,7 +45,7 @@ def alignment_tax(subjects: Sequence[Subject]) -> Table | None:
 
 def paired(subjects: Sequence[Subject]) -> Iterator[Pair]:
     """Every row beside the base of its section, in each measure whose results hold right and wrong items."""
-    measures = [*REASONING, *(one for one in own_measures(subjects) if any(_verdicts(one, row) for row in subjects))]
+    measures = [*REASONING, *(one for one in own_measures(subjects) if one.metric in OF_ITEMS)]
     measured = [subject for subject in subjects if any(_verdicts(measure, subject) for measure in measures)]
     for rows in sections_of(measured).values():
         base = next((subject for subject in rows if subject.base), None)
