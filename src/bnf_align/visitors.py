@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
 HERE = ("127.0.0.1", "localhost")
 """The names under which a page for this machine alone answers."""
+NAME = re.compile(rf"(https?://)?({'|'.join(map(re.escape, HERE))})(:\d+)?", re.IGNORECASE)
 
 
 def from_here(host: str | None, origin: str | None) -> bool:
@@ -19,5 +20,4 @@ def from_here(host: str | None, origin: str | None) -> bool:
         host: The header `Host`.
         origin: The header `Origin`; browsers leave it out where a page is only opened.
     """
-    asked = urlsplit(f"//{host or ''}").hostname
-    return asked in HERE and (origin is None or urlsplit(origin).hostname in HERE)
+    return all(NAME.fullmatch(name) is not None for name in (host or "", origin if origin is not None else HERE[0]))

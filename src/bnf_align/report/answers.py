@@ -123,4 +123,5 @@ def _sample(number: int, row: dict[str, Any]) -> Sample:
 def _bytes(sample: Sample) -> int:
     """About what the sample takes on the page."""
     sides = [*sample.before, *sample.after]
-    return 420 + len(sample.prompt.encode()) + sum(len(text.encode()) + (11 if new else 0) for text, new in sides)
+    texts = [sample.prompt, *(text for text, _ in sides)]
+    return 420 + sum(len(text.encode("utf-8", "replace")) for text in texts) + 11 * sum(new for _, new in sides)

@@ -120,15 +120,12 @@ def _headline(changes: Sequence[Change], colours: dict[str, tuple[str, str]], do
     elif not documents:
         sentence = "Nothing is recorded here yet"
     worst = max((one for one, _ in colours.values()), key=list(SYMBOLS).index, default="")
-    return (
-        f"{sentence}. "
-        + {
-            "": "",
-            "green": "The training looks healthy." if len(colours) == 1 else "All trainings look healthy.",
-            "amber": "Look at answers before you trust it: a training is amber.",
-            "red": "Do not trust it as it is: a training is red.",
-        }[worst]
-    )
+    trust = {
+        "green": " The training looks healthy." if len(colours) == 1 else " All trainings look healthy.",
+        "amber": " Look at answers before you trust it: a training is amber.",
+        "red": " Do not trust it as it is: a training is red.",
+    }
+    return f"{sentence}.{trust.get(worst, '')}"
 
 
 def _moved(change: Change) -> str:

@@ -153,7 +153,7 @@ class Report:
     changes: list[Change] = field(default_factory=list)
     """What became better or worse, as far as a record says it."""
     answered: list[tuple[Document, Document]] = field(default_factory=list)
-    """Results of a base and of a method on the same items, whose answers the page shows where their files are there."""
+    """Results of a base and of a method on the same items; the page shows their answers where the files are there."""
 
     def as_dict(self) -> dict[str, Any]:
         """The tables as one JSON object, and the files that could not be read."""

@@ -24,7 +24,7 @@ class Scored:
     title: str
     prompt: str
     tokens: list[tuple[str, str]]
-    """Piece and classes of its colours."""
+    """Piece and classes of its colours: w0 for a weight below 0.1, w1 below 0.2, ..., and of its log-ratio."""
     numbers: str
     """Weight, log-ratio and reference log-probability of each token, for the script: `0.52,-0.31,-1.2;...`."""
 
@@ -61,7 +61,7 @@ def _scored(row: dict[str, Any]) -> Scored:
         f"Response {row['id']}, {side}",
         prompt_text(row["prompt"]),
         [
-            (piece, f"w{round(10 * min(max(weight, 0.0), 1.0))} {_ratio_class(ratio)}")
+            (piece, f"w{int(10 * min(max(weight, 0.0), 1.0))} {_ratio_class(ratio)}")
             for piece, weight, ratio in zip(row["pieces"], row["weights"], ratios, strict=True)
         ],
         ";".join(f"{weight:.3g},{ratio:.3g},{old:.3g}" for weight, ratio, old in numbers),
