@@ -30,14 +30,15 @@ document.addEventListener("click", (event) => {
 const STEP = 25;
 let room = STEP;
 const samples = all(".sample");
-const texts = new Map(samples.map((sample) => [sample, sample.textContent.toLowerCase()]));
+const written = (sample) => all(".text, .side p", sample).map((part) => part.textContent).join("\n").toLowerCase();
+const texts = new Map(samples.map((sample) => [sample, written(sample)]));
 const show = () => {
   if (!samples.length) return;
-  const words = one("#search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const wanted = one("#search").value.trim().toLowerCase();
   const outcome = one("[name=outcome]:checked")?.value ?? "";
   let found = 0;
   for (const sample of all(".sample")) {
-    const fits = (!outcome || sample.dataset.outcome === outcome) && words.every((w) => texts.get(sample).includes(w));
+    const fits = (!outcome || sample.dataset.outcome === outcome) && texts.get(sample).includes(wanted);
     found += fits;
     sample.hidden = !fits || found > room;
   }

@@ -161,7 +161,7 @@ def changes_table(changes: Sequence[Change]) -> Table | None:
         for one in changes
     ]
     notes = [f"{_tests(changes, found)}" for found in dict.fromkeys(one.test for one in changes)]
-    title = "Before and after"
+    title = "Before and after: the numbers"
     return Table("changes", title, "Method", columns, [Section("", rows)], notes)
 
 
