@@ -277,6 +277,12 @@ def test_tokens_carry_weight_log_ratio_and_reference(page):
     assert "Response 1/up, undesirable" in shown
 
 
+def test_the_numbers_behind_the_figures_are_downloaded(page):
+    rows = download(page, "summary.csv")
+    assert ["methods / BNF / gini / mean", "0.625"] in rows
+    assert ["bins / shares / BNF / 0", "0.25"] in rows
+
+
 def test_of_many_responses_the_first_are_shown_and_how_many_there_are(tmp_path):
     write(tmp_path / "summary.json", summary())
     tokens(tmp_path / "methods" / "BNF.parquet", rows=1_000)

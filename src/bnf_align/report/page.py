@@ -79,6 +79,7 @@ def page(report: Report, live: bool = False) -> str:
         compared=[one for one in report.tables if one.name in COMPARED],
         claims=[claims_table(one) for one in _of(report, "claims")],
         figures=[figure for one in _of(report, "analysis") for figure in _figures(one)],
+        summaries=[(one.path, [["what", "value"], *_flat(one.data)]) for one in _of(report, "analysis")],
         samples=samples_of(report.documents, report.answered),
         methods=methods_of(report.documents),
         unread=_of(report, "unread"),
@@ -275,13 +276,12 @@ def _number(text: str) -> float | None:
 
 def _figures(analysis: Document) -> Iterator[dict[str, Any]]:
     """The figures beside a summary: as pictures of their own, in which nothing runs."""
-    rows = list(_flat(analysis.data))
     for name, caption in FIGURES.items():
         path = analysis.path.with_name(f"{name}.svg")
         size = path.stat().st_size if path.is_file() else 0
         if size:
             shown = path.read_bytes() if size <= LARGEST else b""
-            yield {"name": name, "caption": caption, "path": str(path), "size": size, "svg": shown, "numbers": rows}
+            yield {"name": name, "caption": caption, "path": str(path), "size": size, "svg": shown}
 
 
 def _flat(value: Any, *names: str) -> Iterator[list[str]]:
