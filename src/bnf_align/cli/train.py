@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     if evaluation:
         trainer.add_callback(evaluation(trainer))
     if prompts:
-        chat = trainer.processing_class.chat_template is not None
+        chat = getattr(trainer.processing_class, "chat_template", None) is not None
         trainer.add_callback(SampleCallback(trainer, as_messages(prompts) if chat else prompts, data.sample_tokens))
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()

@@ -1,5 +1,4 @@
-"""What a run leaves behind for people and programs: `health.json` while it trains; after the weights `run.json`, the
-model card."""
+"""What a run leaves behind for people and programs: `health.json`, and after the weights `run.json` and the card."""
 
 from __future__ import annotations
 
