@@ -25,6 +25,7 @@ from report_folder import (
     HOSTILE,
     HOSTILE_SVG,
     card,
+    estimate,
     health,
     quickstart,
     run,
@@ -126,7 +127,7 @@ def test_what_fell_is_worse_and_a_red_training_is_not_to_be_trusted(tmp_path):
     write(tmp_path / "run.json", run(health="red", verdict="It collapsed."))
     page = page_of(tmp_path)
     assert headline(page).startswith("Worse at math sampled (50.0 → 25.0 %); no difference found in sort sampled.")
-    assert headline(page).endswith("Do not trust it as it is: a training is red.")
+    assert headline(page).endswith("The training is red: do not trust it as it is.")
     assert "■ It collapsed." in text_of(part(page, "verdict"))
 
 
@@ -162,7 +163,16 @@ def test_the_worst_of_many_trainings_is_named(tmp_path):
         write(tmp_path / f"run-{number}" / "run.json", run(health="amber" if number == 3 else "green"))
     verdict = text_of(part(page_of(tmp_path), "verdict"))
     assert f"Health of 5 trainings: 4 green, 1 amber ({tmp_path / 'run-3'})." in verdict
-    assert "a training is amber" in verdict
+    assert "1 of 5 trainings is amber: look at answers before you trust it." in verdict
+
+
+def test_the_headline_judges_the_trainings_that_it_speaks_of_and_the_list_all(tmp_path):
+    write(tmp_path / "quickstart.json", quickstart())
+    for loss, colour in (("bnf", "green"), ("sft", "green"), ("kto", "green"), ("dpo", "red")):
+        write(tmp_path / loss / "run.json", run(loss, health=colour))
+    page = page_of(tmp_path)
+    assert headline(page).endswith("The training looks healthy.")
+    assert f"■ Health of 4 trainings: 3 green, 1 red ({tmp_path / 'dpo'})." in text_of(part(page, "verdict"))
 
 
 # -------------------------------------------------------------------------------------------- values of the records
@@ -250,6 +260,40 @@ def test_answers_know_what_became_of_them_where_the_record_does(page, tmp_path):
     unknown = part(page_of(tmp_path), "answers")
     assert "data-outcome" not in unknown
     assert 'name="outcome"' not in unknown
+
+
+def test_a_prompt_without_a_before_or_not_yet_an_after_is_counted_and_not_compared(tmp_path):
+    rows = [{"prompt": "p", "before": "b", "after": "a"}, {"prompt": "q", "before": None, "after": "a"}]
+    rows += [{"prompt": "r", "before": "b"}]
+    write(tmp_path / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    shown = text_of(part(page_of(tmp_path), "answers"))
+    assert shown.startswith("Answers side by side 1 prompt.")
+    assert "2 more have an answer from before or after training alone." in shown
+
+
+def test_methods_beside_bnf_and_tokens_that_moved_most_have_tables(tmp_path):
+    def of(after, change, against):
+        return {
+            "math sampled": {"after": estimate(after, 0.1, 0.2)}
+            | {"change": estimate(change, 0.01, 0.02), "against_bnf": estimate(against, -0.3, -0.2)}
+        }
+
+    record = quickstart() | {
+        "methods": {"base": of(0.5, 0, -0.25), "bnf": of(0.75, 0.25, 0), "dpo": of(0.4, -0.1, -0.35)}
+    }
+    write(tmp_path / "quickstart.json", record | {"health": {"dpo": "amber"}})
+    moved = {"piece": " four", "before": "it is", "after": ".", "shift": 1.5, "p": 0.9, "ref_p": 0.2, "id": "3/up"}
+    found = summary()
+    found["methods"]["BNF"]["most_changed"] = {"risen": [moved | {"place": 2}], "fallen": []}
+    write(tmp_path / "summary.json", found)
+    write(tmp_path / "weights.svg", HOSTILE_SVG)
+    page = page_of(tmp_path)
+    compared = text_of(part(page, "comparison"))
+    assert "DPO 40.0 [10.0, 20.0] −10.0 [+1.0, +2.0] −35.0 [−30.0, −20.0] amber" in compared
+    assert "Base" not in headline(page)
+    figures = text_of(part(page, "figures"))
+    assert "it is⟦ four⟧. 0.2 0.9 1.50 3/up" in figures
+    assert "BNF weights of the scored tokens" in figures
 
 
 def test_scored_answers_of_a_base_and_a_method_stand_side_by_side(tmp_path):

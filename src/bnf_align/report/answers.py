@@ -44,6 +44,8 @@ class Samples:
 
     shown: list[Sample]
     total: int
+    lacking: int = 0
+    """Prompts with an answer from before or after training alone."""
 
     @property
     def outcomes(self) -> list[str]:
@@ -52,7 +54,7 @@ class Samples:
         return [name for name in ("better", "worse", "same") if name in known]
 
 
-def samples_of(documents: Iterable[Document], answered: Iterable[tuple[Document, Document]] = ()) -> Samples:
+def samples_of(documents: Sequence[Document], answered: Iterable[tuple[Document, Document]] = ()) -> Samples:
     """The answers of every `samples.jsonl`, then those that were scored, as many as a page can hold."""
     shown: list[Sample] = []
     total, room = 0, BUDGET
@@ -63,7 +65,7 @@ def samples_of(documents: Iterable[Document], answered: Iterable[tuple[Document,
             sample = _sample(total, row)
             room -= _bytes(sample)
             shown += [sample] if room > 0 else []
-    return Samples(shown, total)
+    return Samples(shown, total, sum(one.data["lacking"] for one in documents if one.kind == "samples"))
 
 
 def _scored(base: Document, method: Document) -> list[dict[str, Any]]:

@@ -74,6 +74,16 @@ def _of_results(pairs: Iterable[Pair]) -> Iterator[Change]:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """One training, and how it says that it is."""
+
+    folder: str
+    method: str
+    colour: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a colleague reads first."""
 
@@ -86,12 +96,17 @@ class Verdict:
 
 def verdict_of(changes: Sequence[Change], documents: Sequence[Document]) -> Verdict:
     """The first sentence of a page, and what it stands on."""
-    colours = _colours(documents)
-    colour = max((one for one, _ in colours.values()), key=list(SYMBOLS).index, default="")
-    return Verdict(_headline(changes, colours, documents), colour, [*_health(colours), *_caveats(changes, documents)])
+    trained = _trained(documents)
+    named = {one.method for one in changes}
+    of_these = [one for one in trained if one.method in named] or trained  # those that the changes are of, if known
+    return Verdict(
+        f"{_headline(changes, documents)}.{_trust(of_these)}",
+        _worst(of_these),
+        [*_health(trained), *_caveats(changes, documents)],
+    )
 
 
-def _headline(changes: Sequence[Change], colours: dict[str, tuple[str, str]], documents: Sequence[Document]) -> str:
+def _headline(changes: Sequence[Change], documents: Sequence[Document]) -> str:
     several = len({one.method for one in changes}) > 1
     said = []
     for found, word in FOUND.items():
@@ -119,13 +134,20 @@ def _headline(changes: Sequence[Change], colours: dict[str, tuple[str, str]], do
         sentence = f"Training is at step {running[0].get('step')} of {steps}"
     elif not documents:
         sentence = "Nothing is recorded here yet"
-    worst = max((one for one, _ in colours.values()), key=list(SYMBOLS).index, default="")
-    trust = {
-        "green": " The training looks healthy." if len(colours) == 1 else " All trainings look healthy.",
-        "amber": " Look at answers before you trust it: a training is amber.",
-        "red": " Do not trust it as it is: a training is red.",
-    }
-    return f"{sentence}.{trust.get(worst, '')}"
+    return sentence
+
+
+def _trust(trained: Sequence[Trained]) -> str:
+    if not trained:
+        return ""
+    worst, one = _worst(trained), len(trained) == 1
+    if worst == "green":
+        return " The training looks healthy." if one else f" All {len(trained)} trainings look healthy."
+    count = sum(found.colour == worst for found in trained)
+    who = "The training is" if one else f"{count} of {len(trained)} trainings {'is' if count == 1 else 'are'}"
+    return (
+        f" {who} {worst}: {'do not trust it as it is' if worst == 'red' else 'look at answers before you trust it'}."
+    )
 
 
 def _moved(change: Change) -> str:
@@ -135,32 +157,36 @@ def _moved(change: Change) -> str:
     return f"{change.measure} ({before} → {after}\u00a0{change.unit})"
 
 
-def _colours(documents: Sequence[Document]) -> dict[str, tuple[str, str]]:
-    """Run -> its colour and why, by its run.json, or by its health.json while there is none."""
-    found: dict[str, tuple[str, str]] = {}
+def _trained(documents: Sequence[Document]) -> list[Trained]:
+    """Every training that says how it is, by its run.json, or by its health.json while there is none."""
+    found: dict[str, Trained] = {}
     for one in sorted(documents, key=lambda one: one.kind):  # health before run
+        folder = str(one.path.parent)
         if one.kind == "health" and one.data["colour"] in SYMBOLS:
-            found[str(one.path.parent)] = (one.data["colour"], one.data["text"])
+            found[folder] = Trained(folder, "", one.data["colour"], one.data["text"])
         if one.kind == "run" and one.data.get("health") in SYMBOLS:
-            found[str(one.path.parent)] = (one.data["health"], one.data.get("verdict", ""))
-    return found
+            method = METHODS.get(one.data["loss_type"], one.data["loss_type"])
+            found[folder] = Trained(folder, method, one.data["health"], one.data.get("verdict", ""))
+    return list(found.values())
 
 
-def _health(colours: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
-    if not colours:
+def _worst(trained: Sequence[Trained]) -> str:
+    return max((one.colour for one in trained), key=list(SYMBOLS).index, default="")
+
+
+def _health(trained: Sequence[Trained]) -> list[tuple[str, str]]:
+    if not trained:
         return [(UNKNOWN, "The health of the training is not recorded.")]
-    if len(colours) <= 3:
-        several = len(colours) > 1
-        return [
-            (SYMBOLS[colour], f"{f'{PurePath(folder).name}: ' if several else ''}{text}")
-            for folder, (colour, text) in colours.items()
-        ]
-    counts = {name: [folder for folder, (colour, _) in colours.items() if colour == name] for name in SYMBOLS}
+    if len(trained) <= 3:
+        names = [f"{one.method or PurePath(one.folder).name}: " if len(trained) > 1 else "" for one in trained]
+        return [(SYMBOLS[one.colour], f"{name}{one.text}") for name, one in zip(names, trained, strict=True)]
+    of = {colour: [one for one in trained if one.colour == colour] for colour in SYMBOLS}
     named = [
-        f"{len(of)} {name}{f' ({_listed(of[:3])})' if name != 'green' else ''}" for name, of in counts.items() if of
+        f"{len(own)} {colour}{'' if colour == 'green' else f' ({_listed([one.folder for one in own])})'}"
+        for colour, own in of.items()
+        if own
     ]
-    worst = next(name for name in reversed(SYMBOLS) if counts[name])
-    return [(SYMBOLS[worst], f"Health of {len(colours)} trainings: {', '.join(named)}.")]
+    return [(SYMBOLS[_worst(trained)], f"Health of {len(trained)} trainings: {', '.join(named)}.")]
 
 
 def _caveats(changes: Sequence[Change], documents: Sequence[Document]) -> Iterator[tuple[str, str]]:

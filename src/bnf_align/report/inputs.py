@@ -200,9 +200,10 @@ def _reader(path: Path) -> tuple[Kind, Callable[[Path], dict[str, Any]]] | None:
 def _samples(path: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     for number, line in enumerate(lines):
-        if not (isinstance(line["before"], str) and isinstance(line["after"], str) and "prompt" in line):
-            raise ValueError(f"line {number + 1} has no prompt, before and after")
-    return {"rows": lines}
+        if "prompt" not in line or not isinstance(line.get("before", line.get("after")), str | None):
+            raise ValueError(f"line {number + 1} has no prompt with texts before and after")
+    whole = [line for line in lines if isinstance(line.get("before"), str) and isinstance(line.get("after"), str)]
+    return {"rows": whole, "lacking": len(lines) - len(whole)}
 
 
 def _tokens(path: Path) -> dict[str, Any]:
@@ -212,6 +213,8 @@ def _tokens(path: Path) -> dict[str, Any]:
     columns = ["id", "side", "label", "prompt", "pieces", "logps", "ref_logps", "weights"]
     try:
         file = ParquetFile(path)
+        if missing := set(columns) - set(file.schema_arrow.names):
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
         rows = next(file.iter_batches(SHOWN_TOKENS, columns=columns)).to_pylist() if file.metadata.num_rows else []
     except ArrowException as error:
         raise ValueError(str(error)) from None
