@@ -162,7 +162,7 @@ def test_the_worst_of_many_trainings_is_named(tmp_path):
     for number in range(5):
         write(tmp_path / f"run-{number}" / "run.json", run(health="amber" if number == 3 else "green"))
     verdict = text_of(part(page_of(tmp_path), "verdict"))
-    assert f"Health of 5 trainings: 4 green, 1 amber ({tmp_path / 'run-3'})." in verdict
+    assert "Health of 5 trainings: 4 green, 1 amber (run-3)." in verdict
     assert "1 of 5 trainings is amber: look at answers before you trust it." in verdict
 
 
@@ -172,7 +172,7 @@ def test_the_headline_judges_the_trainings_that_it_speaks_of_and_the_list_all(tm
         write(tmp_path / loss / "run.json", run(loss, health=colour))
     page = page_of(tmp_path)
     assert headline(page).endswith("The training looks healthy.")
-    assert f"■ Health of 4 trainings: 3 green, 1 red ({tmp_path / 'dpo'})." in text_of(part(page, "verdict"))
+    assert "■ Health of 4 trainings: 3 green, 1 red (dpo)." in text_of(part(page, "verdict"))
 
 
 # -------------------------------------------------------------------------------------------- values of the records
@@ -186,7 +186,7 @@ def test_the_values_of_every_record_are_on_the_page(page):
             *("rows 12", "ups 5", "downs 4", "left out: the completion is empty 3", "answers cut at max_length 2"),
             *("left out: all candidates are alike 6", "probability 0.62", "an earlier row is repeated", "p95 20"),
         ],
-        "costs": ["12.5 % to the arithmetic", "1,234 tokens computed", "988 tokens per second", "Training costs"],
+        "costs": ["BNF (model) 12.5 1,234 56 988", "Training costs", "arithmetic of fine-tuning on the same answers"],
         "repeat": ["learning_rate 0.0003", "python 3.12.1", "torch 2.9.9", "seed 7", "abc123", "not recorded"],
         "claims": ["it is fast", "> 0.5", "yes"],
         "answers": ["question 60", "60 prompts."],

@@ -180,11 +180,9 @@ def _health(trained: Sequence[Trained]) -> list[tuple[str, str]]:
     if len(trained) <= 3:
         names = [f"{one.method or PurePath(one.folder).name}: " if len(trained) > 1 else "" for one in trained]
         return [(SYMBOLS[one.colour], f"{name}{one.text}") for name, one in zip(names, trained, strict=True)]
-    of = {colour: [one for one in trained if one.colour == colour] for colour in SYMBOLS}
+    of = {colour: [PurePath(one.folder).name for one in trained if one.colour == colour] for colour in SYMBOLS}
     named = [
-        f"{len(own)} {colour}{'' if colour == 'green' else f' ({_listed([one.folder for one in own])})'}"
-        for colour, own in of.items()
-        if own
+        f"{len(own)} {colour}{'' if colour == 'green' else f' ({_listed(own)})'}" for colour, own in of.items() if own
     ]
     return [(SYMBOLS[_worst(trained)], f"Health of {len(trained)} trainings: {', '.join(named)}.")]
 

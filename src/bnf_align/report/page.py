@@ -26,7 +26,7 @@ from bnf_align.report.table import Report
 from bnf_align.report.tokens import methods_of
 
 COMPARED = ("compare", "differences", "compare-tax", "answers", "tuning")
-COSTS = ("7",)
+COSTS = ("cost", "7")
 POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; connect-src {connect}; "
     "base-uri 'none'; form-action 'none'"
@@ -55,10 +55,10 @@ def page(report: Report, live: bool = False) -> str:
         tiles={found: list(sections.tile(report.changes, found)) for found in FOUND},
         changes=sections.changes_table(report.changes),
         plots=sections.plots(report.changes),
-        runs=list(sections.runs(report.documents)),
+        runs=list(sections.runs(report.documents, report.changes)),
         cards=_of(report, "card"),
         results=[one for one in report.tables if one.name not in (*COMPARED, *COSTS)],
-        costs=[one for one in report.tables if one.name in COSTS],
+        costs=[one for one in (sections.cost_table(report.documents), *report.tables) if one and one.name in COSTS],
         compared=[one for one in report.tables if one.name in COMPARED]
         + [sections.methods_table(one) for one in _of(report, "quickstart") if one.data.get("methods")],
         claims=[sections.claims_table(one) for one in _of(report, "claims")],

@@ -104,19 +104,24 @@ def plots(changes: Sequence[Change]) -> list[dict[str, Any]]:
     return drawn
 
 
-def runs(documents: Sequence[Document]) -> Iterator[dict[str, Any]]:
-    """Every run: its record, its history while it trained, and its plan."""
+def runs(documents: Sequence[Document], changes: Sequence[Change]) -> Iterator[dict[str, Any]]:
+    """Every run, its record and its history while it trained; first those of the methods that `changes` speak of."""
     from bnf_align.training.health import COLLAPSED, FALLEN
 
     guides = {
         f"amber below {chart.tick_text(FALLEN)}": (FALLEN, "amber"),
         f"red below {chart.tick_text(COLLAPSED)}": (COLLAPSED, "red"),
     }
+    named = {one.method for one in changes}
     by_folder: dict[Path, dict[str, Document]] = {}
     for one in documents:
         if one.kind in ("run", "health"):
             by_folder.setdefault(one.file.parent, {})[one.kind] = one
-    for own in sorted(by_folder.values(), key=lambda own: "health" not in own):  # those with curves first
+
+    def last(own: dict[str, Document]) -> tuple[bool, bool]:
+        return "run" in own and METHODS.get(own["run"].data["loss_type"]) not in named, "health" not in own
+
+    for own in sorted(by_folder.values(), key=last):
         run, health = (own[kind].data if kind in own else {} for kind in ("run", "health"))
         history = [line for line in health.get("history", []) if isinstance(line.get("step"), int)]
         pictures = [
@@ -124,8 +129,6 @@ def runs(documents: Sequence[Document]) -> Iterator[dict[str, Any]]:
             for title, unit, names, ends in CURVES
             if history
         ]
-        plan = plan_of(Subject("", run=own.get("run"))) if run else {}
-        flops = plan.get("flops") or {}
         arguments = run.get("arguments", {})
         kept = history[:: -(-len(history) // LINES)] if history else []
         columns = list(dict.fromkeys(name for line in kept for name in line))
@@ -140,9 +143,38 @@ def runs(documents: Sequence[Document]) -> Iterator[dict[str, Any]]:
             "pictures": [one for one in pictures if one],
             "lines": (len(kept), len(history)),
             "csv": [columns, *([line.get(name, "") for name in columns] for line in kept)],
-            "extra": flops["reference_pass"] / flops["training"] if flops.get("training") else None,
             "arguments": {name: value for name, value in arguments.items() if value is not None},
         }
+
+
+def cost_table(documents: Sequence[Document]) -> Table | None:
+    """What each run cost beside fine-tuning on the same answers. None without a run."""
+    rows = []
+    for one in documents:
+        if one.kind != "run":
+            continue
+        flops = plan_of(Subject("", run=one)).get("flops") or {}
+        extra = 100 * flops["reference_pass"] / flops["training"] if flops.get("training") else None
+        reference = one.data.get("reference") or {}
+        tokens = [reference.get(name) for name in ("computed_tokens", "cached_tokens")]
+        cells = [
+            number(extra, 1),
+            *(Cell("–") if count is None else Cell(f"{count:,}", count) for count in tokens),
+            number(one.data.get("tokens_per_second"), 0),
+        ]
+        rows.append(
+            Row(f"{METHODS.get(one.data['loss_type'], one.data['loss_type'])} ({one.path.parent.name})", cells)
+        )
+    columns = [
+        Column("planned, % of training", "Reference pass"),
+        *(Column(name, "Reference tokens") for name in ("computed", "from the cache")),
+        Column("measured", "Tokens per second"),
+    ]
+    note = (
+        "The steps of a run have the arithmetic of fine-tuning on the same answers. What comes besides is one pass of "
+        "the reference over them: it is made once and cached, and sft and other losses without a reference have none."
+    )
+    return Table("cost", "Cost beside fine-tuning", "Run", columns, [Section("", rows)], [note]) if rows else None
 
 
 def methods_table(document: Document) -> Table:
