@@ -203,6 +203,16 @@ def test_arguments_that_were_left_out_are_not_shown(page):
     assert "beta" not in text_of(part(page, "repeat"))
 
 
+def test_runs_on_the_same_rows_share_a_report_of_the_data(tmp_path):
+    for loss in ("bnf", "kto"):
+        write(tmp_path / loss / "run.json", run(loss))
+    other = {"train": run()["data"]["train"] | {"rows": 99}}
+    write(tmp_path / "dpo" / "run.json", run("dpo", data=other))
+    data = text_of(part(page_of(tmp_path), "data"))
+    assert "BNF, KTO: train rows thumbs.jsonl · 2 runs rows 12" in data
+    assert f"DPO: train rows thumbs.jsonl · {tmp_path / 'dpo'} rows 99" in data
+
+
 def test_a_command_that_is_recorded_is_shown(tmp_path):
     write(tmp_path / "run.json", run(command="bnf-align train --config recipe.yaml"))
     assert "bnf-align train --config recipe.yaml" in text_of(part(page_of(tmp_path), "repeat"))

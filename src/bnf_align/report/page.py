@@ -56,6 +56,7 @@ def page(report: Report, live: bool = False) -> str:
         changes=sections.changes_table(report.changes),
         plots=sections.plots(report.changes),
         runs=list(sections.runs(report.documents, report.changes)),
+        reports=sections.data_reports(report.documents),
         cards=_of(report, "card"),
         results=[one for one in report.tables if one.name not in (*COMPARED, *COSTS)],
         costs=[one for one in (sections.cost_table(report.documents), *report.tables) if one and one.name in COSTS],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,18 @@ def runs(documents: Sequence[Document], changes: Sequence[Change]) -> Iterator[d
             "csv": [columns, *([line.get(name, "") for name in columns] for line in kept)],
             "arguments": {name: value for name, value in arguments.items() if value is not None},
         }
+
+
+def data_reports(documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """What was read for training, each report once, with the methods and folders of the runs that have it."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in documents:
+        for name, data in one.data.get("data", {}).items() if one.kind == "run" else ():
+            key = json.dumps([name, data], sort_keys=True)
+            report = found.setdefault(key, {"name": name, "data": data, "methods": {}, "folders": []})
+            report["methods"][METHODS.get(one.data["loss_type"], one.data["loss_type"])] = None
+            report["folders"].append(str(one.path.parent))
+    return list(found.values())
 
 
 def cost_table(documents: Sequence[Document]) -> Table | None:
