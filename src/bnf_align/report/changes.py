@@ -9,7 +9,7 @@ from typing import Any
 
 from bnf_align.report.comparison import FEW
 from bnf_align.report.inputs import Document
-from bnf_align.report.subjects import METHODS
+from bnf_align.report.subjects import method_of
 from bnf_align.report.table import Change, Value
 from bnf_align.report.tax import Pair
 
@@ -57,7 +57,7 @@ def _of_comparison(document: Document) -> Iterator[Change]:
         )
         difference = Value(one["difference"], one["low"], one["high"])
         verdict: Any = ("better" if one["difference"] > 0 else "worse") if one["real"] else "none"
-        label = METHODS.get(name, name)
+        label = method_of(name)
         digits, file = measure["digits"], str(document.path)
         yield Change(label, one["measure"], measure["unit"], digits, before, after, difference, verdict, file, BY_HOLM)
 
@@ -165,7 +165,7 @@ def _trained(documents: Sequence[Document]) -> list[Trained]:
         if one.kind == "health" and one.data["colour"] in SYMBOLS:
             found[folder] = Trained(folder, "", one.data["colour"], one.data["text"])
         if one.kind == "run" and one.data.get("health") in SYMBOLS:
-            method = METHODS.get(one.data["loss_type"], one.data["loss_type"])
+            method = method_of(one.data["loss_type"])
             found[folder] = Trained(folder, method, one.data["health"], one.data.get("verdict", ""))
     return list(found.values())
 

@@ -21,7 +21,7 @@ from bnf_align.report.answers import samples_of
 from bnf_align.report.changes import FOUND, SYMBOLS, verdict_of
 from bnf_align.report.csv import rows_of, text_of
 from bnf_align.report.inputs import Document
-from bnf_align.report.subjects import METHODS
+from bnf_align.report.subjects import method_of
 from bnf_align.report.table import Report
 from bnf_align.report.tokens import methods_of
 
@@ -111,7 +111,7 @@ def _template() -> Any:
     environment.filters |= {
         "table_csv": lambda table: data_url("text/csv;charset=utf-8", text_of(rows_of(table))),
         "csv": lambda rows: data_url("text/csv;charset=utf-8", text_of(rows)),
-        "method": lambda loss: METHODS.get(loss, loss),
+        "method": method_of,
         "pretty": lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
         "base64": lambda data: base64.b64encode(data).decode(),
     }

@@ -11,7 +11,7 @@ from bnf_align.report import chart
 from bnf_align.report.changes import FOUND
 from bnf_align.report.costs import plan_of
 from bnf_align.report.inputs import Document
-from bnf_align.report.subjects import METHODS, Subject
+from bnf_align.report.subjects import Subject, method_of
 from bnf_align.report.table import Cell, Change, Column, Row, Section, Table, Value, number
 
 FIGURES = {
@@ -120,7 +120,7 @@ def runs(documents: Sequence[Document], changes: Sequence[Change]) -> Iterator[d
             by_folder.setdefault(one.file.parent, {})[one.kind] = one
 
     def last(own: dict[str, Document]) -> tuple[bool, bool]:
-        return "run" in own and METHODS.get(own["run"].data["loss_type"]) not in named, "health" not in own
+        return "run" in own and method_of(own["run"].data["loss_type"]) not in named, "health" not in own
 
     for own in sorted(by_folder.values(), key=last):
         run, health = (own[kind].data if kind in own else {} for kind in ("run", "health"))
@@ -155,7 +155,7 @@ def data_reports(documents: Sequence[Document]) -> list[dict[str, Any]]:
         for name, data in one.data.get("data", {}).items() if one.kind == "run" else ():
             key = json.dumps([name, data], sort_keys=True)
             report = found.setdefault(key, {"name": name, "data": data, "methods": {}, "folders": []})
-            report["methods"][METHODS.get(one.data["loss_type"], one.data["loss_type"])] = None
+            report["methods"][method_of(one.data["loss_type"])] = None
             report["folders"].append(str(one.path.parent))
     return list(found.values())
 
@@ -175,9 +175,7 @@ def cost_table(documents: Sequence[Document]) -> Table | None:
             *(Cell("–") if count is None else Cell(f"{count:,}", count) for count in tokens),
             number(one.data.get("tokens_per_second"), 0),
         ]
-        rows.append(
-            Row(f"{METHODS.get(one.data['loss_type'], one.data['loss_type'])} ({one.path.parent.name})", cells)
-        )
+        rows.append(Row(f"{method_of(one.data['loss_type'])} ({one.path.parent.name})", cells))
     columns = [
         Column("planned, % of training", "Reference pass"),
         *(Column(name, "Reference tokens") for name in ("computed", "from the cache")),
@@ -199,7 +197,7 @@ def methods_table(document: Document) -> Table:
     ]
     rows = [
         Row(
-            METHODS.get(name, name),
+            method_of(name),
             [
                 *(
                     Cell("–") if name == skipped else _estimate(found[measure][which], signed=which != "after")

@@ -37,6 +37,11 @@ METHODS = {
 """The name of each loss in its paper, for rows that are named by their run."""
 
 
+def method_of(loss: str) -> str:
+    """How a loss is called in tables and on the page."""
+    return METHODS.get(loss, loss)
+
+
 @dataclass
 class Subject:
     """One row: a model, with everything that is known of it."""
@@ -154,7 +159,7 @@ def _of_runs(runs: Sequence[Document]) -> list[Subject]:
     subjects = []
     for run in runs:
         model, loss = str(run.data.get("model")), str(run.data["loss_type"])
-        label = METHODS.get(loss, loss) if losses[model, loss] == 1 else run.path.parent.name
+        label = method_of(loss) if losses[model, loss] == 1 else run.path.parent.name
         subjects.append(Subject(label, model, run=run))
     return subjects
 
