@@ -264,6 +264,8 @@ def test_marked_words_are_those_that_the_other_side_lacks_and_the_texts_are_whol
 
 def test_answers_know_what_became_of_them_where_the_record_does(page, tmp_path):
     outcomes = re.findall(r'<article class="sample" data-number="(\d+)" data-outcome="(\w+)">', page)
+    assert "<h4>Before</h4><p>it is<del> five</del></p>" in page
+    assert "<h4>After</h4><p>it is<ins> four</ins></p>" in page
     assert outcomes[:4] == [("1", "better"), ("2", "worse"), ("3", "same"), ("4", "better")]
     assert 'value="worse"' in part(page, "answers")
     write(tmp_path / "samples.jsonl", json.dumps({"prompt": "p", "before": "b", "after": "a"}) + "\n")
@@ -320,7 +322,13 @@ def test_scored_answers_of_a_base_and_a_method_stand_side_by_side(tmp_path):
     assert "How many 0?" in shown
     assert "How many 1?" in shown
     assert re.findall('data-outcome="(\\w+)"', page) == ["same", "better"]
-    assert "GSM8K (50.0 → 100.0 %)" in part(page, "changes").replace("\xa0", " ") or "50.0" in text_of(page)
+    assert re.findall("<h4>(\\w+)</h4><p>(.*?)</p>", page) == [
+        ("Before", "<del>18</del>"),
+        ("After", "<ins>18!</ins>"),
+        ("Before", "<del>4</del>"),
+        ("After", "<ins>3</ins>"),
+    ]
+    assert "GSM8K (%) 50.0 100.0 +50.0 [" in text_of(part(page, "changes"))
 
 
 def test_tokens_carry_weight_log_ratio_and_reference(page):
@@ -365,7 +373,8 @@ def test_held_out_ifeval_and_a_task_of_ones_own_have_a_table_and_a_tax(tmp_path)
         ("mine", "accuracy (%)"),
     ]
     assert [one.measure for one in report.changes] == ["held_out accuracy", "ifeval prompt strict", "mine accuracy"]
-    assert {(one.found, round(one.difference.mean, 6)) for one in report.changes} == {("better", 20.0)}
+    found = {(one.before.mean, one.after.mean, round(one.difference.mean, 6), one.found) for one in report.changes}
+    assert found == {(40.0, 60.0, 20.0, "better")}
     assert [cell[:7] for cell in texts(only(report, "tax"), "")["tuned"]] == ["not mea"] * 4 + ["+20.0* "] * 3
 
 
