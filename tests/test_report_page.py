@@ -199,6 +199,16 @@ def test_the_values_of_every_record_are_on_the_page(page):
             assert one in text, (name, one)
 
 
+def test_before_and_after_lie_where_their_values_and_intervals_do(page):
+    # From 45 to 93 with 4 % of that on either side: 43.08 to 94.92.
+    place = {value: round((value - 43.08) / 51.84 * 100, 1) for value in (45, 50, 55, 70, 75, 80)}
+    row = re.findall(r'<div class="plot-row">.*?</div>', part(page, "changes"), re.DOTALL)[0]
+    assert "before 50.0 [45.0, 55.0], after 75.0 [70.0, 80.0] %" in row
+    for which, low, mean, high in (("before", 45, 50, 55), ("after", 70, 75, 80)):
+        assert f'<line class="whisker {which}" x1="{place[low]}%" x2="{place[high]}%"' in row
+        assert f'<circle class="spot {which}" cx="{place[mean]}%"' in row
+
+
 def test_arguments_that_were_left_out_are_not_shown(page):
     assert "beta" not in text_of(part(page, "repeat"))
 
