@@ -1,17 +1,25 @@
 """The quickstart on a chat model: rules that a program checks, thumbs from them, and what is measured."""
 
+import csv
+import importlib
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
 from bnf_align import BadInput
 from bnf_align.cli.main import main
+from bnf_align.compare import read
 from bnf_align.engines.local import LocalEngine
 from bnf_align.lab import real
 from bnf_align.lab.real import RULES, Sizes, answers, follows, prompts, real_quickstart, table, thumbs, topics_of
 from bnf_align.models import load
 from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+real_lab = importlib.import_module("real_lab")
 
 TINY = Sizes(topics=2, held_out=1, samples=8, max_new_tokens=200, batch_size=8, learning_rate=1e-3)
 
@@ -112,6 +120,24 @@ def test_the_numbers_are_those_of_the_models_it_leaves(model, tmp_path, easy):
     text = table(result, samples)
     assert all(method in text for method in ("base", "bnf", "sft"))
     assert samples[0]["prompt"][0]["content"] in text
+
+
+def test_the_real_lab_is_a_comparison_with_equal_grids_and_rows_for_what_is_missing(
+    model, tmp_path, easy, monkeypatch
+):
+    monkeypatch.delenv("BNF_ALIGN_DATA", raising=False)
+    monkeypatch.setattr(real, "TOPICS", [f"topic {number}" for number in range(164)])
+    sizes = Sizes(topics=160, held_out=4, samples=6, max_new_tokens=100)
+    plan = read(real_lab.config(str(model), tmp_path, ["bnf", "dpo", "sft"], sizes))
+    assert {name: len(method.grid) for name, method in plan.methods.items()} == dict.fromkeys(("bnf", "dpo", "sft"), 2)
+    asked = {name: (tmp_path / f"{name}.jsonl").read_text() for name in ("validation", "test")}
+    assert [len(text.splitlines()) for text in asked.values()] == [2, 2]
+    pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert all(row["prompt"][0]["content"] not in "".join(asked.values()) for row in pairs)
+    real_lab.write_results(tmp_path / "comparison" / "compare.json", tmp_path / "results.csv")
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert {row["method"] for row in rows} == {"base", *real_lab.METHODS}
+    assert {row["mean"] for row in rows} == {"not measured"}
 
 
 def test_a_model_without_a_chat_template_is_refused(model, tmp_path, capsys):
