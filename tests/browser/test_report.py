@@ -52,7 +52,9 @@ def size(person: Browser, width: int, height: int, dark: bool = False) -> None:
 
 def show(person: Browser, folder: Path, hostile: bool = False) -> Path:
     """Opens the page of a whole folder as a colleague does: from a file."""
-    out = write_page(folder / "report.html", [whole(folder / "in", hostile)])
+    out = write_page(
+        folder / "report.html", [whole(folder / "a_rather_long_name_of_a_folder_without_an_end", hostile)]
+    )
     person.open(out.as_uri())
     return out
 
@@ -80,14 +82,15 @@ def test_a_click_sorts_a_table_and_says_in_which_order(person, tmp_path):
     for number, record in enumerate(records):
         write(tmp_path / "in" / str(number) / "run.json", record)
     person.open(write_page(tmp_path / "report.html", [tmp_path / "in"]).as_uri())
-    names = lambda: person.texts("#costs tbody tr:not(.title) th")  # noqa: E731
-    heading = person.all("#costs .names th")[4]
+    table = person.all("#costs table")[1]
+    names = lambda: [one.text for one in table.find_elements(By.CSS_SELECTOR, "tbody tr:not(.title) th")]  # noqa: E731
+    heading = table.find_elements(By.CSS_SELECTOR, ".names th")[4]
     orders = []
     for _ in range(2):
         heading.find_element(By.TAG_NAME, "button").click()
         orders.append((heading.get_attribute("aria-sort"), [name for name in names() if "Total" not in name]))
     assert orders == [("descending", ["DPO", "BNF", "SFT"]), ("ascending", ["SFT", "BNF", "DPO"])]
-    person.all("#costs .names button")[0].send_keys(Keys.ENTER)  # a text, and from the keyboard
+    table.find_element(By.CSS_SELECTOR, ".names button").send_keys(Keys.ENTER)  # a text, and from the keyboard
     assert [name for name in names() if "Total" not in name] == ["SFT", "DPO", "BNF"]
     assert heading.get_attribute("aria-sort") is None
 
