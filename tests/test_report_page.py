@@ -36,6 +36,8 @@ from report_folder import (
     write,
 )
 from test_report import gsm8k, only, texts
+from tiny_models import plain_tokenizer
+from tiny_nets import tiny_llama
 
 
 def page_of(*folders, **options) -> str:
@@ -386,6 +388,36 @@ def test_held_out_ifeval_and_a_task_of_ones_own_have_a_table_and_a_tax(tmp_path)
     found = {(one.before.mean, one.after.mean, round(one.difference.mean, 6), one.found) for one in report.changes}
     assert found == {(40.0, 60.0, 20.0, "better")}
     assert [cell[:7] for cell in texts(only(report, "tax"), "")["tuned"]] == ["not mea"] * 4 + ["+20.0* "] * 3
+
+
+def test_what_train_and_analyze_write_today_is_what_the_page_reads(tmp_path):
+    tokenizer = plain_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny_llama(len(tokenizer)).save_pretrained(tmp_path / "model")
+    pairs = [{"prompt": f"say {n} ", "chosen": "good", "rejected": "worse"} for n in range(24)]
+    data = write(tmp_path / "pairs.jsonl", "".join(json.dumps(row) + "\n" for row in pairs))
+    asked = write(tmp_path / "asked.jsonl", "".join(json.dumps({"prompt": f"tell {n} "}) + "\n" for n in range(3)))
+    flags = ["--model_name_or_path", tmp_path / "model", "--dataset_name", data, "--output_dir", tmp_path / "out"]
+    flags += ["--ref_cache_dir", tmp_path / "cache", "--use_cpu", "true", "--max_steps", "4", "--logging_steps", "1"]
+    flags += ["--batch_size", "8", "--learning_rate", "1e-2", "--sample_prompts", asked]
+    assert main(["train", *map(str, flags)]) == 0
+    shifts = ["--model", f"BNF={tmp_path / 'out'}", "--reference", tmp_path / "model", "--data", data]
+    assert main(["analyze", *map(str, shifts), "--out", str(tmp_path / "out" / "analysis")]) == 0
+
+    page = page_of(tmp_path / "out")
+    history = json.loads((tmp_path / "out" / "health.json").read_text())["history"]
+    rows = download(page, "curves.csv")
+    column = rows[0].index("bnf/shift/chosen")
+    logged = [line["bnf/shift/chosen"] for line in history if "bnf/shift/chosen" in line]
+    assert [float(row[column]) for row in rows[1:] if row[column]] == logged
+    assert len(logged) == 4
+    assert "rows 24 pairs 24" in text_of(part(page, "data"))
+    assert "3 prompts." in text_of(part(page, "answers"))
+    assert "48 of 48 responses" in text_of(part(page, "tokens"))
+    assert len(re.findall("<img ", part(page, "figures"))) == 5
+    assert 'class="unread"' not in page
+    verdict = json.loads((tmp_path / "out" / "run.json").read_text())["verdict"]
+    assert verdict in text_of(part(page, "verdict"))
 
 
 # ------------------------------------------------------------------------------------------------------ other formats
