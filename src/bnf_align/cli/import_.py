@@ -114,8 +114,7 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
         "status": status,
         "error": None,
         "out": str(out),
-        **report.as_dict(),
-        "dropped_rows": report.dropped,
+        **report.as_dict(rows=True),
         "masked": dict(masked),
         "lines": lines,
     }
