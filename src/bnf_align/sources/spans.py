@@ -179,9 +179,14 @@ def joined_with_steps(
                 both = {**score.extras, **extras}
                 yield Thumb(score.row, *texts, score.value, answer=span.id, extras=both, better=score.better)
     for target, unmet in waiting.items():
-        lost = "several_steps" if roots.get(target) == SEVERAL else "step_missing"
+        if target in seen:
+            why = Reason("step_empty", what=what)
+        elif roots.get(target) == SEVERAL:
+            why = Reason("several_steps", what=what)
+        else:
+            why = Reason("step_missing", what=what)
         for score in unmet:
-            report.drop(Reason("step_empty" if target in seen else lost, what=what), score.row)
+            report.drop(why, score.row)
 
 
 def _only(spans: Iterator[Span], waiting: Mapping[str, Any], fits: Callable[[Span], bool]) -> dict[str, str]:
