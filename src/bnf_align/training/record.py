@@ -141,7 +141,8 @@ class RunRecord:
 
 
 def model_card(record: dict[str, Any], reports: dict[str, DataReport]) -> str:
-    """The model card of a run, from its `run.json`."""
+    """The model card of a run, from its `run.json`; of a model in a folder the folder is named, not the way there."""
+    model = Path(record["model"]).name if Path(record["model"]).exists() else record["model"]
     reference = record["reference"]
     settings = ", ".join(f"{name} {value}" for name, value in record["loss_kwargs"].items())
     used = [f"{name} {number}" for name, number in record["versions"].items()]
@@ -150,13 +151,13 @@ def model_card(record: dict[str, Any], reports: dict[str, DataReport]) -> str:
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in numbers)
     return f"""---
 library_name: transformers
-base_model: {record["model"]}
+base_model: {model}
 tags: [bnf-align, {record["loss_type"]}]
 ---
 
-# {record["model"]}, trained with {record["loss_type"]}
+# {model}, trained with {record["loss_type"]}
 
-Trained by bnf-align from `{record["model"]}`, the reference of the loss.
+Trained by bnf-align from `{model}`, the reference of the loss.
 
 * Objective: `{record["loss_type"]}` ({settings or "no hyper-parameters"}), learning rate \
 {record["arguments"]["learning_rate"]}, {record["arguments"]["batch_size"]} examples per step, seed {record["seed"]}
