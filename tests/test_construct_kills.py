@@ -133,7 +133,7 @@ def test_a_judge_is_asked_nothing_twice(folder, tmp_path, capsys):
         assert server.served.total() - asked <= 160 + 2 * 4
         server._failure = lambda prompt, attempt: "400" if "Say 7\n" in prompt else None
         assert main([*flags("missing.jsonl"), "--pairs"]) == 1
-    assert "1 rows have none yet: run the same command again" in capsys.readouterr().out
+    assert "1 row without any yet: run the same command again" in capsys.readouterr().out
 
 
 def selection(out: Path) -> dict[str, object]:

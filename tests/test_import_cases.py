@@ -420,7 +420,7 @@ def test_ratings_of_answers_that_have_no_row_are_not_counted_as_merged(tmp_path)
     records += [{"messages": [user("Why?"), assistant("So.")], "label": True}] * 2
     _, report = imported("ms-swift", lines(tmp_path / "rows.jsonl", records))
     assert report.dropped == {"its raters disagree (--raters majority)": [0]}
-    assert "1 more ratings of answers rated before, merged into one row each (--raters majority)" in report.notes
+    assert "1 more rating of answers rated before, merged into one row each (--raters majority)" in report.notes
     assert "3 more ratings of answers whose raters disagree, left out (--raters majority)" in report.notes
 
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _said(card: dict, out: str) -> str:
     rows, test = card["pairs"] + card["ups"] + card["downs"], card["test_rows"]
-    where = f": {rows - test:,} rows in {out}, {test:,} in the test file beside it" if test else f" in {out}"
+    where = f": {counted(rows - test, 'row')} in {out}, {test:,} in the test file beside it" if test else f" in {out}"
     kinds = ", ".join(counted(card[f"{one}s"], one) for one in ("pair", "up", "down"))
     lines = [f"{kinds}{where}"]
     lines += [f"  left out {count:,}: {reason}" for reason, count in card["left_out"].items()]

@@ -161,7 +161,7 @@ def _bounds(scored: Sequence[Row], choice: Choice) -> tuple[float, float]:
     """The score from which on candidates are ups, and that up to which they are downs."""
     values = [value for row in scored for value in row["scores"] if value is not None]
     if not values:
-        raise BadInput(f"No candidate of {len(scored):,} prompts has a score.")
+        raise BadInput(f"No candidate of {counted(len(scored), 'prompt')} has a score.")
     if choice.threshold is not None:
         return choice.threshold, choice.threshold
     # The k best and the k worst for the same share: each end is counted from its own side.

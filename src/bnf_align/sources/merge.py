@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf_align.reasons import Reason
-from bnf_align.records import BadInput, DataReport, rows_text
+from bnf_align.records import BadInput, DataReport, counted, rows_text
 from bnf_align.sources.ratings import Key, Ratings, answer_key, items, read_ratings, winner_of
 from bnf_align.sources.source import Contest, Item, Options, Pair, Source, Thumb
 
@@ -89,10 +89,12 @@ class _Writer:
         rule = f"(--raters {self.raters})"
         if self.again:
             self.report.notes.append(
-                f"{self.again:,} more ratings of answers rated before, merged into one row each {rule}"
+                f"{counted(self.again, 'more rating')} of answers rated before, merged into one row each {rule}"
             )
         if self.torn:
-            self.report.notes.append(f"{self.torn:,} more ratings of answers whose raters disagree, left out {rule}")
+            self.report.notes.append(
+                f"{counted(self.torn, 'more rating')} of answers whose raters disagree, left out {rule}"
+            )
         if self.unused:
             self.report.notes.append(f"corrections of answers that were rated up, left out: {rows_text(self.unused)}")
 

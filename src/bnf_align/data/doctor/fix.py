@@ -15,7 +15,7 @@ from bnf_align.data.doctor.source import Step
 from bnf_align.data.ledger import OUT, with_label
 from bnf_align.outputs import whole_files
 from bnf_align.reasons import Reason
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 
@@ -33,10 +33,10 @@ class Fixed:
 
     def lines(self) -> list[str]:
         """What was written, in words."""
-        masked = f", {self.masked:,} places of likely personal data and secrets masked" if self.masked else ""
+        masked = f", {counted(self.masked, 'place')} of likely personal data and secrets masked" if self.masked else ""
         return [
-            f"written: {self.rows:,} rows to {self.path}{masked}",
-            f"left out: {self.left_out:,} rows, each with its reason, in {self.left_out_path}",
+            f"written: {counted(self.rows, 'row')} to {self.path}{masked}",
+            f"left out: {counted(self.left_out, 'row')}, each with its reason, in {self.left_out_path}",
         ]
 
 
