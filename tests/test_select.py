@@ -92,10 +92,10 @@ def test_near_identical_pairs_are_kept_or_dropped_and_counted_either_way():
     assert [one["id"] for one in kept.rows] == ["near", "far"]
     assert [one["id"] for one in dropped.rows] == ["far"]
     assert kept.near_identical == dropped.near_identical == 1
-    assert dropped.dropped == {"best and worst are near-identical": ["near"]}
+    assert dropped.dropped == {"chosen and rejected are near-identical": ["near"]}
     assert kept.similarities == pytest.approx([0.95, 0.85])
-    assert "1 pair is near-identical" in card_text(data_card(data, kept, {}))
-    assert "1 pair was left out as near-identical" in card_text(data_card(data, dropped, {}))
+    assert "near-identical (0.9 or more): 1 pair." in card_text(data_card(data, kept, {}))
+    assert "near-identical (0.9 or more), left out: 1 pair." in card_text(data_card(data, dropped, {}))
 
 
 # ---------------------------------------------------------------------------------------------- pairing ratio
@@ -118,11 +118,11 @@ def test_a_pairing_ratio_keeps_that_share_of_the_pairs_and_leaves_out_either_sid
 
 
 def test_a_pair_that_is_kept_at_a_low_ratio_is_kept_at_a_higher_one_and_sides_stay():
-    found = {ratio: select(many(), Choice(pairing_ratio=ratio)).rows for ratio in (0.0, 0.25, 0.5, 1.0)}
+    found = {ratio: select(many(), Choice(pairing_ratio=ratio)).rows for ratio in (0.0, 0.25, 0.3335, 0.5, 1.0)}
     kept = {ratio: {one["id"] for one in rows if "chosen" in one} for ratio, rows in found.items()}
-    assert kept[0.0] < kept[0.25] < kept[0.5] < kept[1.0]
+    assert kept[0.0] < kept[0.25] < kept[0.3335] < kept[0.5] < kept[1.0]
     labels = {ratio: {one["id"]: one["label"] for one in rows if "label" in one} for ratio, rows in found.items()}
-    assert all(labels[0.0][name] is label for ratio in (0.25, 0.5) for name, label in labels[ratio].items())
+    assert all(labels[0.0][name] is label for ratio in (0.25, 0.3335, 0.5) for name, label in labels[ratio].items())
     other = {one["id"] for one in select(many(), Choice(pairing_ratio=0.5, seed=1)).rows if "chosen" in one}
     assert 0.2 < len(other & kept[0.5]) / len(many()) < 0.3  # another seed draws anew
     turned = select(many()[::-1], Choice(pairing_ratio=0.5)).rows[::-1]
@@ -204,7 +204,7 @@ def test_near_identical_pairs_of_a_published_set_are_left_out_and_thumbs_balance
     assert found.near_identical == 1
     assert [row["label"] for row in found.rows].count(True) == len(found.rows) / 2 == 4
     assert {reason: len(rows) for reason, rows in found.dropped.items()} == {
-        "best and worst are near-identical": 1,
+        "chosen and rejected are near-identical": 1,
         "left out to balance ups and downs": 1,
     }
 

@@ -69,14 +69,12 @@ def card_text(card: Row) -> str:
             f"* An up is longer than a down with probability {auc:.2f} (0.50: length says nothing)."
             + (" Length alone tells them well apart: a model learns it first." if abs(auc - 0.5) > 0.15 else "")
         )
-    near = card["near_identical_pairs"]
-    fate = "left out as " if NEAR in card["left_out"] else ""
-    were = ("was" if near == 1 else "were") if fate else "is" if near == 1 else "are"
     lines += ["", "## How alike the two sides of a pair are", ""]
     lines.append(f"* similarity in words (1 is equal): {_shown(card['pair_similarity'])}")
+    left_out = ", left out" if NEAR in card["left_out"] else ""
     lines.append(
-        f"* {counted(near, 'pair')} {were} {fate}near-identical ({NEAR_IDENTICAL} or more). What both "
-        "sides share is pushed up and down at once (section 2.3 of the paper: this is what breaks DPO)."
+        f"* near-identical ({NEAR_IDENTICAL} or more){left_out}: {counted(card['near_identical_pairs'], 'pair')}. "
+        "What both sides share is pushed up and down at once (section 2.3 of the paper: this is what breaks DPO)."
     )
     return "\n".join(lines) + "\n"
 

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 NEAR_IDENTICAL = 0.9
 """Similarity, 1 minus edit distance over length, both in words, from which two answers are near-identical."""
-NEAR = "best and worst are near-identical"
+NEAR = "chosen and rejected are near-identical"
 
 
 @dataclass
