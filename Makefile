@@ -9,7 +9,7 @@ export BNF_ALIGN_SMOLLM2 := $(or $(BNF_ALIGN_SMOLLM2),$(CACHE)/$(SMOLLM2))
 
 LAB_MINUTES ?= 480
 
-.PHONY: help quickstart lab test test-cpu test-browser real models-table check docs wheel install bench clean
+.PHONY: help quickstart lab real-lab test test-cpu test-browser real models-table check docs wheel install bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -85,6 +85,9 @@ bench: install  ## every figure in the documentation: seeds 0, 1 and 2, real dat
 lab: install  ## the paper's claims in the tiny world, two processes; LAB_MINUTES bounds a sitting, the next one goes on
 	$(BIN)/bnf-align lab run all --processes 2 --budget-minutes $(LAB_MINUTES)
 	$(BIN)/python benchmarks/lab_claims.py
+
+real-lab: install $(BNF_ALIGN_SMOLLM2)  ## the methods on a real model; LAB_MINUTES bounds a sitting, the next one goes on
+	$(BIN)/python benchmarks/real_lab.py --minutes $(LAB_MINUTES)
 
 clean:
 	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -65,7 +65,7 @@ def base_model(
     )
     rows = demonstrations(settings.sft_steps * settings.sft_batch_size, f"demonstrations {seed}", avoid)
     trainer = PreferenceTrainer(build_model(tokenizer, seed), config, rows, processing_class=tokenizer)
-    _train(trainer, "SFT")
+    train(trainer, "SFT")
     write_json(finished, made_with)
     return folder, False
 
@@ -87,7 +87,7 @@ def align(
         **common(out / ("model" if method == "bnf" else method), seed),
     )
     trainer = PreferenceTrainer(str(base), config, train_dataset=rows)
-    _train(trainer, method)
+    train(trainer, method)
     return trainer
 
 
@@ -98,7 +98,8 @@ def common(folder: Path, seed: int) -> dict[str, Any]:
     return {"output_dir": str(folder), "seed": seed, "max_length": MAX_TOKENS, **quiet}
 
 
-def _train(trainer: PreferenceTrainer, name: str) -> None:
+def train(trainer: PreferenceTrainer, name: str) -> None:
+    """Train and save, with one bar called `name`."""
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Bar(name))
     trainer.train()
