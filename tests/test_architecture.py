@@ -22,7 +22,7 @@ FLOORS = [
     {"data", "logps", "answers", "judge"},
     {"config", "head", "journal", "endpoint", "fingerprint", "cluster"},
     {"outputs", "stats"},
-    {"losses", "records", "thoughts", "upstream"},
+    {"losses", "records", "thoughts", "upstream", "visitors"},
     {"reasons"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -157,8 +157,9 @@ def test_json_holds_every_row_number(write):
     path = write([*GOOD, *({**GOOD[0], "completion": ""} for _ in range(9))])
     result = json.loads(json.dumps(examine(path).as_dict()))
     assert result["status"] == 1
-    empty = {"code": "empty_answer", "text": "an empty answer", "parameters": {}, "count": 9}
-    assert result["dropped"] == [{**empty, "rows": [2, 3, 4, 5, 6, 7, 8, 9, 10]}]
+    assert result["dropped"] == {"an empty answer": 9}
+    assert result["reasons"] == {"an empty answer": {"code": "empty_answer", "parameters": {}}}
+    assert result["dropped_rows"] == {"an empty answer": [2, 3, 4, 5, 6, 7, 8, 9, 10]}
     assert result["findings"][0]["name"] == "empty_answer"
     assert result["findings"][0]["rows"] == [2, 3, 4, 5, 6, 7, 8, 9, 10]
     assert result["columns"] == ["prompt", "completion", "label"]

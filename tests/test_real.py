@@ -178,8 +178,8 @@ def test_the_doctor_counts_real_tokens_and_finds_what_is_wrong_with_real_rows(en
     assert found["lengths"]["max"] == len(whole)
     assert found["cut_rows"] == [len(rows) - 1]
     assert "length_tells_label" in {finding["name"] for finding in found["findings"]}  # ups are short
-    assert sum(one["count"] for one in found["dropped"]) == 2  # one answer, up and down
-    assert sorted(row for one in found["dropped"] for row in one["rows"]) == [0, len(rows) - 2]
+    assert sum(found["dropped"].values()) == 2  # one answer, up and down
+    assert sorted(row for dropped in found["dropped_rows"].values() for row in dropped) == [0, len(rows) - 2]
 
 
 def test_every_verb_takes_the_file(tmp_path, monkeypatch, write, capsys):

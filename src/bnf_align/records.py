@@ -48,18 +48,14 @@ class DataReport:
         """Count `row` as left out for `reason`."""
         self.dropped.setdefault(reason, []).append(row)
 
-    def as_dict(self, rows: bool = False) -> dict[str, Any]:
-        """The report as it stands in `run.json`: of what is left out code, sentence, parameters and count.
+    def as_dict(self) -> dict[str, Any]:
+        """The report as it stands in `run.json`, with counts where the report keeps row numbers.
 
-        Args:
-            rows: Whether to give the numbers of all rows left out too, as `--json` does.
+        `dropped` and `reasons` have the sentences as keys: count, and code with parameters.
         """
-        dropped = [
-            {"code": reason.code, "text": reason, "parameters": reason.parameters, "count": len(numbers)}
-            | ({"rows": numbers} if rows else {})
-            for reason, numbers in self.dropped.items()
-        ]
-        return {**asdict(self), "dropped": dropped, "cut": len(self.cut)}
+        numbers = {reason: len(rows) for reason, rows in self.dropped.items()}
+        reasons = {reason: {"code": reason.code, "parameters": reason.parameters} for reason in self.dropped}
+        return {**asdict(self), "dropped": numbers, "reasons": reasons, "cut": len(self.cut)}
 
     def left_out(self) -> str:
         """Why rows are left out, in one line, for errors; empty where none are."""

@@ -207,7 +207,7 @@ def test_chat_thumb_reload_the_row_is_there_and_a_model_is_trained_on_it(browser
     flags += ["--output_dir", tmp_path / "out", "--ref_cache_dir", tmp_path / "cache", "--use_cpu", "true"]
     assert main(["train", *map(str, flags)]) == 0
     data = json.loads((tmp_path / "out" / "run.json").read_text())["data"]["train"]
-    assert (data["rows"], data["ups"], data["downs"], data["dropped"]) == (2, 1, 1, [])
+    assert (data["rows"], data["ups"], data["downs"], data["dropped"]) == (2, 1, 1, {})
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 

@@ -114,7 +114,8 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
         "status": status,
         "error": None,
         "out": str(out),
-        **report.as_dict(rows=True),
+        **report.as_dict(),
+        "dropped_rows": report.dropped,
         "masked": dict(masked),
         "lines": lines,
     }
