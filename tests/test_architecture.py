@@ -23,6 +23,7 @@ FLOORS = [
     {"config", "head", "journal", "endpoint", "fingerprint", "cluster"},
     {"outputs", "stats"},
     {"losses", "records", "thoughts", "upstream", "visitors"},
+    {"reasons"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # `sources` still reads labels, messages, columns and Arrow with `data`'s files: the two are one room here.
