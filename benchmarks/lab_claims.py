@@ -20,10 +20,13 @@ from scipy import stats
 from bnf_align.lab.claims import BASE, CLAIMS, RATES, Claim, Run
 from bnf_align.lab.experiment import read_results
 from bnf_align.stats import holm, interval
+from bnf_align.training.health import COLLAPSED as RED
+from bnf_align.training.health import FALLEN, MORE_ENDLESS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "lab" / "runs.csv"
 PAGE = ROOT / "docs" / "claims.md"
+HEALTH = ROOT / "docs" / "health.md"
 RESAMPLES = 4_000
 COLLAPSED = 0.5
 """A run has collapsed whose sampled accuracy is below this share of its base's."""
@@ -34,6 +37,9 @@ def main() -> None:
     """Write the tables into the page, and the pictures beside it."""
     found = cells(RESULTS)
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    text = HEALTH.read_text(encoding="utf-8")
+    block = f"<!-- runs -->\n{verdicts(RESULTS)}\n<!-- end -->"
+    HEALTH.write_text(re.sub(r"<!-- runs -->.*?<!-- end -->", block, text, flags=re.DOTALL), encoding="utf-8")
     for name in ("collapse",):
         draw(PAGE.with_name(f"claims-{name}.png"), CLAIMS[name].runs, found)
 
@@ -45,6 +51,37 @@ def filled(page: str, found: "Cells") -> str:
         return f"{marker[1]}\n{report(marker[2], found)}\n{marker[3]}"
 
     return re.sub(r"(<!-- tables ([\w-]+) -->).*?(<!-- end -->)", tables, page, flags=re.DOTALL)
+
+
+def verdicts(results: Path) -> str:
+    """What the thresholds of health say of every run, by what became of its accuracy."""
+    rows = [row for row in read_results(results) if not row["error"]]
+    base = {row["seed"]: row["math_sampled"] for row in rows if row["run"] == BASE}
+    runs = [row for row in rows if row["run"] != BASE]
+    groups = {
+        "with less than half of the base's right answers": [],
+        "others with fewer right answers than the base": [],
+    }
+    groups["with as many or more"] = []
+    for row in runs:
+        share = row["math_sampled"] / base[row["seed"]]
+        list(groups.values())[(share >= COLLAPSED) + (share >= 1)].append(row)
+    lines = [
+        (
+            f"{len(found)} {words}",
+            *(str(sum(row["bnf/shift/chosen"] < bound for row in found)) for bound in (FALLEN, RED)),
+            str(sum(row["endless"] > MORE_ENDLESS for row in found)),
+        )
+        for words, found in groups.items()
+    ]
+    head = ("runs", f"below {FALLEN} (amber or red)", f"below {RED} (red)")
+    head += (f"more than {MORE_ENDLESS:.0%} of sampled answers never ended (amber)",)
+    said = (
+        f"From {len(runs)} measurements of runs in the tiny world ([claims](claims.md), "
+        "`benchmarks/results/lab/runs.csv`; five seeds, after 15 and 45 steps), by the mean log-ratio of chosen answers "
+        "that nobody trained on:"
+    )
+    return f"{said}\n\n{markdown(head, lines)}"
 
 
 # --------------------------------------------------------------------------------------------------- the statistics
