@@ -78,8 +78,8 @@ def verdicts(results: Path) -> str:
     head += (f"more than {MORE_ENDLESS:.0%} of sampled answers never ended (amber)",)
     said = (
         f"From {len(runs)} measurements of runs in the tiny world ([claims](claims.md), "
-        "`benchmarks/results/lab/runs.csv`; five seeds, after 15 and 45 steps), by the mean log-ratio of chosen answers "
-        "that nobody trained on:"
+        "`benchmarks/results/lab/runs.csv`; five seeds, after 15 and 45 steps), by the mean log-ratio of chosen "
+        "answers that nobody trained on:"
     )
     return f"{said}\n\n{markdown(head, lines)}"
 
