@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
 
+from bnf_align.cli.terminal import inert_streams
 from bnf_align.records import BadInput
 
 VERBS = {
@@ -47,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 for the doctor's warnings, 2 for input that the user has to mend, 130 for Ctrl-C.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with inert_streams():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
