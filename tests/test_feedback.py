@@ -243,8 +243,11 @@ while True:
 
 
 def test_whenever_it_is_killed_what_was_acknowledged_is_there_and_at_most_one_act_more(tmp_path):
-    chance = random.Random(0)
-    for kill in range(6):
+    kill_and_look(tmp_path, 6, random.Random(0))
+
+
+def kill_and_look(tmp_path: Path, kills: int, chance: random.Random) -> None:
+    for kill in range(kills):
         path = tmp_path / f"{kill}.jsonl"
         process = python(KILLED, str(path))
         lines = [process.stdout.readline()]

@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `bnf-align VERB ...`.
 
     Returns:
-        The exit status: 0 done, 1 for the doctor's warnings, 2 for input that the user has to mend, 130 for Ctrl-C.
+        The exit status: 0 done, 1 for the doctor's warnings, 2 for input that the user has to mend, 130 for Ctrl-C,
+        143 for SIGTERM while training.
     """
     with inert_streams():
         return _run(list(sys.argv[1:] if argv is None else argv))

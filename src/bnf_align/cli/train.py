@@ -60,7 +60,14 @@ def main(argv: Sequence[str]) -> int:
     trainer = make_trainer(parsed)
     if evaluation:
         trainer.add_callback(evaluation(trainer))
-    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    from bnf_align.training.sigterm import STATUS, StopOnSigterm
+
+    with StopOnSigterm(trainer) as stop:
+        trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    if stop.checkpoint:
+        if trainer.is_world_process_zero():
+            print(f"Stopped by SIGTERM. --resume_from_checkpoint latest goes on from {stop.checkpoint}.")
+        return STATUS
     trainer.save_model()
     if trainer.eval_dataset is not None:
         trainer.evaluate()
