@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
     tiny_llama(len(tokenizer)).save_pretrained(folder / "plain")
     write(folder / "train.jsonl", [*pairs(6), *singles(12)])
     write(folder / "many.jsonl", [{**row, "prompt": f"{n} {row['prompt']}"} for n in range(20) for row in singles(30)])
-    write(folder / "pairs.jsonl", [{**pairs(8)[n % 8], "prompt": f"say {n} "} for n in range(96)])
+    write(folder / "pairs.jsonl", [{**pairs(8)[n % 8], "prompt": f"say {n} "} for n in range(130)])
     table = [{"question": f"q {n}" * 9, "answer": f"a {n}" * 20, "thumb": ("up", "down")[n % 2]} for n in range(9000)]
     write(folder / "table.jsonl", table)
     return folder
