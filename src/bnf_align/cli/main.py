@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
 
+from bnf_align.cli.failures import in_plain_words
 from bnf_align.cli.terminal import inert_streams
 from bnf_align.records import BadInput
 
@@ -82,6 +83,12 @@ def _run(arguments: list[str]) -> int:
         # What reads the output has had enough, as `head` does: the rest goes nowhere, and raises no more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        said = in_plain_words(error, verb)
+        if said is None:
+            raise
+        print(f"bnf-align {verb}: {said}{GO_ON.get(verb, '')}", file=sys.stderr)
+        return 2
 
 
 def _value(argument: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bnf_align.cli.arguments import DataArguments
+    from bnf_align.cli.arguments import Arguments, DataArguments
     from bnf_align.evaluation.callback import EvalCallback
     from bnf_align.training.trainer import PreferenceTrainer
 
@@ -54,7 +55,14 @@ def main(argv: Sequence[str]) -> int:
     if "--help-all" in argv:
         arguments.parser().print_help()
         return 0
+    from bnf_align.outputs import alone
+
     parsed = arguments.parse(argv)
+    with alone(parsed[1].output_dir) if parsed[1].process_index == 0 else nullcontext():
+        return _train(parsed)
+
+
+def _train(parsed: Arguments) -> int:
     # Before the trainer, whose reference pass may take hours: a task that cannot be had shows at once.
     evaluation = _evaluation(parsed[0]) if parsed[0].eval_task else None
     trainer = make_trainer(parsed)
