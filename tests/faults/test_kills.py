@@ -246,9 +246,8 @@ def test_collect(tmp_path):
     test_feedback.kill_and_look(tmp_path, KILLS, random.Random(SEED))
 
 
-def test_compare(folder, tmp_path):
-    out = tmp_path / "out"
-    plan = {
+def comparison(folder: Path, out: Path) -> dict[str, Any]:
+    return {
         "model": str(folder / "plain"),
         "data": str(folder / "pairs.jsonl"),
         "out": str(out),
@@ -259,7 +258,11 @@ def test_compare(folder, tmp_path):
         "methods": {"bnf": {"learning_rate": [1e-3]}, "dpo": {"learning_rate": [1e-3]}},
         "settings": {"max_length": 64, "use_cpu": True},
     }
-    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(plan))
+
+
+def test_compare(folder, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(comparison(folder, out)))
 
     def found() -> Any:
         record = json.loads((out / "compare.json").read_text())

@@ -64,6 +64,8 @@ class ReferenceCache:
         self.name = digest(json.dumps(dict(namespace), sort_keys=True).encode())
         self.folder = Path(root).expanduser() / self.name
         self.manifest = {**namespace, "about": dict(about or {})}
+        self.unkept = 0
+        """Values that could not be written."""
 
     def read(self, keys: Iterable[bytes]) -> Values:
         """The stored values of those `keys` that are there; what is damaged or not finite is not, and that is said."""
