@@ -104,7 +104,7 @@ class _Faults:
         """What `attempt` returns, or None where it fails in a way that a user can mend."""
         try:
             return attempt(*args, **kwargs)
-        except (BadInput, ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             self.add(" ".join(str(error).split()), *keys)
 
 

@@ -197,6 +197,8 @@ class Journal:
         way_out = f"Give another --out, or delete {self.path.name}* to begin anew."
         try:
             before = json.loads(self._card.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError
             before.pop("about", None)
         except (FileNotFoundError, ValueError) as error:
             raise BadInput(

@@ -127,7 +127,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """What `manifest.json` says of a namespace; nothing where it is missing or damaged: the shards hold without it."""
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        return found if isinstance(found, dict) and isinstance(found.get("about", {}), dict) else {}
     except (OSError, ValueError):
         return {}
 
