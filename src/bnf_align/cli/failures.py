@@ -14,7 +14,7 @@ LESS_MEMORY |= dict.fromkeys(
     ("generate", "score", "eval", "analyze", "construct"),
     "A smaller --batch-rows, --batch-tokens, --max-length or --max-new-tokens takes less, as far as the verb has it.",
 )
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory", re.IGNORECASE)
 # What safetensors and torch make of an error of the disk.
 NOT_WRITTEN = re.compile(r"os error (\d+)|PytorchStreamWriter failed|unexpected pos \d+|file write failed")

@@ -64,7 +64,10 @@ def write_card(folder: Path, trainer: PreferenceTrainer) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; `ValueError` where a file holds none."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no JSON object")
     return found
