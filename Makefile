@@ -11,7 +11,7 @@ LAB_MINUTES ?= 480
 export FAULTS_KILLS ?= 50
 export FUZZ_MINUTES ?= 60
 
-.PHONY: help quickstart lab test test-cpu test-browser real faults fuzz models-table check install bench clean
+.PHONY: help quickstart lab real-lab test test-cpu test-browser real faults fuzz models-table check docs wheel install bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -59,6 +59,19 @@ models-table: install  ## the tables in docs/models.md, which tests compare with
 check: install  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+docs: install  ## the documentation as a site in site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# In an environment of its own, with every extra, outside this folder: what is missing from the wheel shows.
+wheel: install  ## build the wheel, install it into an empty environment and use it
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --wheel --installer pip
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[qlora,gguf,eval,ui,ray]"
+	cp docs/smollm2/thumbs.jsonl build/wheel && cd build/wheel && bin/python -m pip check && bin/bnf-align env \
+	  && bin/bnf-align doctor thumbs.jsonl --html page.html --json > doctor.json; test $$? -le 1
+	test -s build/wheel/page.html
+
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -81,5 +94,8 @@ lab: install  ## the paper's claims in the tiny world, two processes; LAB_MINUTE
 	$(BIN)/bnf-align lab run all --processes 2 --budget-minutes $(LAB_MINUTES)
 	$(BIN)/python benchmarks/lab_claims.py
 
+real-lab: install $(BNF_ALIGN_SMOLLM2)  ## the methods on a real model; LAB_MINUTES bounds a sitting, the next one goes on
+	$(BIN)/python benchmarks/real_lab.py --minutes $(LAB_MINUTES)
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

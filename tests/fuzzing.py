@@ -48,8 +48,39 @@ PARTS = [
 ]
 """What takes the place of a part of a sound JSON value."""
 WORDS = [str(part).encode("utf-8", "surrogatepass") for part in PARTS if isinstance(part, str | int)]
-WORDS += [b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b'"', b",", b"[" * 3000, b"{", b"}", b": ", b"- &a [*a]", b"\t"]
-VALUES = ["", "-1", "0", "1", "0.5", "nan", "inf", "1e400", "9" * 30, "x", "\x1b[2J", "a=b", "=", "{", "[]", "{}", "null"]
+WORDS += [
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\r",
+    b"\n\n",
+    b'"',
+    b",",
+    b"[" * 3000,
+    b"{",
+    b"}",
+    b": ",
+    b"- &a [*a]",
+    b"\t",
+]
+VALUES = [
+    "",
+    "-1",
+    "0",
+    "1",
+    "0.5",
+    "nan",
+    "inf",
+    "1e400",
+    "9" * 30,
+    "x",
+    "\x1b[2J",
+    "a=b",
+    "=",
+    "{",
+    "[]",
+    "{}",
+    "null",
+]
 VALUES += ["true", "../x", "\udcff", "a,b", "é", "[[", "'", "rows.jsonl", "a=up", "-x"]
 """What follows a flag."""
 
@@ -159,7 +190,13 @@ CHATS = [
     {"question": "2+2?", "answer": "4", "rating": 1},
 ]
 SCORED = [
-    {"id": str(n), "prompt": f"q{n}", "answer": "4", "candidates": [{"text": "4"}, {"text": "5"}], "scores": [1.0, 0.0]}
+    {
+        "id": str(n),
+        "prompt": f"q{n}",
+        "answer": "4",
+        "candidates": [{"text": "4"}, {"text": "5"}],
+        "scores": [1.0, 0.0],
+    }
     for n in range(4)
 ]
 RUN = {
@@ -385,7 +422,17 @@ SOUND = {
     "train": ["--model_name_or_path", "./nowhere", "--dataset_name", "rows.jsonl", "--output_dir", "out"],
 }
 """Verb -> flags that are sound with the files of `with_all_files`, or lack a model alone."""
-NEVER = {"--engine", "--ray-address", "--ray_address", "--workers", "--host", "--port", "--url", "--help", "--help-all"}
+NEVER = {
+    "--engine",
+    "--ray-address",
+    "--ray_address",
+    "--workers",
+    "--host",
+    "--port",
+    "--url",
+    "--help",
+    "--help-all",
+}
 
 
 def with_all_files(folder: Path) -> list[Path]:

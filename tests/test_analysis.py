@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +14,26 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from bnf_align.analysis import (
     MEASURES,
+    SCHEMA,
     Method,
     TokenScores,
     derivative_curve,
     figure_1,
+    figure_2,
     figure_3,
     figure_4,
     gini,
     measure,
+    most_changed,
+    of_pairs,
     read_answers,
+    read_rows,
     shifts,
+    weight_shares,
 )
 from bnf_align.analysis.bins import edges, shares
 from bnf_align.analysis.measure import token_scores
+from bnf_align.analysis.table import write_table
 from bnf_align.cli.main import main
 from bnf_align.head import HeadCall, ask, attach
 from bnf_align.losses import nll_pll_token_weights
@@ -57,7 +66,11 @@ def write(path, rows) -> str:
 
 
 def read(path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return list(read_rows(path))
+
+
+def lines(path) -> int:
+    return len(path.read_text().splitlines())
 
 
 def answers_of(rows, **options):
@@ -243,7 +256,7 @@ def test_figure_1_draws_these_curves_and_each_bnf_curve_peaks_at_its_reference()
 
 def test_the_rows_of_a_method_equal_direct_computation_under_both_models(folder, analysed):
     answers = answers_of(pair_rows(12))
-    rows = read(analysed / "methods" / "BNF.jsonl")
+    rows = read(analysed / "methods" / "BNF.parquet")
     assert [row["id"] for row in rows] == answers.ids
     assert [row["id"] for row in rows][:3] == ["0/chosen", "0/rejected", "1/chosen"]
     model, reference = policy(3, 0.05), tiny_llama(VOCABULARY)
@@ -253,6 +266,13 @@ def test_the_rows_of_a_method_equal_direct_computation_under_both_models(folder,
         names = ("logps", "logits", "ref_logps", "ref_logits")
         for name, expected in zip(names, (logps, logits, ref_logps, ref_logits), strict=True):
             np.testing.assert_allclose(row[name], expected, atol=2e-5)
+        odds, ref_odds = (np.exp(one) / (1 - np.exp(one)) for one in (np.array(logps), np.array(ref_logps)))
+        np.testing.assert_allclose(row["weights"], np.minimum(1, odds / ref_odds), atol=1e-4)
+        assert row["token_ids"] == [token for token, hit in zip(ids, mask, strict=True) if hit]
+        said = pair_rows(12)[row["item"]]
+        assert "".join(row["pieces"]) == said[row["side"]][0]["content"] + "<|im_end|>"
+        assert f"question {row['item']}" in row["prompt"]
+        assert row["label"] is (row["side"] == "chosen")
         assert row["tokens"] == sum(mask)
         assert row["log_likelihood_shift"] == pytest.approx(sum(logps) - sum(ref_logps), abs=1e-3)
         moved = [abs(z - r) for z, r in zip(logits, ref_logits, strict=True)]
@@ -262,13 +282,17 @@ def test_the_rows_of_a_method_equal_direct_computation_under_both_models(folder,
     assert 0 < spread["BNF"] < spread["DPO"] < spread["SimPO"]
 
 
+def files(out) -> dict:
+    return {name: out / "methods" / f"{name}.parquet" for name in ("BNF", "DPO", "SimPO")}
+
+
 def methods(out) -> dict[str, list[dict]]:
-    return {name: read(out / "methods" / f"{name}.jsonl") for name in ("BNF", "DPO", "SimPO")}
+    return {name: read(file) for name, file in files(out).items()}
 
 
 def test_a_reference_equal_to_the_model_gives_zero_shifts_and_no_gini(folder, tmp_path):
     assert main(flags(folder, tmp_path, models=("same=reference",))) == 0
-    rows = read(tmp_path / "methods" / "same.jsonl")
+    rows = read(tmp_path / "methods" / "same.parquet")
     assert len(rows) == 24
     for row in rows:
         assert row["logps"] == row["ref_logps"]
@@ -284,7 +308,7 @@ def test_a_response_that_stands_twice_in_a_file_has_two_rows(tmp_path):
     rows = read(path)
     assert [row["item"] for row in rows] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [row["logit_shift"] for row in rows[:4]] == pytest.approx([row["logit_shift"] for row in rows[4:]])
-    assert len(read(tmp_path / "reference.jsonl")) == 4  # but the reference reads it once
+    assert lines(tmp_path / "reference.jsonl") == 4  # but the reference reads it once
 
 
 def test_the_rows_of_an_adapter_are_those_of_the_adapted_model(folder, tmp_path):
@@ -297,10 +321,118 @@ def test_the_rows_of_an_adapter_are_those_of_the_adapted_model(folder, tmp_path)
     assert main(arguments) == 0
     base = type(tiny_llama()).from_pretrained(folder / "reference")
     adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
-    row, answers = read(tmp_path / "out" / "methods" / "LoRA.jsonl")[0], answers_of(pair_rows(1))
+    row, answers = read(tmp_path / "out" / "methods" / "LoRA.parquet")[0], answers_of(pair_rows(1))
     logps, _ = by_full_logits(adapted, answers.responses.tokens(0).tolist(), answers.responses.mask(0))
     np.testing.assert_allclose(row["logps"], logps, atol=2e-5)
     assert row["logit_shift"] > 1
+
+
+def test_adapters_are_switched_on_one_base_and_give_what_each_gives_alone(folder, tmp_path, monkeypatch):
+    base_class = type(tiny_llama())
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        get_peft_model(base_class.from_pretrained(folder / "reference"), config).save_pretrained(tmp_path / name)
+
+    def run(out, *names):
+        arguments = flags(folder, tmp_path / out)
+        arguments[2:4] = [f"{name}={tmp_path / name}" for name in names]
+        assert main(arguments) == 0
+        return {name: read(tmp_path / out / "methods" / f"{name}.parquet") for name in names}
+
+    alone = run("first", "one") | run("second", "two")
+    loads = []
+    load = base_class.from_pretrained.__func__
+    monkeypatch.setattr(
+        base_class, "from_pretrained", classmethod(lambda *a, **k: (loads.append(1), load(*a, **k))[1])
+    )
+    assert run("both", "one", "two") == alone
+    assert len(loads) == 1
+    assert alone["one"] != alone["two"]
+
+
+# ------------------------------------------------------------------------------------ pairs, weights and tokens
+
+
+def write_rows(path, rows: list[dict]):
+    """A file as `measure` writes it, of hand-written likelihoods: `p` and `ref_p` of each token."""
+    found = []
+    for number, row in enumerate(rows):
+        logps, ref_logps = np.log(row["p"]), np.log(row["ref_p"])
+        scores = TokenScores(logps, logps), TokenScores(ref_logps, ref_logps)
+        found.append(
+            {
+                **{"id": f"{number}", "item": row["item"], "side": row["side"], "label": row["side"] == "chosen"},
+                **{"prompt": "", "token_ids": row["tokens"], "pieces": [f"<{token}>" for token in row["tokens"]]},
+                **{"tokens": len(logps), "logps": logps, "ref_logps": ref_logps, "logits": logps},
+                **{"ref_logits": ref_logps, "weights": row.get("w", logps * 0 + 1), **shifts(*scores)},
+            }
+        )
+    return write_table(path, found)
+
+
+def test_a_pair_that_differs_in_one_token_of_likelihood_0_8_and_0_05_has_the_gap_of_figure_2(tmp_path):
+    same = {"p": [0.9, 0.8, 0.7], "ref_p": [0.9, 0.4, 0.7]}
+    file = write_rows(
+        tmp_path / "m.parquet",
+        [
+            {"item": 3, "side": "chosen", "tokens": [1, 2, 3], **same},
+            {"item": 3, "side": "rejected", "tokens": [1, 9, 3], "p": [0.9, 0.05, 0.7], "ref_p": [0.9, 0.2, 0.7]},
+            {"item": 4, "side": "up", "tokens": [1], "p": [0.5], "ref_p": [0.5]},
+        ],
+    )
+    (pair,) = of_pairs(file)
+    assert pair.item == 3
+    assert pair.overlap == pytest.approx(2 / 3)
+    assert pair.gap == pytest.approx(math.log(0.8 / 0.05), abs=1e-6)
+    assert round(pair.gap_log10, 1) == 1.2  # as printed in the paper
+    assert pair.ref_gap == pytest.approx(math.log(2), abs=1e-6)
+    moved = math.log(0.8 / 0.05) - math.log(2)
+    assert pair.contrast == pytest.approx(1 / (1 + math.exp(0.1 * moved)))
+    assert of_pairs(file, beta=1.0)[0].contrast == pytest.approx(1 / (1 + math.exp(moved)))
+
+
+def test_weights_are_counted_by_side_in_tenths_and_a_weight_of_1_in_the_last(tmp_path):
+    even = {"item": 0, "p": [0.5] * 4, "ref_p": [0.5] * 4, "tokens": [1, 2, 3, 4]}
+    rows = [{**even, "side": "chosen", "w": [0.0, 0.05, 0.95, 1.0]}, {**even, "side": "rejected", "w": [0.55] * 4}]
+    found = weight_shares(write_rows(tmp_path / "m.parquet", [*rows, rows[0]]))
+    assert found == {"chosen": [0.5, *[0.0] * 8, 0.5], "rejected": [*[0.0] * 5, 1.0, *[0.0] * 4]}
+
+
+def test_the_tokens_that_moved_most_come_with_their_context_the_largest_first(tmp_path):
+    rows = [
+        {"item": 0, "side": "up", "tokens": [1, 2, 3], "p": [0.2, 0.9, 0.5], "ref_p": [0.1, 0.1, 0.5]},
+        {"item": 1, "side": "up", "tokens": [4, 5], "p": [0.1, 0.6], "ref_p": [0.8, 0.2]},
+    ]
+    found = most_changed(write_rows(tmp_path / "m.parquet", rows), most=2)
+    assert [(one["id"], one["place"]) for one in found["risen"]] == [("0", 1), ("1", 1)]  # 9 and 3 times; 2 is third
+    assert [(one["id"], one["place"]) for one in found["fallen"]] == [("1", 0)]  # what did not move is not named
+    assert found["risen"][0] | {"shift": 0, "p": 0, "ref_p": 0} == {
+        **{"piece": "<2>", "before": "<1>", "after": "<3>", "id": "0", "place": 1},
+        **{"shift": 0, "p": 0, "ref_p": 0},
+    }
+    first = found["risen"][0]
+    assert (first["p"], first["ref_p"]) == (pytest.approx(0.9), pytest.approx(0.1))
+    assert first["shift"] == pytest.approx(math.log(9), abs=1e-6)
+
+
+def test_figure_2_draws_the_pairs_by_their_overlap(analysed):
+    pairs = {name: of_pairs(file) for name, file in files(analysed).items()}
+    gaps, contrasts = (axes for axes in figure_2(pairs).axes if axes.get_title(loc="left"))
+    drawn = [points.get_offsets() for points in gaps.collections]
+    np.testing.assert_allclose(drawn[0], [[pair.overlap, pair.ref_gap] for pair in pairs["BNF"]])
+    for points, other, found in zip(drawn[1:], contrasts.collections, pairs.values(), strict=True):
+        np.testing.assert_allclose(points, [[pair.overlap, pair.gap] for pair in found])
+        np.testing.assert_allclose(other.get_offsets(), [[pair.overlap, pair.contrast] for pair in found])
+
+
+def test_the_page_names_every_column_of_the_rows():
+    page = (Path(__file__).parents[1] / "docs" / "analysis.md").read_text()
+    table = page[page.index("## The rows") : page.index("## What is measured")]
+    named = re.findall(
+        r"`(\w+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    )
+    assert named == SCHEMA.names
 
 
 # ----------------------------------------------------------------------------------------------- what is read
@@ -358,7 +490,7 @@ def test_each_method_may_have_answers_of_its_own(folder, tmp_path, capsys):
     assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert {name: found["responses"] for name, found in result["methods"].items()} == {"BNF": 1, "DPO": 2}
-    assert len(read(tmp_path / "out" / "reference.jsonl")) == 2
+    assert lines(tmp_path / "out" / "reference.jsonl") == 2
     assert main([*arguments[: place + 2], "--out", str(tmp_path / "other")]) == 2
     assert "missing: BNF" in capsys.readouterr().err
 
@@ -374,7 +506,7 @@ def levels_at(axes, place) -> list[float]:
 
 def test_the_data_of_figure_3_equal_the_rows(analysed):
     rows = methods(analysed)
-    panels = figure_3(rows).axes
+    panels = figure_3(files(analysed)).axes
     assert [axes.get_title(loc="left") for axes in panels] == [f"({letter})" for letter in "abcdef"]
     for axes, name in zip([*panels[:2], *panels[3:]], MEASURES, strict=True):
         for place, of_method in enumerate(rows.values(), start=1):
@@ -390,7 +522,7 @@ def test_the_data_of_figure_3_equal_the_rows(analysed):
 
 def test_the_data_of_figure_4_equal_the_rows(analysed):
     rows = methods(analysed)
-    (axes,) = figure_4(rows, "DPO").axes
+    (axes,) = figure_4(files(analysed), "DPO").axes
     moved = {
         name: [a - b for row in of_method for a, b in zip(row["logps"], row["ref_logps"], strict=True)]
         for name, of_method in rows.items()
@@ -413,10 +545,10 @@ def test_the_summary_equals_the_rows_and_every_figure_is_there_in_two_kinds(anal
             numbers = found["methods"][name][one]
             assert (numbers["count"], numbers["p50"]) == (24, pytest.approx(np.median(values)))
             assert numbers["mean"] == pytest.approx(np.mean(values))
-    for number in (1, 3, 4):
-        assert (analysed / f"figure{number}.png").read_bytes().startswith(b"\x89PNG")
-        assert "<svg" in (analysed / f"figure{number}.svg").read_text()
-    assert len(found["figures"]) == 6
+    for name in ("figure1", "figure2", "figure3", "figure4", "weights"):
+        assert (analysed / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (analysed / f"{name}.svg").read_text()
+    assert len(found["figures"]) == 10
 
 
 # ------------------------------------------------------------------------------------------------------ the verb
@@ -430,23 +562,29 @@ def test_a_killed_run_ends_with_the_files_of_an_uninterrupted_one(folder, tmp_pa
     killed(flags(folder, broken, *small), broken / "methods" / "DPO.jsonl.partial", 3)
     assert not (broken / "summary.json").exists()
     assert main(flags(folder, broken, "--batch_tokens", "60")) == 0  # the other spelling
-    for name in ("reference.jsonl", "methods/BNF.jsonl", "methods/DPO.jsonl", "figure3.svg", "figure4.svg"):
+    for name in ("reference.jsonl", "methods/BNF.parquet", "methods/DPO.parquet", "figure3.svg", "figure4.svg"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert not list(broken.rglob("*.partial"))
 
 
-def test_other_responses_or_other_weights_may_not_continue_a_file(folder, analysed, tmp_path, capsys):
-    write(folder / "more.jsonl", pair_rows(13))
-    assert main(flags(folder, analysed, data="more.jsonl")) == 2
-    assert "begun with other settings (responses" in capsys.readouterr().err
-    assert main(flags(folder, analysed, models=("BNF=dpo",))) == 2
+def test_other_responses_are_computed_besides_and_other_weights_may_not_continue_a_file(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(flags(folder, out)) == 0
+    before = (out / "methods" / "BNF.jsonl").read_text().splitlines()
+    write(folder / "more.jsonl", [*pair_rows(12), {**pair_rows(1)[0], "prompt": chat("another")}])
+    assert main(flags(folder, out, data="more.jsonl")) == 0
+    assert len(read(out / "methods" / "BNF.parquet")) == 26
+    after = (out / "methods" / "BNF.jsonl").read_text().splitlines()
+    assert len(after) == len(before) + 2
+    assert set(before) < set(after)  # finished rows are kept
+    assert main(flags(folder, out, models=("BNF=dpo",))) == 2
     assert "begun with other settings (weights" in capsys.readouterr().err
 
 
 def test_head_and_limit_reach_the_rows(folder, tmp_path):
     assert main(flags(folder, tmp_path, "--head", "logits", "--limit", "2", models=("BNF=bnf",))) == 0
-    assert [row["item"] for row in read(tmp_path / "methods" / "BNF.jsonl")] == [0, 0, 1, 1]
-    assert json.loads((tmp_path / "reference.jsonl.card.json").read_text())["head"] == "logits"
+    assert [row["item"] for row in read(tmp_path / "methods" / "BNF.parquet")] == [0, 0, 1, 1]
+    assert json.loads((tmp_path / "reference.jsonl.card.json").read_text())["head"] == "logits-1"
 
 
 @pytest.mark.parametrize(

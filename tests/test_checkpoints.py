@@ -11,8 +11,11 @@ from safetensors.torch import load_file
 
 from bnf_align import BadInput
 from bnf_align.training.checkpoints import damage, latest_checkpoint
+from bnf_align.training.record import model_card
 from rows import assistant, user
 from runs import make_trainer, pairs, singles
+from tiny_models import plain_tokenizer
+from tiny_nets import tiny_llama
 
 STEPS = {"batch_size": 4, "max_steps": 3, "save_strategy": "steps", "save_steps": 1, "optim": "adamw_torch"}
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
@@ -276,6 +279,19 @@ def test_run_json_is_written_after_the_weights_it_speaks_of(tmp_path, monkeypatc
         trainer.save_model()
     assert not (tmp_path / "run" / "run.json").exists()
     assert not (tmp_path / "run" / "README.md").exists()
+
+
+def test_the_card_names_a_model_by_its_folder_and_not_by_the_way_there(tmp_path):
+    tiny_llama(len(plain_tokenizer())).save_pretrained(tmp_path / "somewhere" / "my-model")
+    record = {
+        **{"model": str(tmp_path / "somewhere" / "my-model"), "reference": None, "loss_kwargs": {}, "versions": {}},
+        **{"metrics": {}, "loss_type": "bnf", "verdict": "", "arguments": {"learning_rate": 1, "batch_size": 1}},
+        "seed": 0,
+    }
+    card = model_card(record, {})
+    assert str(tmp_path) not in card
+    assert "base_model: my-model" in card
+    assert "base_model: owner/name" in model_card(record | {"model": "owner/name"}, {})
 
 
 def test_every_evaluation_set_has_its_own_verdict(tmp_path):

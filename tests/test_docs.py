@@ -1,11 +1,17 @@
 """The documentation names only what exists."""
 
+import ast
+import contextlib
+import io
 import re
+import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from bnf_align import LOSSES
+from bnf_align.cli.main import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,3 +64,67 @@ def test_the_readme_begins_with_the_two_commands_and_names_every_loss():
     first = text[text.index("```bash") :].splitlines()[1:3]
     assert [line.split("#")[0].strip() for line in first] == ["make quickstart", "make test"]
     assert all(f"`{name}`" in text for name in LOSSES)
+
+
+def test_the_messages_in_troubleshooting_are_those_of_the_code():
+    """Each part between the dots stands in one text of `src`, whatever lines it is broken over."""
+    texts = []
+    for file in (ROOT / "src" / "bnf_align").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(
+                    "".join(
+                        str(getattr(part, "value", "…")) if isinstance(part, ast.Constant) else "…"
+                        for part in node.values
+                    )
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    everything = "\n".join(texts)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = [row.split("|")[1].strip().strip("`") for row in page.splitlines() if row.startswith("| `")]
+    assert len(messages) > 15
+    for message in messages:
+        for part in filter(None, (part.strip() for part in message.split("…"))):
+            assert part in everything, message
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert pages == set(re.findall(r"([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every `bnf-align` command in the page's shell blocks, without comments, pipes and redirections."""
+    found = []
+    for block in re.findall(r"```(?:bash|console|sh)\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True) if "bnf-align " in line else []
+            if "bnf-align" in words and not words[words.index("bnf-align") + 1 :][0].endswith(":"):  # no message
+                words = words[words.index("bnf-align") + 1 :]
+                ends = [at for at, word in enumerate(words) if word in ("|", "&&", "||", ";", ">", "&")]
+                found.append(words[: min(ends, default=len(words))])
+    return found
+
+
+@cache
+def flags_of(*verb: str) -> set[str]:
+    """Every flag that the help of a verb names, with underscores."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main([*verb, "--help-all" if verb[0] == "train" else "--help"])
+    return {flag.replace("-", "_") for flag in re.findall(r"--([a-z][\w-]*)", out.getvalue())}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_flag_of_a_documented_command_exists(page):
+    for words in commands(page):
+        if words[0] not in VERBS:
+            assert words[0] in ("VERB", "--help"), words
+            continue
+        verb = words[:2] if words[0] in ("eval", "reference", "lab") and words[1:] else words[:1]
+        known = flags_of(*verb) | {"config"}
+        if verb[0] in ("reference", "plan"):  # they take what train takes
+            known |= flags_of("train") | flags_of("reference")
+        given = {word.split("=")[0][2:].replace("-", "_") for word in words if re.match(r"--[a-z]", word)}
+        assert given <= known, (words, sorted(given - known))

@@ -27,7 +27,7 @@ from bnf_align.feedback import app, page, store
 from bnf_align.feedback import serve as serving
 from bnf_align.feedback.answerer import DOWN, LocalAnswerer, NoAnswerError, UrlAnswerer
 from bnf_align.feedback.app import chat_page
-from bnf_align.feedback.review import Review, read_tasks
+from bnf_align.feedback.review import Review, read_tasks, times_judged
 from bnf_align.feedback.serve import serve
 from bnf_align.feedback.store import Store, choice, thumb
 from bnf_align.feedback.talk import Place, StaleError, Talk
@@ -505,6 +505,83 @@ def test_a_thumb_on_a_prepared_answer_is_its_label(tmp_path, kept):
     assert {(row["reason"], row["user"]) for row in kept.rows()} == {("why", "Ann")}
 
 
+def test_of_two_answers_both_may_be_good_or_bad_which_is_a_thumb_for_each(tmp_path, kept):
+    review = Review(read_tasks(prepared(tmp_path, *pair_rows(3)), True), kept)
+    told = {}
+    for verdict, label in (("both", True), ("neither", False)):
+        task = review.task
+        review.judge(task.id, verdict, "equal", "Ann")
+        told |= {(task.prompt, answer.text): (label, answer.model) for answer in task.answers}
+    rows = kept.rows()
+    assert {(row["prompt"], row["completion"]): (row["label"], row["model"]) for row in rows} == told
+    assert {(row["user"], row["reason"]) for row in rows} == {("Ann", "equal")}
+    review.back()
+    assert (review.verdict, review.reason) == ("neither", "equal")
+    assert 'data-verdict="neither" aria-pressed="true"' in page.show_review(review)
+    review.explain(review.task.id, "both wrong")
+    assert [row["reason"] for row in kept.rows()] == ["equal", "equal", "both wrong", "both wrong"]
+    chosen = review.task.answers[0].text
+    review.judge(review.task.id, True, user="Ann")  # a changed mind: the two rows become one
+    assert [row.get("chosen") for row in kept.rows()] == [None, None, chosen]
+    review.back()
+    review.judge(review.task.id, None)
+    assert len(kept.rows()) == 2
+
+
+def test_a_person_who_comes_back_finds_a_tie_as_one_judgement(tmp_path, kept):
+    tasks = read_tasks(prepared(tmp_path, *pair_rows(2)), True)
+    first = Review(tasks, kept)
+    done = first.task.id
+    first.judge(done, "both", user="Ann")
+    again = Review(tasks, kept)
+    again.recall("Ann")
+    assert again.progress == (1, 2)
+    assert again.task.id != done
+    again.back()
+    assert (again.task.id, again.verdict) == (done, "both")
+
+
+def test_a_task_that_enough_people_have_judged_is_not_asked_and_begun_ones_come_first(tmp_path, kept):
+    tasks = read_tasks(prepared(tmp_path, *pair_rows(4)), True)
+    once, twice = tasks[1], tasks[2]
+    for user, task, verdict in (("Ann", once, True), ("Ann", twice, "both"), ("Bob", twice, False)):
+        review = Review([task], kept)
+        review.judge(task.id, verdict, user=user)
+    assert times_judged(kept.rows()) == {once.id: 1, twice.id: 2}
+    for _ in range(5):  # whatever the order drawn
+        review = Review(tasks, kept, raters=2)
+        assert review.progress == (0, 3)
+        assert review.task.id == once.id
+    assert Review(tasks, kept).progress == (0, 4)
+
+
+def test_people_without_a_name_are_told_apart_by_when_they_judged():
+    rows = [{"item": "a", "user": None, "created_at": second, "id": f"{at}"} for at, second in enumerate("1122")]
+    assert times_judged([*rows, {"item": "a", "user": "Ann", "created_at": "1", "id": "x"}]) == {"a": 3}
+
+
+def test_the_owner_sees_who_judged_what_and_whether_they_agree(tmp_path, kept, capsys):
+    tasks = read_tasks(prepared(tmp_path, *pair_rows(4)), True)
+    for user, verdicts in (("Ann", (True, True, True)), ("Bob", (True, False))):
+        for task, first_is_better in zip(tasks, verdicts, strict=False):
+            review = Review([task], kept)
+            chosen = review.task.answers[0].text == task.answers[0].text
+            review.judge(task.id, first_is_better is chosen, user=user)
+    assert (
+        main(
+            ["collect", "--status", "--store", str(kept.path), "--review", str(tmp_path / "answers.jsonl"), "--pairs"]
+        )
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "5 rows" in said
+    assert "Ann: 3 pairs" in said
+    assert "Bob: 2 pairs" in said
+    assert "4 tasks, 1 judged by nobody, 1 by one person, 2 by two or more" in said
+    assert "agree in 50% of cases, Krippendorff's alpha" in said
+    assert "2 of 3 answers have two ratings or more" in said
+
+
 def test_the_second_click_of_a_double_click_judges_nothing(tmp_path, kept):
     review = Review(read_tasks(prepared(tmp_path, *pair_rows(3)), True), kept)
     task = review.task.id
@@ -619,7 +696,12 @@ def test_what_another_site_sends_is_refused_and_the_cookie_stays_at_home(url):
     at_home = {"Host": "thumbs.example", "Origin": "https://thumbs.example"}
     person = {"username": "Ann", "password": "sesame"}
     with httpx.Client(base_url=url) as client:
-        for origin in ("https://evil.example", "null", "https://thumbs.example.evil.example", "http://thumbs.example:1"):
+        for origin in (
+            "https://evil.example",
+            "null",
+            "https://thumbs.example.evil.example",
+            "http://thumbs.example:1",
+        ):
             foreign = {**at_home, "Origin": origin, "X-Forwarded-Host": "evil.example"}
             for path in ("login", "gradio_api/queue/join", "gradio_api/info"):
                 answer = client.post(path, headers=foreign, data=person)

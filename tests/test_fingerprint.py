@@ -62,3 +62,12 @@ def test_an_adapter_counts():
 
     assert len({weights_hash(tiny_llama(60)), weights_hash(adapted(1)), weights_hash(adapted(2))}) == 3
     assert weights_hash(adapted(1)) == weights_hash(adapted(1))
+
+
+def test_the_settings_of_an_adapter_count_for_its_weights_are_the_same():
+    def adapted(alpha: int) -> str:
+        torch.manual_seed(0)
+        return weights_hash(get_peft_model(tiny_llama(), LoraConfig(r=2, lora_alpha=alpha, target_modules=["q_proj"])))
+
+    assert adapted(8) == adapted(8)
+    assert adapted(8) != adapted(64)

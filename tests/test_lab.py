@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -270,16 +271,17 @@ def test_the_conclusion_claims_what_the_intervals_allow_and_no_more(gain, tax, g
 def test_the_table_shows_shares_in_per_cent_with_the_interval_of_the_change():
     measures = measured((0.3, 0.4), (-0.01, 0.01), (-0.1, 0.1))
     rest = {"seed": 5, "settings": {"steps": 7}, "preferences": {"ups": 1234, "downs": 2}, "seconds": {"base": 9.0}}
+    rest |= {"methods": {}, "health": {}}
     lines = table({"measures": measures, "conclusion": "It worked.", **rest}).splitlines()
     (line,) = [line for line in lines if line.startswith("math, sampled at T = 0.8")]
     assert line.split()[-8:] == ["50.0", "%", "50.0", "%", "+35.0", "+30.0", "to", "+40.0"]
     assert "1,234 thumbs up and 2 thumbs down" in lines[1]
-    assert lines[-1] == "It worked."
+    assert "It worked." in lines
 
 
 # --------------------------------------------------------------------------------------------------- the quickstart
 
-SMALL = Settings(sft_steps=60, sft_batch_size=32, prompts=30, samples=4, steps=6, batch_size=24, eval_prompts=40)
+SMALL = Settings(sft_steps=180, sft_batch_size=48, prompts=30, samples=4, steps=6, batch_size=24, eval_prompts=40)
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +301,28 @@ def test_the_quickstart_leaves_its_data_its_model_its_numbers_and_its_picture(ru
     assert (out / "quickstart.png").read_bytes().startswith(b"\x89PNG")
     assert first["history"][-1]["step"] == 6
     assert first["conclusion"] in " ".join(table(first).split())
+
+
+def test_the_methods_of_the_quickstart_are_measured_on_the_models_it_leaves(runs):
+    out, first, _ = runs
+    assert list(first["methods"]) == ["base", "bnf", "sft", "bnf_asymmetric", "dpo", "kto"]
+    prompts = draw_prompts(MATH, 40, "evaluation math 3")
+    found = {}
+    for method, folder in {"base": "base-3", "bnf": "model", "sft": "sft", "dpo": "dpo"}.items():
+        model, tokenizer = (auto.from_pretrained(out / folder) for auto in (AutoModelForCausalLM, AutoTokenizer))
+        found[method] = np.array(outcomes(MATH, prompts, complete(model, tokenizer, prompts, seed=3)))
+        assert first["methods"][method]["math sampled"]["after"]["mean"] == pytest.approx(found[method].mean())
+    of_dpo = first["methods"]["dpo"]["math sampled"]
+    assert of_dpo["change"]["mean"] == pytest.approx((found["dpo"] - found["base"]).mean())
+    assert of_dpo["against_bnf"]["mean"] == pytest.approx((found["dpo"] - found["bnf"]).mean())
+    arguments = {method: json.loads((out / method / "run.json").read_text()) for method in ("sft", "dpo", "kto")}
+    assert {method: run["loss_type"] for method, run in arguments.items()} == {name: name for name in arguments}
+    assert {method: run["arguments"]["batch_size"] for method, run in arguments.items()} == {
+        **{"sft": 24, "kto": 24, "dpo": 12}  # answers or pairs of two
+    }
+    (line,) = [line for line in table(first).splitlines() if line.startswith("dpo")]
+    assert f"{100 * of_dpo['against_bnf']['mean']:+.1f} (" in line
+    assert line.endswith(first["health"]["dpo"])
 
 
 def test_the_numbers_of_the_quickstart_are_those_of_the_models_it_leaves(runs):

@@ -168,7 +168,7 @@ def test_the_page_shows_the_tables_that_its_results_give():
 
 def test_the_page_of_health_counts_the_runs_as_they_are():
     """Its table is of the committed runs, at the thresholds of the code."""
-    from bnf_align.training.health import COLLAPSED, FALLEN
+    from bnf_align.training.health import COLLAPSED, FALLEN, MORE_ENDLESS
 
     root = Path(__file__).parents[1]
     with (root / "benchmarks" / "results" / "lab" / "runs.csv").open(newline="") as file:
@@ -179,12 +179,17 @@ def test_the_page_of_health_counts_the_runs_as_they_are():
         if run["method"] != "base" and run["bnf/shift/chosen"]:
             share = float(run["math_sampled"]) / base[run["seed"]]
             name = "collapsed" if share < 0.5 else "worse" if share < 1 else "better"
-            shifts[name].append(float(run["bnf/shift/chosen"]))
+            shifts[name].append((float(run["bnf/shift/chosen"]), float(run["endless"])))
     page = (root / "docs" / "health.md").read_text()
     assert f"From {sum(map(len, shifts.values()))} measurements" in page
-    rows = re.findall(r"^\| (\d+) .*\| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) .*\| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
     counted = [
-        (len(found), sum(shift < FALLEN for shift in found), sum(shift < COLLAPSED for shift in found))
+        (
+            len(found),
+            sum(shift < FALLEN for shift, _ in found),
+            sum(shift < COLLAPSED for shift, _ in found),
+            sum(endless > MORE_ENDLESS for _, endless in found),
+        )
         for found in shifts.values()
     ]
     assert [tuple(map(int, row)) for row in rows] == counted

@@ -32,6 +32,11 @@ PAPERS = [f"{model}/{method}" for model in MODELS for method in METHODS]
 # Objectives beside the paper, for one of its models.
 OTHERS = ("bnf_asymmetric", "bnf_contrastive", "apo_zero", "bco", "topr", "w_reinforce", "npo", "dpo_norm", "rpo")
 RECIPES = [*PAPERS, *(f"llama3-8b-instruct/{method}" for method in OTHERS)]
+TODAY = [
+    f"{model}/bnf"
+    for model in ("qwen3-8b", "llama3.1-8b-instruct", "gemma3-12b-it", "smollm3-3b", "olmo3-7b-instruct")
+]
+"""A LoRA adapter on one device, for one's own file."""
 LARGE = "llama3-70b-instruct/bnf"  # sharded over several machines; no row of the paper
 
 
@@ -56,11 +61,11 @@ def plain(value):
 
 def test_there_is_a_recipe_for_every_model_and_method_of_the_paper_and_for_every_other_objective():
     found = {path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in ROOT.glob("recipes/*/*.yaml")}
-    assert {name for name in found if not name.startswith(("accelerate/", "data/"))} == {*RECIPES, LARGE}
+    assert {name for name in found if not name.startswith(("accelerate/", "data/"))} == {*RECIPES, *TODAY, LARGE}
     assert {*METHODS, *OTHERS} == set(LOSSES) - {"sft"}
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, LARGE])
+@pytest.mark.parametrize("recipe", [*RECIPES, *TODAY, LARGE])
 def test_a_recipe_parses_and_holds_only_what_differs_from_the_defaults(recipe):
     parsed = parse(recipe)
     defaults = arguments.parser().parse_args_into_dataclasses(["--output_dir", "out"], look_for_args_file=False)
@@ -98,8 +103,20 @@ def test_the_header_gives_the_command_for_this_very_file_and_says_what_the_paper
 
 
 def test_every_recipe_writes_to_a_folder_of_its_own():
-    folders = {keys_of(recipe)["output_dir"] for recipe in RECIPES}
-    assert folders == {f"outputs/{recipe.replace('/', '-').replace('_', '-')}" for recipe in RECIPES}
+    folders = {keys_of(recipe)["output_dir"] for recipe in [*RECIPES, *TODAY]}
+    names = [re.sub(r"[/_.]", "-", recipe) for recipe in [*RECIPES, *TODAY]]
+    assert folders == {
+        f"outputs/{name}".replace("mistral-7b-instruct-v0-2", "mistral-7b-instruct-v0.2") for name in names
+    }
+
+
+@pytest.mark.parametrize("recipe", TODAY)
+def test_a_recipe_of_today_gives_its_command_and_says_that_it_was_not_measured(recipe):
+    header = re.match(r"(#.*\n)+", path_of(recipe).read_text()).group()
+    assert f"bnf-align train --config recipes/{recipe}.yaml" in header
+    assert "Not measured here" in header
+    _, config, model = parse(recipe)
+    assert (config.loss_type, model.use_peft, config.eval_fraction) == ("bnf", True, 0.05)
 
 
 # ------------------------------------------------------------------------------------------------ what is published

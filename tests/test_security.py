@@ -135,7 +135,9 @@ def test_a_rows_own_template_is_held_to_the_same():
         render_text(chatml_tokenizer(), [user("Hi")], {"chat_template_kwargs": {"chat_template": "{{ 9**9 }}"}})
 
 
-@pytest.mark.parametrize("text", ["{% for a in range(10**7) %}{% endfor %}".replace("10**7", "9999999"), "{{ 1 / 0 }}"])
+@pytest.mark.parametrize(
+    "text", ["{% for a in range(10**7) %}{% endfor %}".replace("10**7", "9999999"), "{{ 1 / 0 }}"]
+)
 def test_what_the_sandbox_refuses_is_a_refusal(text):
     tokenizer = chatml_tokenizer()
     tokenizer.chat_template = text

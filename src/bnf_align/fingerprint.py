@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 import xxhash
+from peft import PeftModel
 from torch import Tensor, nn
+
+# Names, versions and settings that say nothing about the values of a forward pass in evaluation mode.
+IGNORED = re.compile(
+    r"_name_or_path|transformers_version|dtype|use_cache|dropout|pdrop|(bos|eos|pad)_token_id"
+    r"|revision|inference_mode|init_lora_weights|auto_mapping|runtime_config|peft_version"
+)
+
+
+def settings_digest(settings: dict[str, Any]) -> str:
+    """Of a model's or an adapter's config, without what changes no value."""
+
+    def plain(value: Any) -> Any:  # sets (an adapter's target modules) have no order of their own
+        return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
+
+    kept = {key: value for key, value in settings.items() if not IGNORED.search(key)}
+    return str(xxhash.xxh3_128_hexdigest(json.dumps(kept, sort_keys=True, default=plain).encode()))
+
+
+def adapters_digest(model: Any) -> dict[str, str]:
+    """Active adapter -> digest of its settings: scaling (alpha), rank patterns and the like are not in the weights."""
+    if not isinstance(model, PeftModel):
+        return {}
+    return {name: settings_digest(model.peft_config[name].to_dict()) for name in model.active_adapters}
 
 
 def weights_hash(model: nn.Module) -> str:
     """Hash of every weight and saved buffer (adapters too) with its name, type and shape; 32 hexadecimal digits.
 
-    Buffers that no checkpoint holds, such as rotary frequencies, follow from the config: whoever compares models by
-    this compares their configs too, and those of their adapters, where alpha and the choice of the active one stand.
+    The settings of active adapters count. Buffers that no checkpoint holds, such as rotary frequencies, follow from
+    the config: whoever compares models by this compares their configs too.
 
     XXH3, which is not made to resist forgery: nobody gains by forging the name of a model in a cache of his own.
     """
@@ -27,4 +53,6 @@ def weights_hash(model: nn.Module) -> str:
         return f"{name}|{value.dtype}|{tuple(value.shape)}|".encode() + xxhash.xxh3_128(data.data).digest()
 
     with ThreadPoolExecutor(4) as pool:  # xxhash works outside Python's lock
-        return str(xxhash.xxh3_128(b"\n".join(pool.map(entry, sorted(model.state_dict().items())))).hexdigest())
+        entries = [*pool.map(entry, sorted(model.state_dict().items()))]
+    entries += [f"{name}|{found}".encode() for name, found in sorted(adapters_digest(model).items())]
+    return str(xxhash.xxh3_128(b"\n".join(entries)).hexdigest())

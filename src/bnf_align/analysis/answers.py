@@ -33,7 +33,7 @@ class Answers:
     """(row, side) of each; the side is "answer" where the rows have no labels."""
     keys: list[str]
     """Hash of each one's token ids and of which of them are scored: equal for equal responses."""
-    pad_token_id: int
+    tokenizer: PreTrainedTokenizerBase
     report: DataReport
 
     @property
@@ -41,10 +41,18 @@ class Answers:
         """Row and side in one word, unlike each other."""
         return [f"{row}/{side}" for row, side in self.names]
 
-    @property
-    def digest(self) -> str:
-        """Hash of all of them: rows of another file, tokenizer or length are others."""
-        return str(xxhash.xxh3_128_hexdigest("\n".join([*self.ids, *self.keys]).encode()))
+    def prompt(self, number: int) -> str:
+        """What stands before the first scored token of a response, as text."""
+        tokens = self.responses.tokens(number)
+        return str(self.tokenizer.decode(tokens[: int(self.responses.mask(number).argmax())].tolist()))
+
+    def pieces(self, number: int) -> list[str]:
+        """The text of each scored token; part of a character is written as U+FFFD."""
+        return [str(self.tokenizer.decode([token])) for token in self.scored(number)]
+
+    def scored(self, number: int) -> list[int]:
+        """The ids of the scored tokens."""
+        return list(self.responses.tokens(number)[self.responses.mask(number)].tolist())
 
 
 def read_answers(
@@ -90,8 +98,7 @@ def read_answers(
     names = [(row, side if labelled else "answer") for row, side in response_ids(dataset)]
     _leave_out_unsaid_ends(responses, [raw[row].get("finish_reason") == "length" for row, _ in names])
     keys = [_key(responses, row) for row in range(len(responses))]
-    assert isinstance(tokenizer.pad_token_id, int)
-    return Answers(responses, names, keys, tokenizer.pad_token_id, report)
+    return Answers(responses, names, keys, tokenizer, report)
 
 
 def check_tokens(

@@ -1,15 +1,13 @@
 """The log-likelihood and the logit of every scored token under a method's model and its reference, resumable.
 
-OUT/reference.jsonl       a line for each different response: `id` (the hash of its tokens), `logps`, `logits`
-OUT/methods/NAME.jsonl    a line for each response of a method: `id`, `item`, `side`, `model`, `key` (its line in
-                          reference.jsonl), `tokens`; `logps`, `ref_logps`, `logits`, `ref_logits`, a number for each
-                          scored token; and the measures of `shifts`
+OUT/reference.jsonl, OUT/methods/NAME.jsonl    what one model says of each different response: `id` (the hash of its
+                                               tokens), `logps`, `logits`
+OUT/methods/NAME.parquet                       a row for each response of a method, as `table.SCHEMA` says
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,15 +20,17 @@ from transformers import PreTrainedModel
 
 from bnf_align.analysis.answers import Answers, Row
 from bnf_align.analysis.shifts import TokenScores, shifts
+from bnf_align.analysis.table import write_table
 from bnf_align.data.micro_batches import batches
-from bnf_align.fingerprint import weights_hash
 from bnf_align.head import HeadCall, ask, attach
 from bnf_align.head.attach import Implementation
 from bnf_align.journal import Journal
+from bnf_align.losses import bnf_weights
+from bnf_align.reference.namespace import namespace_of
 
 Model = PreTrainedModel | PeftModel
 
-VERSION = 1
+VERSION = 2
 """Raise it whenever a measure or a row changes its meaning."""
 
 
@@ -52,7 +52,9 @@ def measure(
     max_tokens: int = 8192,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Path]:
-    """Write the rows of every method; one model is in memory at a time, and the reference reads nothing twice.
+    """Write the rows of every method; one model is in memory at a time, and none reads a response twice.
+
+    What grows in memory with the number of responses are their token ids. Run again, it computes what is missing.
 
     Args:
         methods: The methods; several may share one `Answers`.
@@ -64,102 +66,74 @@ def measure(
         about: What is worth knowing beside the rows, such as the command.
 
     Returns:
-        Name of the method -> its file.
+        Name of the method -> its Parquet file.
 
     Raises:
-        BadInput: If rows on disk were made with other weights, responses or settings.
+        BadInput: If rows on disk were made with other weights or settings.
     """
     folder = Path(out)
-    run = _Run(head, max_tokens, about)
-    reference, made_with = run.reference(load_reference, [method.answers for method in methods], folder)
+
+    def scored(load: Callable[[], Model], answers: Sequence[Answers], path: Path, name: str) -> Path:
+        model = load()
+        model.eval()
+        device = cast(PreTrainedModel, model).device.type
+        card = {"version": VERSION, **namespace_of(model, autocast=None, head=head, device=device)}
+        attach(model, head)
+        with Journal(path, card=card, about=about) as journal:
+            for one in {id(one): one for one in answers}.values():
+                _score(model, one, journal, max_tokens, name)
+            return journal.finish(dict.fromkeys(key for one in answers for key in one.keys))
+
+    reference = scored(load_reference, [method.answers for method in methods], folder / "reference.jsonl", "reference")
     paths = {}
     for method in methods:
-        paths[method.name] = run.method(method, reference, made_with, folder / "methods" / f"{method.name}.jsonl")
+        own = scored(method.load, [method.answers], folder / "methods" / f"{method.name}.jsonl", method.name)
+        paths[method.name] = write_table(own.with_suffix(".parquet"), _rows(method.answers, own, reference))
     return paths
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What the passes of all models have in common."""
+def _score(model: Model, answers: Answers, journal: Journal, max_tokens: int, name: str) -> None:
+    """Append what the journal lacks; a batch once begun is done again as a whole."""
+    with tqdm(total=len(answers.keys), desc=f"{name}: responses", unit="row") as bar:
+        for batch in batches(answers.responses.lengths, max_tokens):
+            if not {answers.keys[number] for number in batch} <= journal.done:
+                scores = zip(batch, token_scores(model, answers, batch), strict=True)
+                journal.append([_written(answers.keys[number], one) for number, one in scores])
+            bar.update(len(batch))
 
-    head: Implementation
-    max_tokens: int
-    about: Mapping[str, Any] | None
 
-    def reference(
-        self, load: Callable[[], Model], answers: Sequence[Answers], folder: Path
-    ) -> tuple[dict[str, TokenScores], dict[str, Any]]:
-        """Key of a response -> its scores under the reference; and what they were made with."""
-        model, card = self._loaded(load)
-        keys = dict.fromkeys(key for one in answers for key in one.keys)
-        with Journal(folder / "reference.jsonl", card=card, about=self.about) as journal:
-            for one in answers:
-                if journal.done.issuperset(one.keys):  # the responses of another method are these
-                    continue
-                rows = [{"id": key} for key in one.keys]
-                self._score(model, one, journal, rows, lambda row, scores: row | _written(scores), "reference")
-            scored = journal.rows()
-            journal.finish(keys)
-        return {key: _read(scored[key]) for key in keys}, card
-
-    def method(
-        self, method: Method, reference: Mapping[str, TokenScores], made_with: Mapping[str, Any], out: Path
-    ) -> Path:
-        """Write the rows of `method`."""
-        model, card = self._loaded(method.load)
-        card |= {"responses": method.answers.digest, "reference": made_with}
-        answers = method.answers
-        rows = [
-            {"id": name, "item": item, "side": side, "model": method.name, "key": key}
-            for name, (item, side), key in zip(answers.ids, answers.names, answers.keys, strict=True)
-        ]
-
-        def measured(row: Row, scores: TokenScores) -> Row:
-            # From the numbers as they are written, so that the measures can be had again from the file.
-            written, ref = _written(scores), reference[row["key"]]
-            found = {"tokens": len(ref.logps), **written, **_written(ref, "ref_")}
-            return row | found | shifts(_read(written), ref)
-
-        with Journal(out, card=card, about=self.about) as journal:
-            self._score(model, answers, journal, rows, measured, method.name)
-            return journal.finish(answers.ids)
-
-    def _loaded(self, load: Callable[[], Model]) -> tuple[Model, dict[str, Any]]:
-        gc.collect()  # an attached head ties a model to itself, and the next one may need its memory
-        model = load()
-        model.eval()
-        card = {
-            "version": VERSION,
-            "weights": weights_hash(model),
-            "dtype": str(next(model.parameters()).dtype),
-            "head": self.head,
-        }
-        attach(model, self.head)
-        return model, card
-
-    def _score(
-        self,
-        model: Model,
-        answers: Answers,
-        journal: Journal,
-        rows: Sequence[Row],
-        finished: Callable[[Row, TokenScores], Row],
-        name: str,
-    ) -> None:
-        """Append `finished(row, scores)` for what the journal lacks; a batch once begun is done again as a whole."""
-        with tqdm(total=len(rows), desc=f"{name}: responses", unit="row") as bar:
-            for batch in batches(answers.responses.lengths, self.max_tokens):
-                if not {rows[number]["id"] for number in batch} <= journal.done:
-                    scored = zip(batch, token_scores(model, answers, batch), strict=True)
-                    journal.append([finished(rows[number], scores) for number, scores in scored])
-                bar.update(len(batch))
+def _rows(answers: Answers, own: Path, reference: Path) -> Iterator[Row]:
+    """The rows of a method, one at a time: what both models say, and what follows from it."""
+    with Journal(own) as policy_scores, Journal(reference) as reference_scores:
+        for number, (name, key) in enumerate(zip(answers.ids, answers.keys, strict=True)):
+            item, side = answers.names[number]
+            policy, ref = _read(policy_scores.row(key)), _read(reference_scores.row(key))
+            yield {
+                "id": name,
+                "item": item,
+                "side": side,
+                "label": None if side == "answer" else bool(answers.responses.labels[number]),
+                "prompt": answers.prompt(number),
+                "token_ids": answers.scored(number),
+                "pieces": answers.pieces(number),
+                "tokens": len(policy.logps),
+                "logps": policy.logps,
+                "ref_logps": ref.logps,
+                "logits": policy.logits,
+                "ref_logits": ref.logits,
+                "weights": bnf_weights(*(torch.from_numpy(one.logps)[None] for one in (policy, ref)))[0].numpy(),
+                **shifts(policy, ref),
+            }
 
 
 @torch.no_grad()
 def token_scores(model: Model, answers: Answers, rows: Sequence[int]) -> list[TokenScores]:
-    """Log-likelihoods and logits of the responses numbered `rows`, in one forward pass of a model with a head call."""
+    """Log-likelihoods and logits of the responses numbered `rows`, in one forward pass of a model with a head call.
+
+    Log-likelihoods are those of the model's own distribution, at temperature 1.
+    """
     device = cast(PreTrainedModel, model).device
-    batch = answers.responses.collate(rows, answers.pad_token_id)
+    batch = answers.responses.collate(rows, answers.tokenizer.pad_token_id)
     batch = {name: values.to(device) for name, values in batch.items()}
     call = HeadCall(batch, logits=True)
     ask(model, batch, call)
@@ -168,10 +142,10 @@ def token_scores(model: Model, answers: Answers, rows: Sequence[int]) -> list[To
     return [TokenScores(*scores) for scores in zip(*(np.split(column, ends) for column in columns), strict=True)]
 
 
-def _written(scores: TokenScores, prefix: str = "") -> Row:
-    """As it stands in a row: nine digits, which are all that float32 has."""
-    columns: Iterable[tuple[str, np.ndarray]] = scores._asdict().items()
-    return {prefix + name: [float(f"{value:.9g}") for value in values] for name, values in columns}
+def _written(key: str, scores: TokenScores) -> Row:
+    """As it stands in a journal: nine digits, which are all that float32 has."""
+    columns = {name: [float(f"{value:.9g}") for value in values] for name, values in scores._asdict().items()}
+    return {"id": key, **columns}
 
 
 def _read(row: Row) -> TokenScores:

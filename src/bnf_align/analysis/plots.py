@@ -1,8 +1,8 @@
-"""Figures 1, 3 and 4 of the paper, drawn from the rows that `measure` wrote."""
+"""Figures 1 to 4 of the paper, and BNF weights by label, drawn from the files that `measure` wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,11 @@ from matplotlib.figure import Figure
 
 from bnf_align.analysis.bins import BINS
 from bnf_align.analysis.curves import derivative_curve
+from bnf_align.analysis.overlap import BETA, Pair
 from bnf_align.analysis.shifts import MEASURES
-from bnf_align.analysis.summary import PERCENTILES, Rows, binned, values_of
+from bnf_align.analysis.summary import PERCENTILES, Files, binned
+from bnf_align.analysis.table import column
+from bnf_align.analysis.tokens import WEIGHT_BINS, weight_shares
 from bnf_align.outputs import replacing
 
 # Told apart by colour-blind readers too (Okabe and Ito, 2008).
@@ -40,7 +43,53 @@ def figure_1(references: Sequence[float] = REFERENCES) -> Figure:
     return figure
 
 
-def figure_3(rows: Rows) -> Figure:
+def figure_2(pairs: Mapping[str, Sequence[Pair]]) -> Figure:
+    """A point for each pair of a method, by how many of its tokens both answers share.
+
+    (a) the gap of their log-likelihoods, in nats and in the paper's unit; (b) what is left of DPO's gradient.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    gaps, contrasts = figure.subplots(1, 2)
+    first = next(iter(pairs.values()))
+    dots = {"s": 10, "alpha": 0.5, "linewidths": 0, "rasterized": True}
+    gaps.scatter([pair.overlap for pair in first], [pair.ref_gap for pair in first], color="0.6", label="base", **dots)
+    for number, (name, of_method) in enumerate(pairs.items()):
+        color, overlaps = COLORS[number % len(COLORS)], [pair.overlap for pair in of_method]
+        gaps.scatter(overlaps, [pair.gap for pair in of_method], color=color, label=name, **dots)
+        contrasts.scatter(overlaps, [pair.contrast for pair in of_method], color=color, label=name, **dots)
+    gaps.axhline(0, color="black", linewidth=0.6)
+    contrasts.axhline(0.5, color="black", linewidth=0.6)
+    gaps.set(ylabel="log-likelihood gap, chosen - rejected (nats)")
+    gaps.secondary_yaxis("right", functions=(lambda y: y / np.log(10), lambda y: y * np.log(10))).set_ylabel("log10")
+    contrasts.set(ylabel=f"DPO's contrastive function over beta, beta {BETA:g}", ylim=(0, 1))
+    for letter, axes in zip("ab", (gaps, contrasts), strict=True):
+        axes.set(xlabel="share of tokens that both answers have", xlim=(0, 1.02))
+        axes.set_title(f"({letter})", loc="left")
+        axes.legend(frameon=False)
+        _plain(axes)
+    return figure
+
+
+def figure_weights(files: Files) -> Figure:
+    """A panel for each method: share of the tokens of each side by BNF weight."""
+    figure = Figure(figsize=(4.2 * len(files), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(files), sharey=True, squeeze=False)[0]
+    for axes, (name, file) in zip(panels, files.items(), strict=True):
+        found = weight_shares(file)
+        width = 0.8 / len(found)
+        for number, (side, shares) in enumerate(found.items()):
+            places = np.arange(WEIGHT_BINS) + (number - (len(found) - 1) / 2) * width
+            axes.bar(places, 100 * np.array(shares), width, color=COLORS[number % len(COLORS)], label=side)
+        ticks = np.arange(0, WEIGHT_BINS + 1, 2)
+        axes.set_xticks(ticks - 0.5, [f"{tick / WEIGHT_BINS:g}" for tick in ticks])
+        axes.set(title=name, xlabel="BNF weight of a token")
+        axes.legend(frameon=False)
+        _plain(axes)
+    panels[0].set_ylabel("share of the side's tokens, %")
+    return figure
+
+
+def figure_3(files: Files) -> Figure:
     """Six panels: (a) to (c) for whole responses, (d) and (e) per token, (f) the Gini coefficients."""
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     panels = figure.subplots(2, 3).flat
@@ -49,20 +98,20 @@ def figure_3(rows: Rows) -> Figure:
         "abcdef", panels, (whole, logit, None, per_token, logit_per_token, gini), strict=True
     ):
         if measure is None:
-            _against(axes, rows, whole, logit)
+            _against(axes, files, whole, logit)
         else:
-            _boxes(axes, rows, measure)
+            _boxes(axes, files, measure)
         axes.set_title(f"({letter})", loc="left")
         _plain(axes)
     figure.supxlabel("Boxes: quartiles of the responses; whiskers: 5th and 95th percentile; diamonds: mean.", size=9)
     return figure
 
 
-def figure_4(rows: Rows, bins_of: str) -> Figure:
+def figure_4(files: Files, bins_of: str) -> Figure:
     """Share of each method's tokens in the tenths of the token shifts of `bins_of`."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.add_subplot()
-    edges, shares = binned(rows, bins_of)
+    edges, shares = binned(files, bins_of)
     width = 0.8 / len(shares)
     for number, (name, of_method) in enumerate(shares.items()):
         places = np.arange(BINS) + (number - (len(shares) - 1) / 2) * width
@@ -88,11 +137,11 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     return paths
 
 
-def _boxes(axes: Axes, rows: Rows, measure: str) -> None:
+def _boxes(axes: Axes, files: Files, measure: str) -> None:
     """Median, quartiles, 5th and 95th percentile and mean (diamond) of a measure, a box for each method."""
     boxes = axes.boxplot(
-        [values_of(of_method, measure) for of_method in rows.values()],
-        tick_labels=list(rows),
+        [column(file, measure) for file in files.values()],
+        tick_labels=list(files),
         whis=(PERCENTILES[0], PERCENTILES[-1]),
         showfliers=False,
         showmeans=True,
@@ -109,11 +158,11 @@ def _boxes(axes: Axes, rows: Rows, measure: str) -> None:
         axes.axhline(0, color="black", linewidth=0.6)
 
 
-def _against(axes: Axes, rows: Rows, across: str, up: str) -> None:
+def _against(axes: Axes, files: Files, across: str, up: str) -> None:
     """A point for each response: one measure against another."""
-    for number, (name, of_method) in enumerate(rows.items()):
+    for number, (name, file) in enumerate(files.items()):
         color = COLORS[number % len(COLORS)]
-        points = values_of(of_method, across), values_of(of_method, up)
+        points = column(file, across), column(file, up)
         axes.scatter(*points, s=8, alpha=0.5, linewidths=0, color=color, label=name, rasterized=True)
     axes.set(xlabel=MEASURES[across], ylabel=MEASURES[up])
     axes.axvline(0, color="black", linewidth=0.6)

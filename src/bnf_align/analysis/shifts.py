@@ -14,8 +14,7 @@ is a response's shift the sum of what its tokens have, which the Gini coefficien
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,9 +51,3 @@ def shifts(policy: TokenScores, reference: TokenScores) -> dict[str, float | Non
         "logit_shift_per_token": float(logit.mean()),
         "gini": gini(logit),
     }
-
-
-def token_shifts(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Log-likelihood shift of every scored token of `rows`, in their order: what Figure 4 counts."""
-    columns = [np.concatenate([row[name] for row in rows]) for name in ("logps", "ref_logps")]
-    return np.asarray(columns[0] - columns[1])

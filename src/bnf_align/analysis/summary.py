@@ -1,25 +1,24 @@
-"""The figures as numbers: what `summary.json` holds."""
+"""The figures as numbers: what `summary.json` holds, from the files that `measure` wrote."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bnf_align.analysis.bins import edges, shares
-from bnf_align.analysis.shifts import MEASURES, token_shifts
+from bnf_align.analysis.overlap import Pair
+from bnf_align.analysis.shifts import MEASURES
+from bnf_align.analysis.table import column
+from bnf_align.analysis.tokens import most_changed, weight_shares
 from bnf_align.records import BadInput
 
-Rows = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Name of a method -> the rows of its file."""
+Files = Mapping[str, Path]
+"""Name of a method -> its Parquet file."""
 
 PERCENTILES = (5, 25, 50, 75, 95)
-
-
-def values_of(rows: Sequence[Mapping[str, Any]], measure: str) -> np.ndarray:
-    """One number a response, without those that have none."""
-    return np.array([row[measure] for row in rows if row[measure] is not None], dtype=np.float64)
 
 
 def bins_method(names: Sequence[str], wanted: str | None = None) -> str:
@@ -33,18 +32,28 @@ def bins_method(names: Sequence[str], wanted: str | None = None) -> str:
     return wanted or next((name for name in names if name.lower() == "dpo"), names[0])
 
 
-def binned(rows: Rows, bins_of: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def token_shifts(file: Path) -> np.ndarray:
+    """Log-likelihood shift of every scored token, in nats: what Figure 4 counts."""
+    return column(file, "logps").astype(np.float64) - column(file, "ref_logps")
+
+
+def binned(files: Files, bins_of: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Figure 4: the nine edges that cut the token shifts of `bins_of` into tenths; method -> share of each bin."""
-    values = {name: token_shifts(of_method) for name, of_method in rows.items()}
-    cut = edges(values[bins_of])
-    return cut, {name: shares(of_method, cut) for name, of_method in values.items()}
+    cut = edges(token_shifts(files[bins_of]))
+    return cut, {name: shares(token_shifts(file), cut) for name, file in files.items()}
 
 
-def summary(rows: Rows, bins_of: str) -> dict[str, Any]:
-    """The distributions of Figure 3 and the bins of Figure 4, by method."""
-    cut, by_method = binned(rows, bins_of)
+def summary(files: Files, bins_of: str, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Any]:
+    """The pairs of Figure 2, the distributions of Figure 3, the bins of Figure 4, weights and tokens.
+
+    Args:
+        files: Of the methods.
+        bins_of: See `bins_method`.
+        pairs: Name of a method -> its pairs, from `of_pairs`.
+    """
+    cut, by_method = binned(files, bins_of)
     return {
-        "methods": {name: _of_method(of_method) for name, of_method in rows.items()},
+        "methods": {name: _of_method(file, pairs[name]) for name, file in files.items()},
         "bins": {
             "of": bins_of,
             "edges": cut.tolist(),
@@ -53,9 +62,19 @@ def summary(rows: Rows, bins_of: str) -> dict[str, Any]:
     }
 
 
-def _of_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    counts = {"responses": len(rows), "tokens": sum(row["tokens"] for row in rows)}
-    return counts | {measure: _distribution(values_of(rows, measure)) for measure in MEASURES}
+def _of_method(file: Path, pairs: Sequence[Pair]) -> dict[str, Any]:
+    tokens = column(file, "tokens")
+    return {
+        "responses": len(tokens),
+        "tokens": int(tokens.sum()),
+        **{measure: _distribution(column(file, measure)) for measure in MEASURES},
+        "weights": weight_shares(file),
+        "most_changed": most_changed(file),
+        "pairs": {
+            name: _distribution(np.array([getattr(pair, name) for pair in pairs]))
+            for name in ("overlap", "gap", "ref_gap", "contrast")
+        },
+    }
 
 
 def _distribution(values: np.ndarray) -> dict[str, Any]:

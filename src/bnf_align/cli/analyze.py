@@ -1,12 +1,14 @@
-"""`bnf-align analyze`: how far methods moved a model: Figures 1, 3 and 4 of the paper for your own."""
+"""`bnf-align analyze`: how far methods moved a model: Figures 1 to 4 of the paper for your own."""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from bnf_align.analysis import Answers, Method
 
 DESCRIPTION = """\
-Log-likelihood and logit shifts of models against the one that they were trained from, token by token: rows as JSON
-Lines, Figures 3 and 4 as PNG and SVG, and summary.json. Figure 1 needs no model: without --model it is drawn alone."""
+Log-likelihood and logit shifts of models against the one that they were trained from, token by token: rows as
+Parquet, Figures 2 to 4 and BNF weights as PNG and SVG, and summary.json. Figure 1 needs no model: without --model it
+is drawn alone."""
 
 EPILOG = "Resumable: run the same command again. See docs/analysis.md."
 
@@ -77,27 +80,30 @@ def _all_or_none(given: Sequence[bool]) -> bool:
 
 
 def _analyze(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
-    from bnf_align.analysis import figure_3, figure_4, measure, save, summary
+    from bnf_align.analysis import figure_2, figure_3, figure_4, figure_weights, measure, of_pairs, save, summary
     from bnf_align.analysis.summary import bins_method
-    from bnf_align.journal import read_jsonl
 
     models = _named_models(arguments.model)
     bins_of = bins_method(list(models), arguments.bins_of)
     data = _data(arguments.data, list(models))
-    methods = _methods(arguments, models, data)
-    paths = measure(
+    switch = _Switch(arguments)
+    methods = _methods(arguments, models, data, switch)
+    files = measure(
         methods,
-        _loader(arguments.reference, arguments),
+        partial(switch, arguments.reference),
         out,
         head=arguments.head,
         max_tokens=arguments.batch_tokens,
         about={"models": models, "reference": arguments.reference, "data": data},
     )
-    rows = {name: list(read_jsonl(path)) for name, path in paths.items()}
-    result = {"reference": arguments.reference, "models": models, "data": data, **summary(rows, bins_of)}
+    pairs = {name: of_pairs(file) for name, file in files.items()}
+    result = {"reference": arguments.reference, "models": models, "data": data, **summary(files, bins_of, pairs)}
     for method in methods:
-        result["methods"][method.name] |= {"rows": str(paths[method.name]), "read": method.answers.report.as_dict()}
-    result["figures"] = [*save(figure_3(rows), out, "figure3"), *save(figure_4(rows, bins_of), out, "figure4")]
+        result["methods"][method.name] |= {"rows": str(files[method.name]), "read": method.answers.report.as_dict()}
+    figures = {"figure3": figure_3(files), "figure4": figure_4(files, bins_of), "weights": figure_weights(files)}
+    if paired := {name: found for name, found in pairs.items() if found}:
+        figures["figure2"] = figure_2(paired)
+    result["figures"] = [path for name, figure in sorted(figures.items()) for path in save(figure, out, name)]
     return result
 
 
@@ -134,7 +140,9 @@ def _data(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     return {name: own[name] for name in names}
 
 
-def _methods(arguments: argparse.Namespace, models: dict[str, str], data: dict[str, str]) -> list[Method]:
+def _methods(
+    arguments: argparse.Namespace, models: dict[str, str], data: dict[str, str], switch: _Switch
+) -> list[Method]:
     """The methods with their responses; what would fail fails here, before a model is loaded."""
     from bnf_align.analysis import Method
     from bnf_align.analysis.answers import check_tokens
@@ -145,7 +153,7 @@ def _methods(arguments: argparse.Namespace, models: dict[str, str], data: dict[s
         tokenizer = _tokenizer(path, arguments)
         answers = _answers(arguments, data[name], tokenizer)
         check_tokens(answers, tokenizer, reference, name)
-        methods.append(Method(name, _loader(path, arguments), answers))
+        methods.append(Method(name, partial(switch, path), answers))
     return methods
 
 
@@ -172,11 +180,29 @@ def _tokenizer(path: str, arguments: argparse.Namespace) -> Any:
     )
 
 
-def _loader(path: str, arguments: argparse.Namespace) -> Callable[[], Any]:
-    from bnf_align.models import for_inference, load
+class _Switch:
+    """Loads a model, one at a time; adapters on the model that is loaded are switched, and it is not loaded again."""
 
-    place = for_inference(arguments.dtype)
-    return lambda: load(path, trust_remote_code=arguments.trust_remote_code, **place).model
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.name: tuple[str, str | None] = ("", None)
+        """Base and revision of what is loaded."""
+        self.model: Any = None
+
+    def __call__(self, path: str) -> Any:
+        from peft import PeftModel
+
+        from bnf_align.models import find, for_inference, load
+
+        source = find(path)
+        name = (source.base, source.revision)
+        if name != self.name:
+            self.model = None  # before the next one comes
+            gc.collect()  # an attached head ties a model to itself
+        base = self.model.unload() if isinstance(self.model, PeftModel) else self.model
+        options = {"trust_remote_code": self.arguments.trust_remote_code, **for_inference(self.arguments.dtype)}
+        self.name, self.model = name, load(path, base=base, **options).model
+        return self.model
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -43,6 +43,10 @@ class DataArguments:
     eval_task_data: str | None = _flag(None, "A file of its items, instead of its data set on the hub.")
     eval_task_items: int = _flag(50, "The first so many items, the same every time.")
     eval_task_steps: int = _flag(100, "Optimizer steps from one time to the next.")
+    sample_prompts: str | None = _flag(
+        None, "A file of prompts: answered before training and after it, into samples.jsonl of the output folder."
+    )
+    sample_tokens: int = _flag(256, "The longest of these answers, in tokens.")
 
 
 @dataclass

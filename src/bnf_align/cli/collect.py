@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnf_align.cli.flags import add_model_flags, count, key_variable, where
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -29,7 +29,8 @@ EPILOG = f"""\
 Chat with a model in process, with one behind a URL, or review prepared answers:
   bnf-align collect --model_name_or_path M
   bnf-align collect --url http://localhost:8000/v1 --model_name_or_path NAME
-  bnf-align collect --review answers.jsonl [--pairs]
+  bnf-align collect --review answers.jsonl [--pairs] [--raters 2]
+  bnf-align collect --status [--review answers.jsonl [--pairs]]
 The password comes from the variable {PASSWORD}, or is asked for; never from the command line."""
 
 
@@ -39,6 +40,9 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     if arguments.delete_user is not None:
         return _delete(arguments)
+    if arguments.status:
+        print("\n".join(_status(arguments)))
+        return 0
     if not arguments.model_name_or_path and not arguments.review:
         raise BadInput("Whose answers? Give --model_name_or_path (with --url for a served model), or --review FILE.")
     try:
@@ -79,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     _flag(parser, "--max_new_tokens", type=count, default=1024, help="the longest answer (default %(default)s)")
     _flag(parser, "--review", metavar="FILE", help="judge the answers in FILE, blind, instead of chatting")
     _flag(parser, "--pairs", action="store_true", help="with --review: ask for the better of two answers")
+    _flag(parser, "--raters", type=count, help="with --review: how many people judge a task (default: everybody)")
+    _flag(parser, "--status", action="store_true", help="say who has judged what and whether they agree, and stop")
     _flag(parser, "--host", default="127.0.0.1", help="where to listen (default %(default)s: this machine alone)")
     _flag(parser, "--port", type=int, help="default: the first free one from 7860")
     _flag(parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} where that is set")
@@ -112,7 +118,7 @@ def _page(arguments: argparse.Namespace) -> gr.Blocks:
 
     if arguments.review:
         tasks = read_tasks(arguments.review, arguments.pairs)
-        return review_page(tasks, Store(arguments.store))
+        return review_page(tasks, Store(arguments.store), arguments.raters)
     return chat_page(_answerer(arguments), Store(arguments.store), arguments.system_prompt)
 
 
@@ -132,6 +138,37 @@ def _answerer(arguments: argparse.Namespace) -> Answerer:
     from bnf_align.engines import LocalEngine
 
     return LocalAnswerer(LocalEngine.load(model, dtype=arguments.dtype, **where(arguments)), sampling)
+
+
+def _status(arguments: argparse.Namespace) -> list[str]:
+    """Progress for whoever runs the page: people, tasks, agreement."""
+    from bnf_align.data.doctor import examine
+    from bnf_align.feedback.review import read_tasks, times_judged
+    from bnf_align.feedback.store import Store
+
+    if not Path(arguments.store).expanduser().is_file():
+        raise BadInput(f"There is no file {arguments.store}. Name the file of thumbs with --store.")
+    store = Store(arguments.store)
+    rows, users = store.rows(), store.users()
+    lines = [f"{arguments.store}: {counted(len(rows), 'row')}"]
+    for name, number in users.most_common():
+        ups, downs = (
+            sum(row.get("label") is label and row.get("user") == name for row in rows) for label in (True, False)
+        )
+        pairs = number - ups - downs
+        parts = [counted(some, one) for some, one in ((pairs, "pair"), (ups, "up"), (downs, "down")) if some]
+        lines.append(f"  {name or 'without a name'}: {', '.join(parts)}")
+    if arguments.review:
+        judged, tasks = times_judged(rows), read_tasks(arguments.review, arguments.pairs)
+        often = [min(judged[task.id], 2) for task in tasks]
+        lines.append(
+            f"{arguments.review}: {counted(len(tasks), 'task')}, {often.count(0):,} judged by nobody, "
+            f"{often.count(1):,} by one person, {often.count(2):,} by two or more"
+        )
+    if rows:
+        found = [one.text for one in examine(arguments.store).findings if one.name == "agreement"]
+        lines += found or ["One person judged everything, so nothing is known of agreement."]
+    return lines
 
 
 def _delete(arguments: argparse.Namespace) -> int:

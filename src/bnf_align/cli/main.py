@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
@@ -20,6 +21,7 @@ VERBS = {
     "import": "an export of a chat product as preference rows: bnf-align import SOURCE PATHS --out rows.jsonl",
     "doctor": "what is this file, what is wrong with it, what would training do with it",
     "train": "align a model: bnf-align train --model_name_or_path M --dataset_name FILE --output_dir OUT",
+    "export": "merge an adapter into its base: a model that any server loads",
     "reference": "the reference cache: build, ls, verify, gc",
     "plan": "memory, hours and disk of a run before you start it",
     "generate": "several answers to every prompt, by a model in process or behind URLs",
@@ -66,6 +68,8 @@ def _run(arguments: list[str]) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Where it is installed, peft imports it, and it complains of kernels that only QLoRA would use.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # Of what one library calls in another: nothing that the user of either can mend.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
     try:
         module = f"{verb}_" if iskeyword(verb) else verb  # `import` cannot be a module's name
         status = int(import_module(f"bnf_align.cli.{module}").main(rest))

@@ -16,14 +16,26 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bnf-align quickstart", description=__doc__)
     add_flag(parser, "--output_dir", default="quickstart", help="receives everything (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another base model and other data")
+    parser.add_argument(
+        "--real", metavar="MODEL", help="a chat model instead of the tiny one, such as SmolLM2-135M-Instruct.Q4_1.gguf"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     arguments = parser.parse_args(argv)
-    from bnf_align.lab.quickstart import quickstart, table
-
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("bnf_align").setLevel(logging.INFO)
-    result = quickstart(Path(arguments.output_dir), seed=arguments.seed)
-    print(json.dumps(result) if arguments.json else f"{table(result)}\n{_places(Path(arguments.output_dir))}")
+    out = Path(arguments.output_dir)
+    if arguments.real:
+        from bnf_align.journal import read_jsonl
+        from bnf_align.lab import real
+
+        result = real.real_quickstart(arguments.real, out, seed=arguments.seed)
+        text = real.table(result, list(read_jsonl(out / "bnf" / "samples.jsonl")))
+    else:
+        from bnf_align.lab.quickstart import quickstart, table
+
+        result = quickstart(out, seed=arguments.seed)
+        text = f"{table(result)}\n{_places(out)}"
+    print(json.dumps(result) if arguments.json else text)
     return 0
 
 

@@ -36,6 +36,7 @@ Align the model M with the preferences in DATA. Several devices: accelerate laun
   --use_peft             LoRA; --load_in_4bit for QLoRA
   --eval_fraction        share of the prompts to keep out of training and evaluate on
   --eval_task            answer a slice of gsm8k, math_l5, crux, mmlu_redux or ifeval every --eval_task_steps
+  --sample_prompts       a file of your own prompts, answered before and after, for run.json and the report
   --label_map            what labels mean, if they are not true/false, 1/0 or 1/-1: good=up bad=down
   --map                  columns under other names: prompt=question completion=answer label=rating
   --show_tokens          print that many responses token by token, with what is scored
@@ -51,25 +52,31 @@ def main(argv: Sequence[str]) -> int:
         print(HELP)
         return 0
     from bnf_align.cli import arguments
+    from bnf_align.outputs import alone
 
     if "--help-all" in argv:
         arguments.parser().print_help()
         return 0
-    from bnf_align.outputs import alone
-
     parsed = arguments.parse(argv)
     with alone(parsed[1].output_dir) if parsed[1].process_index == 0 else nullcontext():
         return _train(parsed)
 
 
 def _train(parsed: Arguments) -> int:
+    from bnf_align.construct.prompts import as_messages, read_prompts
+    from bnf_align.evaluation.samples import SampleCallback
+    from bnf_align.training.sigterm import STATUS, StopOnSigterm
+
     # Before the trainer, whose reference pass may take hours: a task that cannot be had shows at once.
-    evaluation = _evaluation(parsed[0]) if parsed[0].eval_task else None
+    data = parsed[0]
+    evaluation = _evaluation(data) if data.eval_task else None
+    prompts = read_prompts(data.sample_prompts) if data.sample_prompts else []
     trainer = make_trainer(parsed)
     if evaluation:
         trainer.add_callback(evaluation(trainer))
-    from bnf_align.training.sigterm import STATUS, StopOnSigterm
-
+    if prompts:
+        chat = getattr(trainer.processing_class, "chat_template", None) is not None
+        trainer.add_callback(SampleCallback(trainer, as_messages(prompts) if chat else prompts, data.sample_tokens))
     with StopOnSigterm(trainer) as stop:
         trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     if stop.checkpoint:

@@ -18,7 +18,7 @@ from bnf_align.feedback.visits import Visits
 
 logger = logging.getLogger(__name__)
 
-VERDICTS = {"up": True, "down": False, "none": None}
+VERDICTS: dict[str, Any] = {"up": True, "down": False, "both": "both", "neither": "neither", "none": None}
 """What the page's buttons ask for. Each is a state to be in, so that a click that arrives twice changes nothing."""
 
 STALE = "This page was older than what the server knows; now it is up to date. Please do that again."
@@ -123,14 +123,15 @@ def _answered(talk: Talk, question: str) -> tuple[str, str]:
     return "", ""
 
 
-def review_page(tasks: Sequence[Task], store: Store) -> gr.Blocks:
+def review_page(tasks: Sequence[Task], store: Store, raters: int | None = None) -> gr.Blocks:
     """A page on which people judge prepared answers, blind.
 
     Args:
         tasks: What `review.read_tasks` returned.
         store: Where judgements go.
+        raters: See `Review`.
     """
-    visits = Visits(lambda: Review(tasks, store))
+    visits = Visits(lambda: Review(tasks, store, raters))
 
     def meet(token: Any, name: str) -> tuple[str, str]:
         """A person says a name: what was judged under it before is passed over."""

@@ -6,17 +6,20 @@ import hashlib
 import json
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bnf_align.feedback.store import Message, Row, Store, choice, thumb
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput
 
 T = TypeVar("T")
+
+Verdict = bool | Literal["both", "neither"]
+"""True for a thumb up, or for the first of two answers; of two answers both may be good, or neither."""
 
 TEXTS = ("text", "content", "completion")
 SAID = ("role", "content")
@@ -104,15 +107,22 @@ class Review:
     Args:
         tasks: What `read_tasks` returned.
         store: Where judgements go.
+        raters: How many people are to judge a task; None for everybody. Tasks that others have begun come first, and
+            those that so many have judged do not come.
     """
 
-    def __init__(self, tasks: Sequence[Task], store: Store) -> None:
+    def __init__(self, tasks: Sequence[Task], store: Store, raters: int | None = None) -> None:
         self._store = store
         # The answers too: the one that always stands first would be found the better one too often.
         shuffled = [Task(task.prompt, tuple(_shuffled(task.answers))) for task in _shuffled(tasks)]
+        if raters:
+            judged = times_judged(store.rows())
+            shuffled = sorted(
+                (task for task in shuffled if judged[task.id] < raters), key=lambda task: -judged[task.id]
+            )
         self._todo, self._seen = deque(shuffled), list[Task]()
         self._ids = {task.id for task in shuffled}
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, list[Row]] = {}
         self._judging = threading.Lock()
 
     @property
@@ -121,18 +131,20 @@ class Review:
         return self._todo[0] if self._todo else None
 
     @property
-    def verdict(self) -> bool | None:
-        """What was said to it before: True for a thumb up, or for the first of two answers; None for nothing."""
-        row = self._rows.get(self.task.id) if self.task else None
-        if not row or not self.task:
+    def verdict(self) -> Verdict | None:
+        """What was said to it before; None for nothing."""
+        rows = self._rows.get(self.task.id) if self.task else None
+        if not rows or not self.task:
             return None
-        return bool(row["label"]) if "label" in row else _text(row["chosen"]) == self.task.answers[0].text
+        if len(rows) == 2:
+            return "both" if rows[0]["label"] else "neither"
+        return bool(rows[0]["label"]) if "label" in rows[0] else _text(rows[0]["chosen"]) == self.task.answers[0].text
 
     @property
     def reason(self) -> str:
         """And why."""
-        row = self._rows.get(self.task.id) if self.task else None
-        return (row and row["reason"]) or ""
+        rows = self._rows.get(self.task.id) if self.task else None
+        return (rows and rows[0]["reason"]) or ""
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -149,13 +161,16 @@ class Review:
         if user is None:
             return
         with self._judging:
-            own = {row["item"]: row for row in self._store.rows() if row.get("user") == user and "item" in row}
-            self._rows |= {name: row for name, row in own.items() if name in self._ids}
+            own: dict[str, list[Row]] = {}
+            for row in self._store.rows():
+                if row.get("user") == user and "item" in row:
+                    own.setdefault(row["item"], []).append(row)
+            self._rows |= {name: rows for name, rows in own.items() if name in self._ids}
             judged = [task for task in self._todo if task.id in own]
             self._todo = deque(task for task in self._todo if task.id not in own)
             self._seen = judged + self._seen
 
-    def judge(self, task_id: str, verdict: bool | None, reason: str = "", user: str | None = None) -> None:
+    def judge(self, task_id: str, verdict: Verdict | None, reason: str = "", user: str | None = None) -> None:
         """Store a verdict on a task and go on; None takes it back and stays.
 
         Nothing happens where another task is asked by now: a second click of a double click is no verdict on it.
@@ -166,8 +181,8 @@ class Review:
         with self._judging:
             if self.task is None or self.task.id != task_id:
                 return
-            row = None if verdict is None else self._row(self.task, verdict, reason.strip() or None, user)
-            stored = self._store.put(self._rows.get(task_id), row)
+            rows = [] if verdict is None else self._made(self.task, verdict, reason.strip() or None, user)
+            stored = self._store.put_all(self._rows.get(task_id, []), rows)
             if stored:
                 self._rows[task_id] = stored
                 self._seen.append(self._todo.popleft())
@@ -177,11 +192,11 @@ class Review:
     def explain(self, task_id: str, reason: str) -> None:
         """Change the reason of the verdict on the task that is asked; without a verdict it comes with that."""
         with self._judging:
-            row = self._rows.get(task_id)
-            if row and self.task and self.task.id == task_id:
-                row = {**row, "reason": reason.strip() or None}
-                if self._store.replace(row):
-                    self._rows[task_id] = row
+            rows = self._rows.get(task_id)
+            if rows and self.task and self.task.id == task_id:
+                rows = [{**row, "reason": reason.strip() or None} for row in rows]
+                if all(self._store.replace(row) for row in rows):
+                    self._rows[task_id] = rows
                 else:
                     del self._rows[task_id]
 
@@ -202,14 +217,22 @@ class Review:
                 self._todo = deque([task, *(other for other in self._todo if other.id != task.id)])
 
     @staticmethod
-    def _row(task: Task, verdict: bool, reason: str | None, user: str | None) -> Row:
+    def _made(task: Task, verdict: Verdict, reason: str | None, user: str | None) -> list[Row]:
         about: dict[str, Any] = {"user": user, "reason": reason, "item": task.id}
-        if len(task.answers) == 1:
-            (answer,) = task.answers
-            return thumb(task.prompt, answer.text, verdict, model=answer.model, **about)
+        if len(task.answers) == 1 or isinstance(verdict, str):
+            label = verdict == "both" if isinstance(verdict, str) else verdict
+            rows = [thumb(task.prompt, answer.text, label, model=answer.model, **about) for answer in task.answers]
+            return [row | {"created_at": rows[0]["created_at"]} for row in rows]  # one judgement, one time
         chosen, rejected = task.answers if verdict else reversed(task.answers)
         about |= {"model": chosen.model, "rejected_model": rejected.model}
-        return choice(task.prompt, chosen.text, rejected.text, **about)
+        return [choice(task.prompt, chosen.text, rejected.text, **about)]
+
+
+def times_judged(rows: Sequence[Row]) -> Counter[str]:
+    """Task -> how many people have judged it. Those without a name are told apart by the second of their judgement."""
+    return Counter(
+        item for item, _ in {(row["item"], row.get("user") or row["created_at"]) for row in rows if "item" in row}
+    )
 
 
 def _shuffled(things: Sequence[T]) -> list[T]:

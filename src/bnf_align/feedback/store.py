@@ -17,7 +17,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,6 +119,15 @@ class Store:
             self.append(after)
         return after
 
+    def put_all(self, before: Sequence[Row], after: Sequence[Row]) -> list[Row]:
+        """The same for a judgement of several rows, all of them or none; returns what is stored now."""
+        if len(before) <= 1 and len(after) <= 1:
+            stored = self.put(*(rows[0] if rows else None for rows in (before, after)))
+            return [stored] if stored else []
+        gone = {row["id"] for row in before}
+        self._rewrite(lambda old: None if old.get("id") in gone else old, after)
+        return list(after)
+
     def replace(self, row: Row) -> bool:
         """Put `row` where the row with its id is; False where there is none, since somebody deleted it."""
         return bool(self._rewrite(lambda old: row if old.get("id") == row["id"] else old))
@@ -131,8 +140,12 @@ class Store:
         """Take all rows of a person out of the file; returns how many they were."""
         return self._rewrite(lambda old: None if old.get("user") == name else old)
 
-    def _rewrite(self, change: Callable[[Row], Row | None]) -> int:
-        """Write the file anew with every row as `change` returns it, None leaving it out; returns how many changed."""
+    def _rewrite(self, change: Callable[[Row], Row | None], added: Sequence[Row] = ()) -> int:
+        """Write the file anew with every row as `change` returns it, None leaving it out, and then what is added.
+
+        Returns:
+            How many rows changed.
+        """
         changed = 0
         with self._locked() as fd:
             try:
@@ -143,9 +156,10 @@ class Store:
                         kept = change(row)
                         changed += kept is not row
                         new.write(line if kept is row else b"" if kept is None else row_bytes(kept))
+                    new.writelines(map(row_bytes, added))
                     new.flush()
                     os.fsync(new.fileno())  # or a power cut could leave the name on an empty file
-                if changed:
+                if changed or added:
                     os.replace(self._copy, self.path)
                     _sync_folder(self.path.parent)
             finally:

@@ -88,6 +88,17 @@ class Journal:
         for name, line in self._lines(self._places):
             yield name, json.loads(line)
 
+    def row(self, name: str) -> Row:
+        """The row with the id `name`, read from disk.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        place = self._places[name]
+        with open(place.file, "rb") as file:
+            file.seek(place.offset)
+            return dict(json.loads(file.read(place.length)))
+
     def append(self, rows: Iterable[Row], sync: bool = False) -> int:
         """Add the rows that are new, and say how many these are; what is finished stays as it is.
 

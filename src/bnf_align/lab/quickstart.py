@@ -1,4 +1,4 @@
-"""The quickstart: a model that errs when it samples, its own answers with a thumb each, BNF, and what came of it.
+"""The quickstart: a model that errs when it samples, its own answers with a thumb each, BNF, other methods beside it.
 
 It is a small copy of the real thing and takes the same way: SFT gives the base, the base answers prompts, a verifier
 gives each answer a thumb, `BNFTrainer` aligns the base with them, and fresh prompts tell what changed. Every number
@@ -18,12 +18,16 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from bnf_align.lab.measure import compare
+from bnf_align.construct.choice import Choice
+from bnf_align.construct.select import select
+from bnf_align.journal import read_jsonl
+from bnf_align.lab.measure import compare, estimate
 from bnf_align.lab.picture import draw
 from bnf_align.lab.runs import Settings, align, base_model
 from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
-from bnf_align.lab.table import conclude, table
+from bnf_align.lab.table import ACCURACIES, conclude, table
 from bnf_align.lab.world import MATH, SORT, draw_prompts
+from bnf_align.losses import LOSSES
 from bnf_align.outputs import write_json
 from bnf_align.records import PreferenceRow
 from bnf_align.training.record import versions
@@ -32,21 +36,25 @@ __all__ = ["Settings", "quickstart", "table"]
 
 logger = logging.getLogger(__name__)
 
+OTHERS = ("sft", "bnf_asymmetric", "dpo", "kto")
+"""Methods that are trained beside BNF; `sft` sees the thumbs up alone, `dpo` pairs of the same answers."""
+
 
 def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None) -> dict[str, Any]:
     """Run the tiny world once.
 
     Args:
         out: Folder for everything: `data/` (candidates, scores, preferences, their card), `unseen/`, `model/`,
-            `cache/`, `base-SEED/` (used again by the next run with the same settings), `quickstart.json` and
-            `quickstart.png`.
+            and one folder for each other method, `cache/`, `base-SEED/` (used again by the next run with the same
+            settings), `quickstart.json` and `quickstart.png`.
         seed: Seed of the weights, the prompts, the samples and the order of training.
         settings: How long everything is.
 
     Returns:
         What `quickstart.json` holds: `measures` (accuracies as shares, log-probabilities in nats per token; `before`,
-        `after` and `change`, each with a 95 % interval over prompts), the `conclusion` in words, the data counts,
-        the reference cache's work, the trainer's `history` and the `seconds` of each phase. `table` prints it.
+        `after` and `change`, each with a 95 % interval over prompts), the `conclusion` in words, the `methods` beside
+        BNF (accuracies, their change from the base and their distance from BNF), the data counts, the reference
+        cache's work, the trainer's `history` and the `seconds` of each phase. `table` prints it.
     """
     with _one_core_left_free():
         result = _run(Path(out), seed, settings or Settings())
@@ -58,20 +66,27 @@ def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None)
 def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     held_out = {s.name: draw_prompts(s, settings.eval_prompts, f"evaluation {s.name} {seed}") for s in (MATH, SORT)}
-    with _timed("1/5 base: fine-tuning on demonstrations with slips", seconds, "base"):
+    with _timed("1/6 base: fine-tuning on demonstrations with slips", seconds, "base"):
         base, reused = base_model(out / f"base-{seed}", seed, settings, held_out)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base)
-    with _timed(f"2/5 feedback: {settings.prompts} prompts, {settings.samples} answers to each", seconds, "feedback"):
+    with _timed(f"2/6 feedback: {settings.prompts} prompts, {settings.samples} answers to each", seconds, "feedback"):
         prompts = draw_prompts(MATH, settings.prompts, f"preferences {seed}", avoid=set(held_out[MATH.name]))
         rows = answers_with_thumbs(model, tokenizer, MATH, prompts, settings.samples, seed, out / "data")
-    with _timed("3/5 the base on fresh prompts", seconds, "before"):
+    with _timed("3/6 the base on fresh prompts", seconds, "before"):
         unseen = answers_with_thumbs(model, tokenizer, MATH, held_out[MATH.name], 1, seed, out / "unseen")
         before = measure(model, tokenizer, held_out, unseen, seed)
-    with _timed("4/5 alignment: BNF on the thumbs", seconds, "alignment"):
+    with _timed("4/6 alignment: BNF on the thumbs", seconds, "alignment"):
         trainer = align(base, rows, out, seed, settings)
-    with _timed("5/5 the aligned model on fresh prompts", seconds, "after"):
+    with _timed("5/6 the aligned model on fresh prompts", seconds, "after"):
         after = measure(trainer.model, tokenizer, held_out, unseen, seed)
+    with _timed(f"6/6 the same steps with {', '.join(OTHERS)}", seconds, "others"):
+        pairs = select(list(read_jsonl(out / "data" / "scored.jsonl")), Choice(seed=seed)).rows
+        trainers = {"bnf": trainer}
+        found = {"base": before, "bnf": after}
+        for method in OTHERS:
+            trainers[method] = align(base, pairs if LOSSES[method].pairwise else rows, out, seed, settings, method)
+            found[method] = accuracies(trainers[method].model, tokenizer, held_out, seed)
 
     measures = {name: asdict(compare(before[name], after[name], seed)) for name in before}
     ups = sum(row["label"] for row in rows)
@@ -84,6 +99,18 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
         "reference": trainer.prepared.reference.as_dict() if trainer.prepared.reference else None,
         "measures": measures,
         "conclusion": conclude(measures, settings.eval_prompts),
+        "methods": {
+            method: {
+                name: {
+                    "after": asdict(estimate(values[name], seed)),
+                    "change": asdict(compare(before[name], values[name], seed).change),
+                    "against_bnf": asdict(compare(after[name], values[name], seed).change),
+                }
+                for name in ACCURACIES
+            }
+            for method, values in found.items()
+        },
+        "health": {method: one.record.health().colour for method, one in trainers.items()},
         "seconds": seconds,
         "history": trainer.state.log_history,
     }
@@ -96,7 +123,7 @@ def measure(
     unseen: Sequence[PreferenceRow],
     seed: int,
 ) -> dict[str, list[float]]:
-    """One value per prompt of everything that the table shows.
+    """One value per prompt of everything that the table of before and after shows.
 
     Args:
         model: The base or the aligned model.
@@ -105,15 +132,23 @@ def measure(
         unseen: The base's answers to held-out prompts with their thumbs.
         seed: Seed of the samples.
     """
+    values = accuracies(model, tokenizer, held_out, seed)
+    for name, label in (("logps up", True), ("logps down", False)):
+        if rows := [row for row in unseen if row["label"] is label]:
+            values[name] = mean_logps(model, tokenizer, rows)
+    return values
+
+
+def accuracies(
+    model: Any, tokenizer: PreTrainedTokenizerBase, held_out: Mapping[str, Sequence[str]], seed: int
+) -> dict[str, list[float]]:
+    """Of each skill, sampled and greedy: 1 for a right answer to a prompt, 0 for a wrong one."""
     values: dict[str, list[float]] = {}
     for skill in (MATH, SORT):
         prompts = held_out[skill.name]
         sampled, greedy = (complete(model, tokenizer, prompts, seed=seed, **how) for how in ({}, {"temperature": 0}))
         values[f"{skill.name} sampled"] = outcomes(skill, prompts, sampled)
         values[f"{skill.name} greedy"] = outcomes(skill, prompts, greedy)
-    for name, label in (("logps up", True), ("logps down", False)):
-        if rows := [row for row in unseen if row["label"] is label]:
-            values[name] = mean_logps(model, tokenizer, rows)
     return values
 
 

@@ -1,4 +1,4 @@
-"""The two training runs of the quickstart: SFT makes the base, BNF aligns it, both by the one trainer."""
+"""The training runs of the quickstart: SFT makes the base, BNF aligns it, other methods beside it, by one trainer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 
-from bnf_align.config import BNFConfig, PreferenceConfig
+from bnf_align.config import PreferenceConfig
 from bnf_align.lab.model import MAX_TOKENS, build_model, build_tokenizer
 from bnf_align.lab.world import demonstrations
+from bnf_align.losses import LOSSES
 from bnf_align.outputs import write_json
 from bnf_align.records import PreferenceRow
 from bnf_align.training.record import versions
-from bnf_align.training.trainer import BNFTrainer, PreferenceTrainer
+from bnf_align.training.trainer import PreferenceTrainer
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long everything is. The defaults take two to three minutes of one core."""
+    """How long everything is. The defaults take four to five minutes of one core."""
 
     sft_steps: int = 700
     sft_batch_size: int = 64
@@ -64,23 +65,29 @@ def base_model(
     )
     rows = demonstrations(settings.sft_steps * settings.sft_batch_size, f"demonstrations {seed}", avoid)
     trainer = PreferenceTrainer(build_model(tokenizer, seed), config, rows, processing_class=tokenizer)
-    _train(trainer, "SFT")
+    train(trainer, "SFT")
     write_json(finished, made_with)
     return folder, False
 
 
-def align(base: Path, rows: Sequence[PreferenceRow], out: Path, seed: int, settings: Settings) -> BNFTrainer:
-    """The trainer after BNF on `rows`, from the base; its model is in `out/model`."""
-    config = BNFConfig(
-        batch_size=settings.batch_size,
+def align(
+    base: Path, rows: Sequence[PreferenceRow], out: Path, seed: int, settings: Settings, method: str = "bnf"
+) -> PreferenceTrainer:
+    """The trainer after `method` on `rows`, from the base; its model is in `out/METHOD`, that of bnf in `out/model`.
+
+    A step has as many answers whatever the method: half as many pairs where it takes pairs.
+    """
+    config = PreferenceConfig(
+        loss_type=method,
+        batch_size=settings.batch_size // (2 if LOSSES[method].pairwise else 1),
         learning_rate=settings.learning_rate,
         max_steps=settings.steps,
         ref_cache_dir=str(out / "cache"),
         logging_steps=5,
-        **common(out / "model", seed),
+        **common(out / ("model" if method == "bnf" else method), seed),
     )
-    trainer = BNFTrainer(str(base), config, train_dataset=rows)
-    _train(trainer, "BNF")
+    trainer = PreferenceTrainer(str(base), config, train_dataset=rows)
+    train(trainer, method)
     return trainer
 
 
@@ -91,7 +98,8 @@ def common(folder: Path, seed: int) -> dict[str, Any]:
     return {"output_dir": str(folder), "seed": seed, "max_length": MAX_TOKENS, **quiet}
 
 
-def _train(trainer: PreferenceTrainer, name: str) -> None:
+def train(trainer: PreferenceTrainer, name: str) -> None:
+    """Train and save, with one bar called `name`."""
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Bar(name))
     trainer.train()

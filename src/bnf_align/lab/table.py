@@ -31,7 +31,25 @@ def table(result: Mapping[str, Any]) -> str:
     rows = [_row(title, measures[name], 100, 1, " %") for name, title in ACCURACIES.items()]
     rows += [_row(title, measures[name], 1, 3, "") for name, title in LOGPS.items() if name in measures]
     conclusion = textwrap.fill(result["conclusion"], len(head))
-    return "\n".join(["", _heading(result), "", head, "-" * len(head), *rows, "", conclusion])
+    return "\n".join(["", _heading(result), "", head, "-" * len(head), *rows, "", conclusion, "", methods(result)])
+
+
+def methods(result: Mapping[str, Any]) -> str:
+    """A line for each method: what it gave on the same prompts, and how far that is from BNF."""
+    head = f"{'method':<16}{'math, sampled':>15}   {'against BNF (95 % interval)':<29}{'sort, sampled':>13}  health"
+    lines = []
+    for method, found in result["methods"].items():
+        math, sort = (f"{100 * found[f'{skill} sampled']['after']['mean']:.1f} %" for skill in ("math", "sort"))
+        mean, low, high = (
+            f"{100 * found['math sampled']['against_bnf'][end]:+.1f}" for end in ("mean", "low", "high")
+        )
+        against = "" if method == "bnf" else f"{mean} ({low} to {high})"
+        lines.append(f"{method:<16}{math:>15}   {against:<29}{sort:>13}  {result['health'].get(method, '')}")
+    note = (
+        "The same steps, answers per step and learning rate for all, none of them tuned, one seed: `bnf-align "
+        "compare` tunes each method and uses several seeds."
+    )
+    return "\n".join([head, "-" * len(head), *(line.rstrip() for line in lines), "", textwrap.fill(note, len(head))])
 
 
 def _heading(result: Mapping[str, Any]) -> str:

@@ -87,6 +87,7 @@ def load(
     *,
     adapter: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    base: Any = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     dtype: Any = torch.float32,
@@ -104,6 +105,7 @@ def load(
             a model, or an adapter.
         adapter: An adapter to put on it, a folder or a hub name.
         tokenizer: Taken instead of the model's own.
+        base: The model without an adapter where it is in memory already, of the same settings.
         revision: Branch, tag or commit of `name_or_path` on the hub; for the tokenizer too.
         trust_remote_code: Run code that comes with the model or its tokenizer.
         dtype: Of the weights; "auto" is the one they are stored in.
@@ -122,6 +124,24 @@ def load(
         )
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
+    model = _base(source, trust_remote_code, dtype, **kwargs) if base is None else base
+    if source.adapter is not None:
+        folder = Path(source.adapter)
+        if (folder / PICKLED).is_file() and not (folder / SAFE).is_file():
+            raise BadInput(
+                f"{folder} has its weights in {PICKLED}, a pickle, and pickles run code when they are read: save them "
+                f"as {SAFE} first."
+            )
+        with reading(f"The adapter {source.adapter} on {source.base}"), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            model = PeftModel.from_pretrained(
+                model, source.adapter, is_trainable=trainable, revision=source.adapter_revision
+            )
+    return Loaded(model.eval(), tokenizer, source)
+
+
+def _base(source: Source, trust_remote_code: bool, dtype: Any, **kwargs: Any) -> Any:
+    """The model of `source` without its adapter."""
     place, gguf = _place(source.base)
     kind: Any = AutoModelForCausalLM
     if not gguf:
@@ -145,19 +165,7 @@ def load(
     refuse_missing(source.base, info["missing_keys"], type(model).__name__)
     if gguf:
         model.name_or_path = model.config.name_or_path = source.base  # not its folder: adapters name their base by it
-    if source.adapter is not None:
-        folder = Path(source.adapter)
-        if (folder / PICKLED).is_file() and not (folder / SAFE).is_file():
-            raise BadInput(
-                f"{folder} has its weights in {PICKLED}, a pickle, and pickles run code when they are read: save them "
-                f"as {SAFE} first."
-            )
-        with reading(f"The adapter {source.adapter} on {source.base}"), warnings.catch_warnings():
-            warnings.filterwarnings("error", "Found missing adapter keys")
-            model = PeftModel.from_pretrained(
-                model, source.adapter, is_trainable=trainable, revision=source.adapter_revision
-            )
-    return Loaded(model.eval(), tokenizer, source)
+    return model
 
 
 def auto_class(config: Any) -> Any:

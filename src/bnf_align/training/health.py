@@ -20,6 +20,8 @@ UNMOVED = 0.001
 """Distance of chosen and rejected, in nats per token, below which nothing was learnt yet."""
 MANY_SATURATED = 0.2
 """Share of saturated tokens that is said; where answers are well apart, it is large in a healthy run too."""
+MORE_ENDLESS, MORE_REPEATING = 0.1, 0.1
+"""Further share of the sample answers that never end, or repeat themselves, which deserves a look."""
 COLOURS = ("green", "amber", "red")
 
 
@@ -154,3 +156,17 @@ def health(metrics: Mapping[str, Any]) -> Health:
     if saturated is not None and saturated > MANY_SATURATED:
         text += f"{saturated:.0%} of tokens hardly train any more (BNF weight below {SATURATED}). "
     return Health(colour, text.strip())
+
+
+def samples_health(metrics: Mapping[str, Any]) -> list[Health]:
+    """What a user's own prompts show, by `samples/*` of `evaluation.samples`; nothing where there were none."""
+    found = []
+    for name, more, what in (
+        ("never_ended", MORE_ENDLESS, "never ended"),
+        ("repeated", MORE_REPEATING, "repeat themselves"),
+    ):
+        before, after = metrics.get(f"samples/{name}_before", 0.0), metrics.get(f"samples/{name}", 0.0)
+        if after - before > more:
+            text = f"{after:.0%} of the sample answers {what}, {before:.0%} before training: read them."
+            found.append(Health("amber", text))
+    return found

@@ -26,10 +26,13 @@ class LineCallback(ProgressCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write the line above the bar."""
-        if not state.is_world_process_zero or self.training_bar is None or not logs or "train_runtime" in logs:
+        if not state.is_world_process_zero or self.training_bar is None or not logs:
             return
+        if "train_runtime" in logs:  # the steps since the last line, all of them in a run shorter than that
+            logs = {name: value for name, value in logs.items() if name in SHOWN}
         prefix = "eval_" if "eval_loss" in logs else ""
         shown = [text.format(logs[prefix + name]) for name, text in SHOWN.items() if prefix + name in logs]
         if (colour := COLOURS[int(logs.get(prefix + "bnf/health", 0))]) != "green":
             shown.append(f"health {colour}")
-        self.training_bar.write(f"{prefix.rstrip('_') or 'step'} {state.global_step}: {', '.join(shown)}")
+        if shown:
+            self.training_bar.write(f"{prefix.rstrip('_') or 'step'} {state.global_step}: {', '.join(shown)}")

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people and programs: `run.json` and the model card, written after the weights."""
+"""What a run leaves behind for people and programs: `health.json`, and after the weights `run.json` and the card."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from bnf_align.outputs import write_json, write_text
 from bnf_align.plan.plan import plan_of_run, resident_bytes
 from bnf_align.records import DataReport
-from bnf_align.training.health import COLOURS, Health, health
+from bnf_align.training.health import COLOURS, Health, health, samples_health
 
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer
@@ -75,9 +75,30 @@ class RunRecord:
             title: {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
             for title, prefix in prefixes.items()
         }
-        judged = {title: health(part) for title, part in found.items() if part} or {"": health(metrics)}
-        colour = max((one.colour for one in judged.values()), key=COLOURS.index)
-        return Health(colour, " ".join(title + one.text for title, one in judged.items()))
+        judged = [(title, health(part)) for title, part in found.items() if part] or [("", health(metrics))]
+        judged += [("", one) for one in samples_health(metrics)]
+        colour = max((one.colour for _, one in judged), key=COLOURS.index)
+        return Health(colour, " ".join(title + one.text for title, one in judged))
+
+    def write_health(self, finished: bool = False) -> None:
+        """Write `health.json`, the verdict so far and every log line with its colour, on the main process."""
+        state = self.trainer.state
+        if not self.trainer.is_world_process_zero():
+            return
+        verdict = self.health()
+        lines = [
+            {**line, "colour": COLOURS[int(line["bnf/health"])]} if "bnf/health" in line else line
+            for line in state.log_history
+        ]
+        record = {
+            "colour": verdict.colour,
+            "text": verdict.text,
+            "step": state.global_step,
+            "max_steps": state.max_steps,
+            "finished": finished,
+            "history": lines,
+        }
+        write_json(Path(str(self.trainer.args.output_dir)) / "health.json", record)
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of `run.json`."""
@@ -116,10 +137,12 @@ class RunRecord:
         record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
         write_text(folder / "README.md", model_card(record, self.trainer.prepared.reports))
         write_json(folder / "run.json", record)
+        self.write_health(finished=True)
 
 
 def model_card(record: dict[str, Any], reports: dict[str, DataReport]) -> str:
-    """The model card of a run, from its `run.json`."""
+    """The model card of a run, from its `run.json`; of a model in a folder the folder is named, not the way there."""
+    model = Path(record["model"]).name if Path(record["model"]).exists() else record["model"]
     reference = record["reference"]
     settings = ", ".join(f"{name} {value}" for name, value in record["loss_kwargs"].items())
     used = [f"{name} {number}" for name, number in record["versions"].items()]
@@ -128,13 +151,13 @@ def model_card(record: dict[str, Any], reports: dict[str, DataReport]) -> str:
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in numbers)
     return f"""---
 library_name: transformers
-base_model: {record["model"]}
+base_model: {model}
 tags: [bnf-align, {record["loss_type"]}]
 ---
 
-# {record["model"]}, trained with {record["loss_type"]}
+# {model}, trained with {record["loss_type"]}
 
-Trained by bnf-align from `{record["model"]}`, the reference of the loss.
+Trained by bnf-align from `{model}`, the reference of the loss.
 
 * Objective: `{record["loss_type"]}` ({settings or "no hyper-parameters"}), learning rate \
 {record["arguments"]["learning_rate"]}, {record["arguments"]["batch_size"]} examples per step, seed {record["seed"]}

@@ -400,6 +400,7 @@ class PreferenceTrainer(OpenTrainer):
         if "bnf/saturated" in logs:
             logs["bnf/health"] = COLOURS.index(found.colour)
         super().log(logs, start_time)
+        self.record.write_health()
         if self.args.stop_on_collapse and found.colour == "red" and self.is_in_train:
             raise BadInput(
                 f"Step {self.state.global_step}: stopped, as --stop_on_collapse says. {found.text} "
