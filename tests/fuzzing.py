@@ -135,7 +135,7 @@ def _changed(value: Any, chance: Random) -> Any:
         changed[key] = _changed(value[key], chance)
         return changed
     if isinstance(value, list):
-        return value[:key] + value[key + 1 :] if chance.random() < 0.5 else value[:key] + [value[key]] + value[key:]
+        return value[:key] + value[key + 1 :] if chance.random() < 0.5 else [*value[:key], value[key], *value[key:]]
     if chance.random() < 0.5:
         return {name: part for name, part in value.items() if name != key}
     return {(f"{name}x" if name == key else name): part for name, part in value.items()}

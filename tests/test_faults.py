@@ -121,11 +121,16 @@ def test_a_clock_that_jumps_ahead_costs_the_writer_its_file_and_never_half_of_on
     path = tmp_path / "rows.jsonl"
     path.write_text("old")
     now = time.time()
-    with pytest.raises(BadInput, match="cannot be written"), replacing(path) as (mine,):
-        mine.write_text("mine")
-        monkeypatch.setattr("bnf_align.outputs.time.time", lambda: now + 2 * 3600)
-        with replacing(path) as (theirs,):
-            theirs.write_text("theirs")
+
+    def write_slowly() -> None:
+        with replacing(path) as (mine,):
+            mine.write_text("mine")
+            monkeypatch.setattr("bnf_align.outputs.time.time", lambda: now + 2 * 3600)
+            with replacing(path) as (theirs,):
+                theirs.write_text("theirs")
+
+    with pytest.raises(BadInput, match="cannot be written"):
+        write_slowly()
     assert path.read_text() == "theirs"
     assert [one.name for one in tmp_path.iterdir()] == ["rows.jsonl"]
 

@@ -1,7 +1,6 @@
-"""What strangers wrote drives no terminal, a chat template has an end, and a key is in nothing that is kept or said."""
+"""What strangers wrote drives no terminal, chat templates end, and keys are in nothing that is kept or said."""
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -135,9 +134,7 @@ def test_a_rows_own_template_is_held_to_the_same():
         render_text(chatml_tokenizer(), [user("Hi")], {"chat_template_kwargs": {"chat_template": "{{ 9**9 }}"}})
 
 
-@pytest.mark.parametrize(
-    "text", ["{% for a in range(10**7) %}{% endfor %}".replace("10**7", "9999999"), "{{ 1 / 0 }}"]
-)
+@pytest.mark.parametrize("text", ["{% for a in range(9999999) %}{% endfor %}", "{{ 1 / 0 }}"])
 def test_what_the_sandbox_refuses_is_a_refusal(text):
     tokenizer = chatml_tokenizer()
     tokenizer.chat_template = text
@@ -188,7 +185,7 @@ def test_an_adapter_as_a_pickle_is_not_read(tmp_path, model):
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     settings["base_model_name_or_path"] = model
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
-    with pytest.raises(BadInput, match="a pickle, and pickles run code .*adapter_model.safetensors first"):
+    with pytest.raises(BadInput, match=r"a pickle, and pickles run code .*adapter_model.safetensors first"):
         models.load(str(tmp_path / "adapter"))
     assert not (tmp_path / "owned").exists()
 
@@ -224,7 +221,7 @@ def test_the_key_of_the_environment_is_in_no_file_message_log_or_process_list(tm
     listed: list[str] = []
 
     def answer(body):
-        listed.extend(" ".join(psutil.Process().cmdline()) for _ in range(1))
+        listed.append(" ".join(psutil.Process().cmdline()))
         if "refuse" in body["model"]:
             raise Instead(401, f"Incorrect API key provided: {KEY}")
         return json.dumps({"score": 5, "text": f"{prompt_of(body)}: your key is {KEY}"})
@@ -256,7 +253,9 @@ def test_a_secret_in_the_data_is_in_no_record_card_or_report(tmp_path, monkeypat
     write(tmp_path / "rows.jsonl", rows)
     assert main(["doctor", "rows.jsonl", "--html", "page.html"]) == 1
     assert main(["doctor", "rows.jsonl", "--json"]) == 1
-    assert "secret" in "".join(capfd.readouterr()) or math.nan
+    found = "".join(capfd.readouterr())
+    assert "key" in found
+    assert KEY not in found
     assert main(["import", "auto", "rows.jsonl", "--out", "clean.jsonl", "--redact"]) in (0, 1)
     train = ["train", "--model_name_or_path", model, "--dataset_name", "rows.jsonl", "--output_dir", "out"]
     assert main([*train, "--ref_cache_dir", "cache", "--use_cpu", "true", "--max_length", "128"]) == 0

@@ -1,4 +1,4 @@
-"""Spoilt input for as long as it is let: `python tests/faults/fuzz.py MINUTES [SEED]` prints every traceback's kind once.
+"""Spoilt input for as long as it is let: `python tests/faults/fuzz.py MINUTES [SEED]` prints each kind of traceback.
 
 A table at the end says how often each target was read and refused.
 """

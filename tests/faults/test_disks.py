@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from test_kills import comparison, folder, remover, rows_and_card, stored, training, weights  # noqa: F401
 
 from bnf_align.reference.cache import namespaces
 from construct_runs import FORK, chosen, in_process, reward
-from test_kills import comparison, folder, remover, rows_and_card, stored, training, weights  # noqa: F401
 
 pytestmark = pytest.mark.faults
 SOURCE = Path(__file__).parents[2] / "src"

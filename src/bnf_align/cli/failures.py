@@ -32,7 +32,7 @@ def in_plain_words(error: Exception, verb: str) -> str | None:
         said = f"{where}{error.strerror or error}"
     else:
         found = NOT_WRITTEN.search(said)
-        written = bool(found) and (found[1] is None or int(found[1]) in DISK)
+        written = found is not None and (found[1] is None or int(found[1]) in DISK)
     if written:
         return f"A file cannot be written or read: {said}. Make room or give another folder; what was whole stays."
     if type(error).__name__ == "BrokenProcessPool":

@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         arguments.parser().print_help()
         return 0
     parsed = arguments.parse(argv)
-    with alone(parsed[1].output_dir) if parsed[1].process_index == 0 else nullcontext():
+    with alone(str(parsed[1].output_dir)) if parsed[1].process_index == 0 else nullcontext():
         return _train(parsed)
 
 
