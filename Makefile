@@ -32,7 +32,7 @@ test-cpu: install  ## the numeric tests again, as older processors compute
 	  ATEN_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest -n 2 --dist worksteal $(NUMERIC); \
 	done
 
-test-browser: install  ## the page that collects thumbs in a headless Chromium (Debian: chromium, chromium-driver)
+test-browser: install  ## the pages, in a headless Chromium (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -m browser tests/browser
 
 real: install $(BNF_ALIGN_SMOLLM2)  ## the tests on real weights, which are fetched once: BNF_ALIGN_SMOLLM2 names the file

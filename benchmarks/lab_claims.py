@@ -254,6 +254,7 @@ TABLES = {
     "sensitivity": (accuracies, improved),
     "near-identical": (accuracies, gaps, shifts),
     "feedback": (accuracies, gaps, shifts),
+    "contrastive": (accuracies, gaps, shifts, chosen_by_validation),
     "optimizer": (accuracies, shifts),
 }
 """What is shown of each claim."""

@@ -22,7 +22,8 @@ FLOORS = [
     {"data", "logps", "answers", "judge"},
     {"config", "head", "journal", "endpoint", "fingerprint", "cluster"},
     {"outputs", "stats"},
-    {"losses", "records", "thoughts", "upstream"},
+    {"losses", "records", "thoughts", "upstream", "visitors"},
+    {"reasons"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # `sources` still reads labels, messages, columns and Arrow with `data`'s files: the two are one room here.

@@ -217,8 +217,8 @@ def test_replies_of_a_judge_that_cannot_be_read_are_counted_aloud(tmp_path, caps
     with ModelServer(answer=lambda body: "seven, I would say") as server:
         assert main([*judge, "--url", server.url, "--cache", str(tmp_path / "cache")]) == 0
     said = capsys.readouterr().out
-    assert "2 candidates have no score" in said
-    assert "2 replies of the judge have no verdict" in said
+    assert "2 candidates without a score" in said
+    assert "judge's replies without a verdict in their JSON: 2." in said
 
 
 def test_fields_of_the_request_reach_the_server_from_every_verb_and_are_part_of_what_made_a_file(tmp_path, capsys):

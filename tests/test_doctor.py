@@ -158,6 +158,7 @@ def test_json_holds_every_row_number(write):
     result = json.loads(json.dumps(examine(path).as_dict()))
     assert result["status"] == 1
     assert result["dropped"] == {"an empty answer": 9}
+    assert result["reasons"] == {"an empty answer": {"code": "empty_answer", "parameters": {}}}
     assert result["dropped_rows"] == {"an empty answer": [2, 3, 4, 5, 6, 7, 8, 9, 10]}
     assert result["findings"][0]["name"] == "empty_answer"
     assert result["findings"][0]["rows"] == [2, 3, 4, 5, 6, 7, 8, 9, 10]

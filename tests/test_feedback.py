@@ -686,6 +686,7 @@ def test_another_sites_name_for_this_machine_opens_the_page_only_with_the_passwo
     assert httpx.get(open_url).status_code == 200
     assert httpx.get(open_url, headers={"Host": "localhost:7860"}).status_code == 200
     assert httpx.get(open_url, headers=foreign).status_code == 400
+    assert httpx.get(open_url, headers={"Origin": "http://evil.example"}).status_code == 400
     assert httpx.get(url, headers=foreign).status_code == 200  # the form that asks for the password
     assert httpx.get(f"{url}gradio_api/info", headers=foreign).status_code == 401
     blocks.close(verbose=False)

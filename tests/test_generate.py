@@ -122,7 +122,7 @@ def test_every_prompt_gets_its_candidates_in_order_with_reasons_and_duplicates_c
 def test_greedy_candidates_are_all_duplicates(engines, tmp_path):
     done = generate(prompts(), [Job(engines[0], sampling(0.0))], tmp_path / "c.jsonl")
     assert done.duplicates == 5 * 2
-    assert any("10 say what another one" in line for line in done.lines())
+    assert any("10 duplicates of another one" in line for line in done.lines())
 
 
 def test_several_jobs_stand_side_by_side_model_by_model_and_leave_one_file(engines, tmp_path):
@@ -261,7 +261,7 @@ def test_what_an_endpoint_does_not_answer_is_missing_and_a_rerun_asks_for_it_alo
         done = generate(prompts(), [Job(UrlEngine(endpoint), sampling())], out)
         assert (done.missing, done.candidates) == (1, 12)
         assert not out.exists()
-        assert "1 prompts have none yet" in done.lines()[-1]
+        assert "1 prompt without any yet" in done.lines()[-1]
         before = dict.fromkeys((tmp_path / "c.jsonl.partial").read_bytes().splitlines())
         server._failure = works
         asked = server.received.total()

@@ -8,6 +8,7 @@ import pytest
 
 from bnf_align.cli.main import main
 from bnf_align.data.read import iter_rows
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources import Options, import_rows
 from exports_chat import chatgpt_rating, conversation, node
@@ -419,15 +420,15 @@ def test_ratings_of_answers_that_have_no_row_are_not_counted_as_merged(tmp_path)
     records += [{"messages": [user("Why?"), assistant("So.")], "label": True}] * 2
     _, report = imported("ms-swift", lines(tmp_path / "rows.jsonl", records))
     assert report.dropped == {"its raters disagree (--raters majority)": [0]}
-    assert "1 more ratings of answers rated before, merged into one row each (--raters majority)" in report.notes
+    assert "1 more rating of answers rated before, merged into one row each (--raters majority)" in report.notes
     assert "3 more ratings of answers whose raters disagree, left out (--raters majority)" in report.notes
 
 
 def test_a_row_that_is_left_out_twice_is_one_row():
     report = DataReport("x")
-    report.drop("why", 0)
-    report.drop("why", 0)
-    assert report.lines()[1] == "  left out 1 row (0): why"
+    report.drop(Reason("no_rating"), 0)
+    report.drop(Reason("no_rating"), 0)
+    assert report.lines()[1] == "  left out 1 row (0): no rating"
 
 
 # Tables and LLaMA-Factory's index

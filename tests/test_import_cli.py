@@ -71,6 +71,7 @@ def test_json_has_the_counts_and_every_row_number(tmp_path, monkeypatch, capsys)
     assert (found["status"], found["error"], found["out"]) == (1, None, "rows.jsonl")
     assert (found["rows"], found["ups"], found["downs"], found["pairs"]) == (6, 1, 0, 0)
     assert found["dropped_rows"] == {"the answer is not in its thread": [1, 2, 3, 4, 5]}
+    assert found["reasons"]["the answer is not in its thread"]["code"] == "answer_not_in_thread"
 
 
 def test_an_export_that_cannot_be_read_leaves_the_older_rows_alone(export, capsys):
@@ -144,6 +145,8 @@ def test_what_an_export_leaves_out_is_in_the_report_of_the_rows(tmp_path):
     (tmp_path / "export.json").write_text(json.dumps(records))
     _, report = preference_rows(iter_rows(tmp_path / "export.json", options=Options()), source="rows")
     assert report.dropped == {"in the export: the answer is not in its thread": [0]}
+    told = [(one["code"], one["parameters"]["code"]) for one in report.as_dict()["reasons"].values()]
+    assert told == [("in_the_export", "answer_not_in_thread")]
 
 
 @pytest.mark.parametrize(

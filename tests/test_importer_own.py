@@ -53,6 +53,7 @@ def test_a_label_on_another_scale_stops_and_is_mapped_as_in_any_import(tmp_path)
     rows, report = import_rows("auto", [path], Options(up_from=4, down_to=2))
     assert [row["label"] for row in rows] == [True, False]
     assert report.dropped == {"a rating that means neither up nor down": [2]}
+    assert report.notes[1].endswith("1 x 3 left out (--up_from, --down_to)")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput
 from bnf_align.sources import Options, detect, import_rows, matching
-from bnf_align.sources.annotation import NO_RANKS
 from exports_traces import annotation, argilla_of_the_api, json_min, lines, ranked, record, task
 from rows import assistant, user
 
@@ -65,9 +65,9 @@ def test_argilla_ranks_say_which_field_is_the_best_and_which_the_worst(tmp_path,
 def test_argilla_a_ranking_without_ranks_is_in_the_order_of_the_interface_and_never_a_preference(tmp_path):
     """The Python export writes ["response1", "response2"] whatever people answered (argilla issue 5712)."""
     bare = record(1, "best", [["response1", "response2"]], **TWO)
-    assert left_out("argilla", tmp_path, [bare]) == {NO_RANKS: [0]}
+    assert left_out("argilla", tmp_path, [bare]) == {Reason("no_ranks"): [0]}
     rows, report = imported("argilla", tmp_path, [bare, record(2, "best", [ranked("response2", "response1")], **TWO)])
-    assert (pairs(rows), report.dropped) == ([("record-2", "What?", "Hello")], {NO_RANKS: [0]})
+    assert (pairs(rows), report.dropped) == ([("record-2", "What?", "Hello")], {Reason("no_ranks"): [0]})
 
 
 @pytest.mark.parametrize(

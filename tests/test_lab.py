@@ -1,6 +1,7 @@
 """The tiny world: its verifiers, its model, what is sampled, how it is measured, and the whole quickstart in small."""
 
 import copy
+import html
 import json
 from dataclasses import asdict
 from random import Random
@@ -301,6 +302,21 @@ def test_the_quickstart_leaves_its_data_its_model_its_numbers_and_its_picture(ru
     assert (out / "quickstart.png").read_bytes().startswith(b"\x89PNG")
     assert first["history"][-1]["step"] == 6
     assert first["conclusion"] in " ".join(table(first).split())
+
+
+def test_the_quickstart_ends_with_a_report_of_what_it_found(runs):
+    out, first, _ = runs
+    page = html.unescape((out / "report.html").read_text())
+    assert first["conclusion"] in page
+    samples = [json.loads(line) for line in (out / "model" / "samples.jsonl").read_text().splitlines()]
+    prompts = draw_prompts(MATH, 40, "evaluation math 3")
+    assert [row["prompt"] for row in samples] == prompts
+    for when, side in (("before", "before"), ("after", "after")):
+        right = [MATH.is_right(row["prompt"], row[when]) for row in samples]
+        assert right == [row[f"{when}_correct"] for row in samples]
+        assert sum(right) / 40 == pytest.approx(first["measures"]["math sampled"][side]["mean"])
+    assert samples[0]["prompt"] in page
+    assert set(json.loads((out / "analysis" / "summary.json").read_text())["methods"]) == {"BNF", "DPO"}
 
 
 def test_the_methods_of_the_quickstart_are_measured_on_the_models_it_leaves(runs):

@@ -1,6 +1,7 @@
 """The quickstart on a chat model: rules that a program checks, thumbs from them, and what is measured."""
 
 import csv
+import html
 import importlib
 import json
 import sys
@@ -111,11 +112,14 @@ def test_the_numbers_are_those_of_the_models_it_leaves(model, tmp_path, easy):
         loaded = load(str(folder))
         found = answers(LocalEngine(loaded.model, loaded.tokenizer, name="again"), asked, 0, TINY)
         measured = result["methods"][method]
-        assert measured["tokens"]["after"]["mean"] == pytest.approx(sum(one.tokens[0] for one in found) / len(found))
+        assert result["tokens"][method] == pytest.approx(sum(one.tokens[0] for one in found) / len(found))
         ended = [one.finish_reasons[0] != "length" for one in found]
         right = [end and follows(row, one.texts[0]) for end, row, one in zip(ended, asked, found, strict=True)]
-        assert measured["right"]["after"]["mean"] == pytest.approx(sum(right) / len(right))
-        assert measured["never ended"]["after"]["mean"] == pytest.approx(1 - sum(ended) / len(ended))
+        assert measured["follows the rule"]["after"]["mean"] == pytest.approx(sum(right) / len(right))
+        assert measured["ends by itself"]["after"]["mean"] == pytest.approx(sum(ended) / len(ended))
+    assert result["measures"]["follows the rule"]["change"] == result["methods"]["bnf"]["follows the rule"]["change"]
+    page = (tmp_path / "report.html").read_text()
+    assert result["conclusion"] in html.unescape(page)
     samples = [json.loads(line) for line in (tmp_path / "bnf" / "samples.jsonl").read_text().splitlines()]
     text = table(result, samples)
     assert all(method in text for method in ("base", "bnf", "sft"))

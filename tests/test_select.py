@@ -1,5 +1,6 @@
 """From scores to preference rows: who is chosen, who is left out, and what the data card says of it."""
 
+import itertools
 import json
 import math
 
@@ -76,7 +77,7 @@ def test_a_prompt_without_a_pair_is_left_out_for_its_reason():
         "an empty answer": ["empty"],
         "fewer than two candidates with a score": ["lone", "none"],
     }
-    with pytest.raises(BadInput, match=r"Nothing is left of 1 prompts: 1 for all candidates score alike"):
+    with pytest.raises(BadInput, match=r"Nothing is left of 1 prompt: 1 for all candidates score alike"):
         select(data[:1], Choice())
 
 
@@ -91,28 +92,25 @@ def test_near_identical_pairs_are_kept_or_dropped_and_counted_either_way():
     assert [one["id"] for one in kept.rows] == ["near", "far"]
     assert [one["id"] for one in dropped.rows] == ["far"]
     assert kept.near_identical == dropped.near_identical == 1
-    assert dropped.dropped == {"best and worst are near-identical": ["near"]}
+    assert dropped.dropped == {"chosen and rejected are near-identical": ["near"]}
     assert kept.similarities == pytest.approx([0.95, 0.85])
-    assert "1 pairs are near-identical" in card_text(data_card(data, kept, {}))
-    assert "1 pairs were left out as near-identical" in card_text(data_card(data, dropped, {}))
+    assert "near-identical (0.9 or more): 1 pair." in card_text(data_card(data, kept, {}))
+    assert "near-identical (0.9 or more), left out: 1 pair." in card_text(data_card(data, dropped, {}))
 
 
 # ---------------------------------------------------------------------------------------------- pairing ratio
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 1.0])
-def test_a_pairing_ratio_keeps_that_share_of_the_pairs_and_halves_the_others(ratio):
+def test_a_pairing_ratio_keeps_that_share_of_the_pairs_and_leaves_out_either_side_of_half_of_the_others(ratio):
     data = many()
     rows = select(data, Choice(pairing_ratio=ratio)).rows
     assert [one["id"] for one in rows] == [one["id"] for one in data]
     pairs = [one for one in rows if "chosen" in one]
     ups = sum(one.get("label") is True for one in rows)
     downs = sum(one.get("label") is False for one in rows)
-    assert len(pairs) + ups + downs == len(data)
-    # Four standard deviations of a binomial distribution, on either side.
-    assert abs(len(pairs) - ratio * len(data)) <= 4 * math.sqrt(len(data) * ratio * (1 - ratio))
-    masked = ups + downs
-    assert abs(ups - masked / 2) <= 4 * math.sqrt(masked) / 2
+    assert len(pairs) == ratio * len(data)
+    assert ups == downs == (1 - ratio) * len(data) / 2
     for one in rows:
         if "label" in one:
             assert one["completion"].startswith("good" if one["label"] else "bad")
@@ -120,16 +118,95 @@ def test_a_pairing_ratio_keeps_that_share_of_the_pairs_and_halves_the_others(rat
 
 
 def test_a_pair_that_is_kept_at_a_low_ratio_is_kept_at_a_higher_one_and_sides_stay():
-    found = {ratio: select(many(), Choice(pairing_ratio=ratio)).rows for ratio in (0.0, 0.25, 0.5, 1.0)}
+    found = {ratio: select(many(), Choice(pairing_ratio=ratio)).rows for ratio in (0.0, 0.25, 0.3335, 0.5, 1.0)}
     kept = {ratio: {one["id"] for one in rows if "chosen" in one} for ratio, rows in found.items()}
-    assert kept[0.0] < kept[0.25] < kept[0.5] < kept[1.0]
+    assert kept[0.0] < kept[0.25] < kept[0.3335] < kept[0.5] < kept[1.0]
     labels = {ratio: {one["id"]: one["label"] for one in rows if "label" in one} for ratio, rows in found.items()}
-    assert all(labels[0.0][name] is label for ratio in (0.25, 0.5) for name, label in labels[ratio].items())
+    assert all(labels[0.0][name] is label for ratio in (0.25, 0.3335, 0.5) for name, label in labels[ratio].items())
     other = {one["id"] for one in select(many(), Choice(pairing_ratio=0.5, seed=1)).rows if "chosen" in one}
     assert 0.2 < len(other & kept[0.5]) / len(many()) < 0.3  # another seed draws anew
-    half = many()[::2]  # a prompt's chance is its own, whoever else is there
-    fewer = {one["id"] for one in select(half, Choice(pairing_ratio=0.5)).rows if "chosen" in one}
-    assert fewer == kept[0.5] & {one["id"] for one in half}
+    turned = select(many()[::-1], Choice(pairing_ratio=0.5)).rows[::-1]
+    assert turned == found[0.5]  # a pair's place in the file says nothing
+
+
+def published(count=400) -> list[dict]:
+    return [
+        {
+            "prompt_id": f"p{i}",
+            "prompt": f"prompt {i // 2}",  # two pairs each
+            "chosen": f"good {i}",
+            "rejected": f"bad {i} indeed",
+            "chosen_score": 8.5,
+            "rejected_score": 2.0,
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("ratio", "whole"), [(0, 0), (0.25, 100), (0.5, 200), (1, 400)])
+def test_a_published_set_of_pairs_gets_a_pairing_ratio_too(tmp_path, ratio, whole):
+    out, data = tmp_path / "out.jsonl", published()
+    card = write_selection(scored_file(tmp_path, data), out, Choice(pairing_ratio=ratio))
+    rows = list(read_jsonl(out))
+    assert [row["prompt_id"] for row in rows] == [row["prompt_id"] for row in data]
+    assert [row for row in rows if "chosen" in row] == [
+        pair for pair, row in zip(data, rows, strict=True) if "chosen" in row
+    ]
+    assert (card["pairs"], card["ups"], card["downs"]) == (whole, (400 - whole) // 2, (400 - whole) // 2)
+    assert (card["prompts"], card["candidates"], card["left_out"]) == (200, 800, {})
+    for pair, row in zip(data, rows, strict=True):
+        if "label" in row:
+            side, score = ("chosen", 8.5) if row["label"] else ("rejected", 2.0)
+            about = {"prompt_id": pair["prompt_id"], "prompt": pair["prompt"], "score": score}
+            assert row == {**about, "completion": pair[side], "label": row["label"]}
+    _, report = preference_rows(rows, source="out")
+    assert (report.pairs, report.ups + report.downs) == (whole, 400 - whole)
+
+
+def test_the_draw_over_pairs_follows_from_the_seed_and_the_halves_are_no_pattern_of_the_file():
+    def labels(seed):
+        return [row["label"] for row in select(published(), Choice(pairing_ratio=0, seed=seed)).rows]
+
+    assert labels(0) == labels(0) != labels(1)
+    # Sides drawn without regard to the place: of 399 neighbours about half agree (four standard deviations).
+    same = sum(a == b for a, b in itertools.pairwise(labels(0)))
+    assert abs(same - 399 / 2) < 4 * math.sqrt(399) / 2
+
+
+def test_pairs_of_messages_are_read_as_train_reads_them_and_what_it_leaves_out_is_counted(tmp_path):
+    """UltraFeedback's shape: a plain prompt beside conversations that hold it, and a pair of equal answers."""
+
+    def talk(answer):
+        return [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
+
+    data = [{"prompt": "Hi", "chosen": talk("Hello"), "rejected": talk(worse)} for worse in ("What?", "Hello", " ")]
+    data.append({"prompt": talk("")[:1], "completion": talk("Hey")[1:], "label": True, "id": 7})
+    card = write_selection(scored_file(tmp_path, data), tmp_path / "out.jsonl", Choice(pairing_ratio=0))
+    first, single = read_jsonl(tmp_path / "out.jsonl")
+    assert first == {"prompt": talk("")[:1], "completion": talk("Hello")[1:], "label": True}
+    assert single == data[3]  # a single answer stays as it is
+    assert card["left_out"] == {"chosen and rejected are the same": 1, "an empty answer": 1}
+    assert (card["pairs"], card["ups"], card["downs"]) == (0, 2, 0)
+    assert "Scores of all candidates" not in card_text(card)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"), [({"unpaired": True, "threshold": 0.5}, "--unpaired"), ({"margin": 0.5}, "--margin")]
+)
+def test_what_goes_by_scores_is_refused_for_pairs(settings, flag):
+    with pytest.raises(BadInput, match=f"{flag} goes by the scores of candidates, and these rows are pairs"):
+        select(published(4), Choice(**settings))
+
+
+def test_near_identical_pairs_of_a_published_set_are_left_out_and_thumbs_balanced():
+    data = [{"prompt": "p", "chosen": "a b c d e f g h i j k", "rejected": "a b c d e f g h i j x"}, *published(9)]
+    found = select(data, Choice(near_identical="drop", pairing_ratio=0, balance=True))
+    assert found.near_identical == 1
+    assert [row["label"] for row in found.rows].count(True) == len(found.rows) / 2 == 4
+    assert {reason: len(rows) for reason, rows in found.dropped.items()} == {
+        "chosen and rejected are near-identical": 1,
+        "left out to balance ups and downs": 1,
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- thumbs

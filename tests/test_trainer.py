@@ -724,7 +724,8 @@ def test_run_json_and_the_model_card_say_what_the_run_did(tmp_path):
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     train = run["data"]["train"]
     assert (train["rows"], train["pairs"], train["ups"] + train["downs"]) == (10, 6, 3)
-    assert sum(train["dropped"].values()) == 1
+    assert train["dropped"] == {"chosen and rejected are the same": 1}
+    assert train["reasons"] == {"chosen and rejected are the same": {"code": "equal_answers", "parameters": {}}}
     scored = sum(steps.responses.masks.sum() for steps in trainer.prepared.steps.values())
     assert run["reference"]["computed_tokens"] + run["reference"]["cached_tokens"] == scored
     assert run["metrics"]["loss"] == trainer.state.log_history[1]["loss"]

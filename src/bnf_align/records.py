@@ -1,9 +1,11 @@
-"""Every shape that is ever written to disk or handed from room to room. Standard library only."""
+"""Every shape that is ever written to disk or handed from room to room. Standard library and `reasons` only."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from bnf_align.reasons import Reason
 
 PreferenceRow = dict[str, Any]
 """One checked row, with `row`, its number in the source (from 0), and either `prompt, chosen, rejected` or
@@ -31,7 +33,7 @@ class DataReport:
     """Single responses kept with a thumbs up."""
     downs: int = 0
     """Single responses kept with a thumbs down."""
-    dropped: dict[str, list[int]] = field(default_factory=dict)
+    dropped: dict[Reason, list[int]] = field(default_factory=dict)
     """Reason -> numbers of the rows left out for it."""
     cut: list[int] = field(default_factory=list)
     """Numbers of the rows with a completion cut at `max_length`, so without its end token."""
@@ -42,14 +44,22 @@ class DataReport:
     warnings: list[str] = field(default_factory=list)
     """What is likely to make the training worse, each said once."""
 
-    def drop(self, reason: str, row: int) -> None:
+    def drop(self, reason: Reason, row: int) -> None:
         """Count `row` as left out for `reason`."""
         self.dropped.setdefault(reason, []).append(row)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as it stands in `run.json`, with counts where the report keeps row numbers."""
+        """The report as it stands in `run.json`, with counts where the report keeps row numbers.
+
+        `dropped` and `reasons` have the sentences as keys: count, and code with parameters.
+        """
         numbers = {reason: len(rows) for reason, rows in self.dropped.items()}
-        return {**asdict(self), "dropped": numbers, "cut": len(self.cut)}
+        reasons = {reason: {"code": reason.code, "parameters": reason.parameters} for reason in self.dropped}
+        return {**asdict(self), "dropped": numbers, "reasons": reasons, "cut": len(self.cut)}
+
+    def left_out(self) -> str:
+        """Why rows are left out, in one line, for errors; empty where none are."""
+        return "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in self.dropped.items())
 
     def lines(self) -> list[str]:
         """The report in plain words, one finding a line."""

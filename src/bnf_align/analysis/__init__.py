@@ -1,5 +1,6 @@
 """How far a method moved a model: Figures 1 to 4 of the paper for models and responses of one's own."""
 
+from bnf_align.analysis.analyze import analyze
 from bnf_align.analysis.answers import Answers, read_answers
 from bnf_align.analysis.curves import derivative_curve
 from bnf_align.analysis.gini import gini
@@ -18,6 +19,7 @@ __all__ = [
     "Method",
     "Pair",
     "TokenScores",
+    "analyze",
     "derivative_curve",
     "figure_1",
     "figure_2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,15 @@ class Answers:
         return str(self.tokenizer.decode(tokens[: int(self.responses.mask(number).argmax())].tolist()))
 
     def pieces(self, number: int) -> list[str]:
-        """The text of each scored token; part of a character is written as U+FFFD."""
-        return [str(self.tokenizer.decode([token])) for token in self.scored(number)]
+        """The text of each scored token, with the space before it; part of a character is written as U+FFFD."""
+        tokens = self.scored(number)
+        alone = [str(self.tokenizer.decode([token])) for token in tokens]
+        # Some tokenizers put a space between words when they decode, and so write none before a single one.
+        spaced = [
+            self.tokenizer.decode(list(pair)) == " ".join(texts)
+            for pair, texts in zip(pairwise(tokens), pairwise(alone), strict=True)
+        ]
+        return [" " * space + text for space, text in zip([False, *spaced], alone, strict=True)]
 
     def scored(self, number: int) -> list[int]:
         """The ids of the scored tokens."""

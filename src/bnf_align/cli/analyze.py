@@ -29,17 +29,13 @@ EPILOG = "Resumable: run the same command again. See docs/analysis.md."
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    from bnf_align.analysis import figure_1, save
+    command = shlex.join(["bnf-align", "analyze", *argv])
+    if _all_or_none([bool(arguments.model), bool(arguments.reference), bool(arguments.data)]):
+        result = _analyze(arguments, command)
+    else:
+        from bnf_align.analysis import figure_1, save
 
-    out = Path(arguments.out)
-    given = [bool(arguments.model), bool(arguments.reference), bool(arguments.data)]
-    result = _analyze(arguments, out) if _all_or_none(given) else {}
-    result["command"] = shlex.join(["bnf-align", "analyze", *argv])
-    result["figures"] = [str(path) for path in [*save(figure_1(), out, "figure1"), *result.get("figures", [])]]
-    if arguments.model:
-        from bnf_align.outputs import write_json
-
-        write_json(out / "summary.json", result)
+        result = {"command": command, "figures": [str(path) for path in save(figure_1(), arguments.out, "figure1")]}
     print(json.dumps(result, default=str) if arguments.json else "\n".join(_lines(result)))
     return 0
 
@@ -79,32 +75,23 @@ def _all_or_none(given: Sequence[bool]) -> bool:
     return all(given)
 
 
-def _analyze(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
-    from bnf_align.analysis import figure_2, figure_3, figure_4, figure_weights, measure, of_pairs, save, summary
+def _analyze(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
+    from bnf_align.analysis import analyze
     from bnf_align.analysis.summary import bins_method
 
     models = _named_models(arguments.model)
-    bins_of = bins_method(list(models), arguments.bins_of)
+    bins_method(list(models), arguments.bins_of)  # what is wrong shows before a model is loaded
     data = _data(arguments.data, list(models))
     switch = _Switch(arguments)
-    methods = _methods(arguments, models, data, switch)
-    files = measure(
-        methods,
+    return analyze(
+        _methods(arguments, models, data, switch),
         partial(switch, arguments.reference),
-        out,
+        arguments.out,
+        bins_of=arguments.bins_of,
         head=arguments.head,
         max_tokens=arguments.batch_tokens,
-        about={"models": models, "reference": arguments.reference, "data": data},
+        about={"reference": arguments.reference, "models": models, "data": data, "command": command},
     )
-    pairs = {name: of_pairs(file) for name, file in files.items()}
-    result = {"reference": arguments.reference, "models": models, "data": data, **summary(files, bins_of, pairs)}
-    for method in methods:
-        result["methods"][method.name] |= {"rows": str(files[method.name]), "read": method.answers.report.as_dict()}
-    figures = {"figure3": figure_3(files), "figure4": figure_4(files, bins_of), "weights": figure_weights(files)}
-    if paired := {name: found for name, found in pairs.items() if found}:
-        figures["figure2"] = figure_2(paired)
-    result["figures"] = [path for name, figure in sorted(figures.items()) for path in save(figure, out, name)]
-    return result
 
 
 def _named_models(words: Sequence[str]) -> dict[str, str]:

@@ -183,12 +183,12 @@ def _delete(arguments: argparse.Namespace) -> int:
         known = ", ".join(sorted({str(row["user"]) for row in rows if row.get("user")})) or "none"
         raise BadInput(f"{arguments.store} has no rows of {name!r}. Names in it: {known}.")
     deleted = store.delete_user(name)
-    print(f"Deleted {deleted:,} rows of {name!r} from {arguments.store}; {len(rows) - deleted:,} rows stay.")
+    print(f"Deleted {counted(deleted, 'row')} of {name!r} from {arguments.store}; {len(rows) - deleted:,} stay.")
     if arguments.ref_cache_dir:
         from bnf_align.reference.cache import collect_garbage
 
         files, _ = collect_garbage(arguments.ref_cache_dir, older_than_days=0)
-        print(f"Cleared the reference cache in {arguments.ref_cache_dir}: {len(files):,} files.")
+        print(f"Cleared the reference cache in {arguments.ref_cache_dir}: {counted(len(files), 'file')}.")
     else:
         print(CACHE_STAYS)
     print(STAYS)

@@ -26,7 +26,7 @@ from bnf_align.cli.flags import (
     text_of,
     where,
 )
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 
 if TYPE_CHECKING:
     from bnf_align.judge import Judge
@@ -150,7 +150,7 @@ def _run(arguments: argparse.Namespace) -> int:
         template=text_of(arguments.template),
         about=about,
     )
-    print(f"{progress.done:,} answers in {progress.path}")
+    print(f"{counted(progress.done, 'answer')} in {progress.path}")
     return 1 if progress.missing else 0
 
 
@@ -175,7 +175,7 @@ def _held_out(arguments: argparse.Namespace) -> int:
         about={"command": arguments.command},
         **options,
     )
-    print(f"{progress.done:,} responses in {progress.path}")
+    print(f"{counted(progress.done, 'response')} in {progress.path}")
     return 0
 
 
@@ -213,7 +213,7 @@ def _judge(arguments: argparse.Namespace) -> int:
         allow_missing=arguments.allow_missing,
         about=about,
     )
-    print(f"{progress.done:,} judgments in {progress.path}; {dict(judge.counts)}")
+    print(f"{counted(progress.done, 'judgment')} in {progress.path}; {dict(judge.counts)}")
     return 1 if progress.missing else 0
 
 

@@ -31,7 +31,7 @@ VERBS = {
     "eval": "benchmarks: run, judge, score, rank",
     "analyze": "how far methods moved a model: log-likelihood and logit shifts, Figures 1, 3 and 4",
     "compare": "methods x settings x seeds on the same rows, and which differences are real",
-    "report": "the paper's tables for your own models: markdown, HTML, LaTeX",
+    "report": "a page of what was recorded, and the paper's tables for your own models",
     "collect": "a web page that gathers thumbs, which train reads",
     "env": "versions, devices, what is missing and the pip line for it",
 }

@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _places(folder: Path) -> str:
     return (
-        f"\nThe picture is {folder / 'quickstart.png'}, every number is in {folder / 'quickstart.json'}.\n"
+        f"\nOpen {folder / 'report.html'} in a browser: the same with curves, answers side by side and tokens.\n"
+        f"The picture is {folder / 'quickstart.png'}, every number is in {folder / 'quickstart.json'}.\n"
         f"What was trained on is in {folder / 'data' / 'preferences.jsonl'}: look at it with `bnf-align doctor`."
     )

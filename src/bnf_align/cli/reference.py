@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnf_align.cli.flags import add_flag
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 from bnf_align.reference.cache import NamespaceInfo, collect_garbage, default_root, namespaces
 
 EPILOG = """\
@@ -72,12 +72,12 @@ def _ls(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"root": arguments.ref_cache_dir, "namespaces": [_as_dict(info) for info in found]}))
         return 0
-    print(f"{arguments.ref_cache_dir}: {len(found)} namespaces")
+    print(f"{arguments.ref_cache_dir}: {counted(len(found), 'namespace')}")
     for info in found:
         about = info.manifest.get("about") or {}
         model = about.get("model") or ("a model given in Python" if info.manifest else "its manifest.json is missing")
         used = time.strftime("%Y-%m-%d", time.localtime(info.used))
-        counts = f"{info.rows:,} rows, {info.tokens:,} tokens, {_mib(info.size)}"
+        counts = f"{counted(info.rows, 'row')}, {counted(info.tokens, 'token')}, {_mib(info.size)}"
         print(f"  {info.folder.name}  {counts}, used {used}: {model}")
     return 0
 
@@ -88,7 +88,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"namespaces": len(found), "damaged": damaged}))
     else:
-        print(f"{sum(info.rows for info in found):,} rows in {len(found)} namespaces are whole.")
+        print(f"whole: {counted(sum(info.rows for info in found), 'row')} in {counted(len(found), 'namespace')}")
         for path in damaged:
             print(f"  damaged: {path}")
         if damaged:
@@ -101,7 +101,7 @@ def _gc(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"deleted": [str(path) for path in doomed], "bytes": size, "dry_run": arguments.dry_run}))
     else:
-        print(f"{'Would delete' if arguments.dry_run else 'Deleted'} {len(doomed)} files, {_mib(size)}.")
+        print(f"{'Would delete' if arguments.dry_run else 'Deleted'} {counted(len(doomed), 'file')}, {_mib(size)}.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`bnf-align report`: the paper's tables for your own models."""
+"""`bnf-align report`: one page of everything that was recorded, and the paper's tables for your own models."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 DESCRIPTION = """\
+One HTML page that shows what a run, a comparison or an evaluation recorded (--html FILE), and as tables of their own
 Tables 1 and 3 to 7 of the paper and the alignment tax, for your own models, from what `bnf-align eval score --json`,
 `bnf-align eval rank --json` and `bnf-align train` write. What was not measured is said to be not measured."""
 
 EPILOG = "A table that is not named is left out where there is nothing to show in it. See docs/report.md."
 
-TABLES = ("1", "3", "4", "5", "6", "7", "tax", "compare", "differences", "compare-tax", "answers", "tuning")
-SUFFIXES = {".md": "markdown", ".html": "html", ".htm": "html", ".tex": "latex"}
+TABLES = ("1", "3", "4", "own", "5", "6", "7", "tax", "compare", "differences", "compare-tax", "answers", "tuning")
+SUFFIXES = {".md": "markdown", ".html": "html", ".htm": "html", ".tex": "latex", ".csv": "csv"}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     arguments = _parser().parse_args(argv)
+    command = shlex.join(["bnf-align", "report", *argv])
+    if arguments.watch:
+        return _watch(arguments.watch, arguments.port, command)
     from bnf_align.outputs import check_targets, write_text
     from bnf_align.report import build_report, render
 
@@ -31,24 +35,43 @@ def main(argv: Sequence[str]) -> int:
         base=arguments.base,
         data=_assigned("--data", arguments.data),
         published=arguments.published,
-        command=shlex.join(["bnf-align", "report", *argv]),
+        command=command,
     )
-    if arguments.out:
-        check_targets({"--out": arguments.out}, [path for path in arguments.files if not Path(path).is_dir()])
+    targets = {flag: path for flag, path in (("--out", arguments.out), ("--html", arguments.html)) if path}
+    check_targets(targets, [path for path in arguments.files if not Path(path).is_dir()])
     suffix = Path(arguments.out).suffix.lower() if arguments.out else ""
-    text = render(report, arguments.format or SUFFIXES.get(suffix, "markdown"))
-    if arguments.out:
-        write_text(arguments.out, text)
+    formats = {"--out": arguments.format or SUFFIXES.get(suffix, "markdown"), "--html": "html"}
+    texts = {flag: render(report, formats[flag]) for flag in targets or ("--out",)}
+    for flag, path in targets.items():
+        write_text(path, texts[flag])
     if arguments.json:
-        print(json.dumps({**report.as_dict(), "out": arguments.out}, ensure_ascii=False))
+        named = {"out": arguments.out, "html": arguments.html}
+        print(json.dumps({**report.as_dict(), **named}, ensure_ascii=False))
+    elif targets:
+        shown = ", ".join(table.heading for table in report.tables) or "no table, only the page"
+        print("\n".join(f"{path}: {shown}" for path in targets.values()))
     else:
-        print(f"{arguments.out}: {', '.join(table.heading for table in report.tables)}" if arguments.out else text)
+        print(texts["--out"])
+    return 0
+
+
+def _watch(folder: str, port: int | None, command: str) -> int:
+    from threading import Event
+
+    from bnf_align.report.watch import watching
+
+    with watching(folder, port, command) as url:
+        print(f"The page is at {url}, and follows {folder}. Stop with Ctrl-C.", flush=True)
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            return 0
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bnf-align report", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("files", nargs="*", metavar="FILES", help="results, rankings, run.json, or folders with them")
+    parser.add_argument("files", nargs="*", metavar="FILES", help="records, or folders with them")
     parser.add_argument("--table", nargs="+", choices=TABLES, default=[], help="which (default: all that can be made)")
     parser.add_argument(
         "--rows",
@@ -66,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=tuple(dict.fromkeys(SUFFIXES.values())), help="default: by --out, or markdown"
     )
     parser.add_argument("--out", metavar="FILE", help="where to write it (default: print it)")
+    parser.add_argument("--html", metavar="FILE", help="write the page: one file that needs nothing else")
+    parser.add_argument("--watch", metavar="RUN", help="serve the page of a run to this machine while it trains")
+    parser.add_argument("--port", type=int, help="of --watch (default: the first free one from 7870)")
     parser.add_argument("--json", action="store_true", help="print the tables as one JSON object")
     return parser
 

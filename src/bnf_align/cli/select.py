@@ -1,4 +1,4 @@
-"""`bnf-align select`: scored candidates to preference rows: best against worst, or thumbs, with a data card."""
+"""`bnf-align select`: scored candidates, or pairs, to preference rows: pairs, thumbs or both, with a data card."""
 
 from __future__ import annotations
 
@@ -20,25 +20,31 @@ def main(argv: Sequence[str]) -> int:
 
     choice = Choice(**{entry.name: getattr(arguments, entry.name) for entry in fields(Choice)})
     about = {"command": shlex.join(["bnf-align", "select", *argv])}
-    card = write_selection(arguments.scored, arguments.out, choice, arguments.test_fraction, about)
+    card = write_selection(arguments.source, arguments.out, choice, arguments.test_fraction, about, arguments.split)
     print(json.dumps(card, ensure_ascii=False) if arguments.json else _said(card, arguments.out))
     return 0
 
 
 def _said(card: dict, out: str) -> str:
     rows, test = card["pairs"] + card["ups"] + card["downs"], card["test_rows"]
-    where = f": {rows - test:,} rows in {out}, {test:,} in the test file beside it" if test else f" in {out}"
+    where = f": {counted(rows - test, 'row')} in {out}, {test:,} in the test file beside it" if test else f" in {out}"
     kinds = ", ".join(counted(card[f"{one}s"], one) for one in ("pair", "up", "down"))
     lines = [f"{kinds}{where}"]
     lines += [f"  left out {count:,}: {reason}" for reason, count in card["left_out"].items()]
     if card["near_identical_pairs"] and card["choice"]["near_identical"] == "keep":
-        lines.append(f"  {card['near_identical_pairs']:,} near-identical pairs: --near-identical drop leaves them out")
+        near = counted(card["near_identical_pairs"], "near-identical pair")
+        lines.append(f"  {near}: --near-identical drop leaves them out")
+    lines += [f"  note: {note}" for note in card["notes"]]
     return "\n".join([*lines, f"The data card is in {out}.card.md."])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bnf-align select", description=__doc__)
-    parser.add_argument("scored", help="the file that `bnf-align score` wrote")
+    parser.add_argument(
+        "source",
+        help="the file that `bnf-align score` wrote; or pairs (prompt, chosen, rejected): a file, folder or hub name",
+    )
+    add_flag(parser, "--split", default="train", help="of pairs: which split, where there are several")
     add_flag(parser, "--out", required=True, help="the preference rows, for `train --dataset_name`")
     add_flag(parser, "--unpaired", action="store_true", help="thumbs instead of pairs")
     add_flag(parser, "--threshold", type=float, help="unpaired: scores from here on are ups, others downs")

@@ -8,31 +8,34 @@ from typing import Any
 import numpy as np
 
 from bnf_align.construct.select import NEAR, NEAR_IDENTICAL, Selected, labels_and_lengths
+from bnf_align.data.ledger import canonical
+from bnf_align.records import counted
 from bnf_align.stats import auc
 
 Row = dict[str, Any]
 
+ANSWERS = {"chosen", "rejected", "completion"}
 BINS = 10
 BAR = 40
 """Characters of the longest bar."""
 
 
-def data_card(scored: Sequence[Row], selected: Selected, about: Mapping[str, Any]) -> Row:
+def data_card(given: Sequence[Row], selected: Selected, about: Mapping[str, Any]) -> Row:
     """The numbers of the card.
 
     Args:
-        scored: Rows that were selected from.
+        given: Rows that were selected from.
         selected: What became of them.
         about: What made them: command, scorer, seed.
     """
     rows = selected.rows
     ups, downs = labels_and_lengths(rows)
-    values = [value for row in scored for value in row["scores"] if value is not None]
+    values = [value for row in given for value in row.get("scores", ()) if value is not None]
     counts, edges = np.histogram(values, bins=BINS) if values else (np.zeros(0), np.zeros(0))
     return {
-        "prompts": len(scored),
-        "candidates": sum(len(row["candidates"]) for row in scored),
-        "duplicates": sum(row.get("duplicates", 0) for row in scored),
+        "prompts": len({canonical(row["prompt"]) for row in given}),
+        "candidates": sum(len(row.get("candidates", ANSWERS & row.keys())) for row in given),
+        "duplicates": sum(row.get("duplicates", 0) for row in given),
         "pairs": sum("chosen" in row for row in rows),
         "ups": sum(row.get("label") is True for row in rows),
         "downs": sum(row.get("label") is False for row in rows),
@@ -55,7 +58,10 @@ def card_text(card: Row) -> str:
     ]
     lines += [f"| of these rows in the test file | {card['test_rows']:,} |"] if card.get("test_rows") else []
     lines += [f"| left out: {reason} | {count:,} |" for reason, count in card["left_out"].items()]
-    lines += ["", "## Scores of all candidates", "", "```", *_histogram(card["scores"]), "```", "", "## Lengths", ""]
+    lines += [f"| note | {note} |" for note in card.get("notes", ())]
+    if card["scores"]["counts"]:
+        lines += ["", "## Scores of all candidates", "", "```", *_histogram(card["scores"]), "```"]
+    lines += ["", "## Lengths", ""]
     lines += [f"* {side}: {_shown(values)} characters" for side, values in card["characters"].items()]
     auc = card["length_auc"]
     if auc is not None:
@@ -63,12 +69,12 @@ def card_text(card: Row) -> str:
             f"* An up is longer than a down with probability {auc:.2f} (0.50: length says nothing)."
             + (" Length alone tells them well apart: a model learns it first." if abs(auc - 0.5) > 0.15 else "")
         )
-    fate = "were left out as" if NEAR in card["left_out"] else "are"
     lines += ["", "## How alike the two sides of a pair are", ""]
     lines.append(f"* similarity in words (1 is equal): {_shown(card['pair_similarity'])}")
+    left_out = ", left out" if NEAR in card["left_out"] else ""
     lines.append(
-        f"* {card['near_identical_pairs']:,} pairs {fate} near-identical ({NEAR_IDENTICAL} or more). What both "
-        "sides share is pushed up and down at once (section 2.3 of the paper: this is what breaks DPO)."
+        f"* near-identical ({NEAR_IDENTICAL} or more){left_out}: {counted(card['near_identical_pairs'], 'pair')}. "
+        "What both sides share is pushed up and down at once (section 2.3 of the paper: this is what breaks DPO)."
     )
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""How scored candidates become preference rows: every choice by name, and none of them silent."""
+"""How scored candidates, or pairs, become preference rows: every choice by name, and none of them silent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Choice:
     margin: float = 0.0
     """A pair's scores must differ by more than this."""
     pairing_ratio: float = 1.0
-    """Share of the pairs that stay pairs; of each other one a side is left out at random."""
+    """Share of the pairs that stay pairs; of each other one a side is left out at random, of half the chosen one."""
     balance: bool = False
     """Leave out thumbs of the more frequent kind at random until both are equally many."""
     near_identical: str = "keep"

@@ -14,22 +14,26 @@ from bnf_align.construct.card import Row, card_text, data_card
 from bnf_align.construct.choice import Choice
 from bnf_align.construct.score import read_candidates
 from bnf_align.construct.select import select
-from bnf_align.data.rows import split_by_prompt
+from bnf_align.data.columns import COLUMNS
+from bnf_align.data.read import iter_rows
+from bnf_align.data.rows import preference_rows, split_by_prompt
 from bnf_align.journal.lines import row_bytes
 from bnf_align.outputs import check_targets, whole_files
-from bnf_align.records import BadInput, rows_text
+from bnf_align.records import BadInput, DataReport, rows_text
+from bnf_align.sources.files import kind_of
 
 logger = logging.getLogger(__name__)
 
 
 def write_selection(
-    scored: str | Path,
+    source: str | Path,
     out: str | Path,
     choice: Choice,
     test_fraction: float = 0.0,
     about: Mapping[str, Any] | None = None,
+    split: str = "train",
 ) -> Row:
-    """Select from the file `scored` and write `out`, `OUT.card.md` and `OUT.card.json`.
+    """Select from `source`, what `score` wrote or a set of pairs, and write `out`, `OUT.card.md` and `OUT.card.json`.
 
     With a `test_fraction`, that share of the prompts goes, with all their rows, into a file of its own beside `out`:
     `pairs.jsonl` gets `pairs.test.jsonl`. A kill leaves the files of an earlier selection, all of this one, or no
@@ -39,7 +43,7 @@ def write_selection(
         The card.
 
     Raises:
-        BadInput: If rows have no scores, nothing is left of them, or `out` is no place for rows.
+        BadInput: If candidates have no scores, nothing is left, or `out` is no place for rows.
     """
     if not 0 <= test_fraction < 1:
         raise BadInput(f"--test-fraction {test_fraction}: a share lies between 0 and 1.")
@@ -51,13 +55,21 @@ def write_selection(
     targets |= {"the test file": test_path} if test_fraction else {}
     # Old test rows would share prompts with the new rows.
     stale = {} if test_fraction or not _had_test_rows(card_path) else {"the earlier test file": test_path}
-    check_targets(targets | stale, [scored, _card(Path(scored).expanduser())])
-    rows = read_scored(scored)
+    check_targets(targets | stale, [source, _card(Path(source).expanduser())])
+    rows, report = _read(source, split)
     selected = select(rows, choice)
+    selected.dropped |= {reason: [str(row) for row in numbers] for reason, numbers in report.dropped.items()}
     train, test = _split(selected.rows, test_fraction, choice.seed)
-    scorer = _scorer(scored, choice)
     card = data_card(
-        rows, selected, {"scored": scorer, "choice": vars(choice), "test_rows": len(test), **(about or {})}
+        rows,
+        selected,
+        {
+            "scored": _scorer(source, choice),
+            "choice": vars(choice),
+            "test_rows": len(test),
+            "notes": [*report.notes, *report.warnings],
+            **(about or {}),
+        },
     )
     with whole_files(*targets.values(), stale=stale.values()) as (out_file, page_file, card_file, *test_file):
         out_file.writelines(row_bytes(row).decode() for row in train)
@@ -80,6 +92,20 @@ def _had_test_rows(card: Path) -> bool:
         return False
     except (ValueError, AttributeError):
         return True
+
+
+def _read(source: str | Path, split: str) -> tuple[list[Row], DataReport]:
+    """Scored candidates, or the rows of a set of pairs, and what became of these."""
+    path = Path(source).expanduser()
+    if path.is_file() and (kind_of(path) is None or "candidates" in next(iter(iter_rows(path, split)), {})):
+        return read_scored(path), DataReport(str(source))
+    raw = [{**row, "row": number} for number, row in enumerate(iter_rows(source, split))]
+    checked, report = preference_rows(raw, source=str(source))
+    rows = []
+    for row in checked:
+        others = {name: value for name, value in raw[row.pop("row")].items() if name not in (*COLUMNS, "row")}
+        rows.append({**others, **row})
+    return rows, report
 
 
 def read_scored(path: str | Path) -> list[Row]:
@@ -105,9 +131,9 @@ def _is_scored(row: Row) -> bool:
     return all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in scores)
 
 
-def _scorer(scored: str | Path, choice: Choice) -> Row | None:
+def _scorer(source: str | Path, choice: Choice) -> Row | None:
     """What `score` left word of beside its file: scorer, weights, settings."""
-    path = _card(Path(scored).expanduser())
+    path = _card(Path(source).expanduser())
     if not path.exists():
         return None
     card: Row = json.loads(path.read_text(encoding="utf-8"))

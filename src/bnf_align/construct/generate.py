@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bnf_align.engines import Engine, Generation, Request, Sampling, asked_with
 from bnf_align.journal import Journal, read_jsonl
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +44,13 @@ class Generated:
     def lines(self) -> list[str]:
         """The counts in plain words."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.finish_reasons.items()))
-        lines = [f"{self.candidates:,} candidates to {self.prompts:,} prompts in {self.path}"]
-        lines += [f"  {self.duplicates:,} say what another one of their prompt says", f"  ended by: {reasons}"]
+        lines = [f"{counted(self.candidates, 'candidate')} to {counted(self.prompts, 'prompt')} in {self.path}"]
+        lines += [
+            f"  {counted(self.duplicates, 'duplicate')} of another one of the same prompt",
+            f"  ended by: {reasons}",
+        ]
         if self.missing:
-            lines.append(f"  {self.missing:,} prompts have none yet: run the same command again")
+            lines.append(f"  {counted(self.missing, 'prompt')} without any yet: run the same command again")
         return lines
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from bnf_align.construct.scorers.scorer import Row, Scorer
 from bnf_align.journal import Journal, read_jsonl
-from bnf_align.records import BadInput, rows_text
+from bnf_align.records import BadInput, counted, rows_text
 
 OF_SCORERS = ("scores", "wins", "candidates_cut", "replies_unread")
 """Columns of scored rows; those of an earlier scorer must not pass for this one's."""
@@ -36,15 +36,15 @@ class ScoreReport:
 
     def lines(self) -> list[str]:
         """The counts in plain words."""
-        lines = [f"{self.candidates:,} candidates of {self.rows:,} rows scored in {self.path}"]
+        lines = [f"{counted(self.candidates, 'candidate')} of {counted(self.rows, 'row')} scored in {self.path}"]
         if self.unscored:
-            lines.append(f"  {self.unscored:,} candidates have no score: `bnf-align select` passes over them")
+            lines.append(f"  {counted(self.unscored, 'candidate')} without a score: left out by `bnf-align select`")
         if self.cut:
-            lines.append(f"  {self.cut:,} candidates are, with their prompt, longer than --max-length, and were cut")
+            lines.append(f"  {counted(self.cut, 'candidate')} cut: with the prompt longer than --max-length")
         if self.unread:
-            lines.append(f"  {self.unread:,} replies of the judge have no verdict in their JSON: try another --model")
+            lines.append(f"  judge's replies without a verdict in their JSON: {self.unread:,}. Try another --model")
         if self.missing:
-            lines.append(f"  {self.missing:,} rows have none yet: run the same command again")
+            lines.append(f"  {counted(self.missing, 'row')} without any yet: run the same command again")
         return lines
 
 

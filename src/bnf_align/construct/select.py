@@ -1,7 +1,7 @@
-"""Scored candidates in, preference rows out: best against worst, or thumbs; every choice is explicit and seeded.
+"""Scored candidates or pairs in, preference rows out; every choice is explicit and seeded.
 
-The paper (section 4.1) takes the best and the worst of five as a pair. Section 5.2 then masks one side of a share of
-the pairs at random, which leaves a thumb.
+The paper (section 4.1) takes the best and the worst of five candidates as a pair. Section 5.2 then masks one side of a
+share of the pairs at random, which leaves a thumb.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from bnf_align.construct.choice import Choice
-from bnf_align.records import BadInput
+from bnf_align.data.ledger import canonical
+from bnf_align.records import BadInput, counted
 
 Row = dict[str, Any]
 
 NEAR_IDENTICAL = 0.9
 """Similarity, 1 minus edit distance over length, both in words, from which two answers are near-identical."""
-NEAR = "best and worst are near-identical"
+NEAR = "chosen and rejected are near-identical"
 
 
 @dataclass
@@ -38,42 +39,56 @@ class Selected:
 
     def drop(self, reason: str, row: Row) -> None:
         """Count a prompt as left out for `reason`."""
-        self.dropped.setdefault(reason, []).append(row["id"])
+        self.dropped.setdefault(reason, []).append(str(row.get("id")))
 
 
-def select(scored: Sequence[Row], choice: Choice) -> Selected:
-    """Rows that `train` reads, in the order of the prompts.
+def select(rows: Sequence[Row], choice: Choice) -> Selected:
+    """Rows that `train` reads, in their order.
 
     Args:
-        scored: Rows of `score`.
+        rows: Rows of `score`; or pairs, among which there may be single answers, which stay as they are.
         choice: How.
 
     Raises:
-        BadInput: If nothing is left.
+        BadInput: If nothing is left, or the choice needs scores where rows are pairs.
     """
     found = Selected()
+    if any("candidates" not in row for row in rows) and (choice.unpaired or choice.margin):
+        flag = "--unpaired" if choice.unpaired else "--margin"
+        raise BadInput(
+            f"{flag} goes by the scores of candidates, and these rows are pairs, which have none. "
+            "--pairing-ratio leaves out one side of some or all of them."
+        )
     if choice.unpaired:
-        found.rows = _thumbs(scored, choice, found)
+        found.rows = _thumbs(rows, choice, found)
     else:
-        found.rows = [_masked(pair, choice) for pair in _pairs(scored, choice, found)]
+        found.rows = _masked(list(_pairs(rows, choice, found)), choice)
     if choice.balance:
         found.rows = _balanced(found.rows, choice.seed, found)
     if not found.rows:
         reasons = "; ".join(f"{len(ids):,} for {reason}" for reason, ids in found.dropped.items())
-        raise BadInput(f"Nothing is left of {len(scored):,} prompts: {reasons or 'there were none'}.")
+        raise BadInput(f"Nothing is left of {counted(len(rows), 'prompt')}: {reasons or 'there were none'}.")
     return found
 
 
-def _pairs(scored: Sequence[Row], choice: Choice, found: Selected) -> Iterator[Row]:
-    for row in scored:
-        pair = _pair(row, choice, found)
+def _pairs(rows: Sequence[Row], choice: Choice, found: Selected) -> Iterator[Row]:
+    """The pairs, of candidates or as they are, without the near-identical ones where these are not wanted."""
+    for row in rows:
+        pair = _pair(row, choice) if "candidates" in row else row
+        if isinstance(pair, dict) and "chosen" in pair:
+            likeness = similarity(_text(pair["chosen"]), _text(pair["rejected"]))
+            found.near_identical += likeness >= NEAR_IDENTICAL
+            if likeness >= NEAR_IDENTICAL and choice.near_identical == "drop":
+                pair = NEAR
+            else:
+                found.similarities.append(likeness)
         if isinstance(pair, str):
             found.drop(pair, row)
         else:
             yield pair
 
 
-def _pair(row: Row, choice: Choice, found: Selected) -> Row | str:
+def _pair(row: Row, choice: Choice) -> Row | str:
     """Best against worst, of equals the earlier candidate; or why there is no such pair."""
     known = [(value, number) for number, value in enumerate(row["scores"]) if value is not None]
     if len(known) < 2:
@@ -87,12 +102,6 @@ def _pair(row: Row, choice: Choice, found: Selected) -> Row | str:
         return "best and worst say the same"
     if not all(text.strip() for text in texts):
         return "an empty answer"
-    likeness = similarity(*texts)
-    if likeness >= NEAR_IDENTICAL:
-        found.near_identical += 1
-        if choice.near_identical == "drop":
-            return NEAR
-    found.similarities.append(likeness)
     sides = {"chosen": _answer(row, texts[0]), "rejected": _answer(row, texts[1])}
     return {"id": row["id"], "prompt": row["prompt"], **sides, "chosen_score": best[0], "rejected_score": worst[0]}
 
@@ -102,13 +111,27 @@ def similarity(first: str, second: str) -> float:
     return float(Levenshtein.normalized_similarity(first.split(), second.split()))
 
 
-def _masked(pair: Row, choice: Choice) -> Row:
-    """The pair, or one side of it, by chance from the seed and the prompt's id alone."""
-    if _chance(choice.seed, "pair", pair["id"]) < choice.pairing_ratio:
-        return pair
-    side, label = ("chosen", True) if _chance(choice.seed, "side", pair["id"]) < 0.5 else ("rejected", False)
-    thumb = {"id": pair["id"], "prompt": pair["prompt"], "completion": pair[side], "label": label}
-    return {**thumb, "score": pair[f"{side}_score"]}
+def _masked(rows: list[Row], choice: Choice) -> list[Row]:
+    """`pairing_ratio` of the pairs whole, and of the others one side, chosen and rejected in turn in a drawn order.
+
+    That order is one for all ratios: a pair that is whole at a low ratio is whole at a higher one, and a side that is
+    left out at one is left out at every lower one.
+    """
+    drawn = _drawn(rows, (at for at, row in enumerate(rows) if "chosen" in row), choice.seed, "pair")
+    masked = drawn[round(choice.pairing_ratio * len(drawn)) :][::-1]
+    sides = {at: ("chosen", "rejected")[turn % 2] for turn, at in enumerate(masked)}
+    return [_side(row, sides[at]) if at in sides else row for at, row in enumerate(rows)]
+
+
+def _side(pair: Row, side: str) -> Row:
+    """One answer of a pair as a thumb, with what the pair says of it (`chosen_score`) and of both."""
+    other = "rejected" if side == "chosen" else "chosen"
+    rest = {
+        name.removeprefix(f"{side}_"): value
+        for name, value in pair.items()
+        if name != side and not name.startswith(other)
+    }
+    return {**rest, "prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
 
 
 def _thumbs(scored: Sequence[Row], choice: Choice, found: Selected) -> list[Row]:
@@ -138,7 +161,7 @@ def _bounds(scored: Sequence[Row], choice: Choice) -> tuple[float, float]:
     """The score from which on candidates are ups, and that up to which they are downs."""
     values = [value for row in scored for value in row["scores"] if value is not None]
     if not values:
-        raise BadInput(f"No candidate of {len(scored):,} prompts has a score.")
+        raise BadInput(f"No candidate of {counted(len(scored), 'prompt')} has a score.")
     if choice.threshold is not None:
         return choice.threshold, choice.threshold
     # The k best and the k worst for the same share: each end is counted from its own side.
@@ -164,26 +187,28 @@ def _label(value: float | None, high: float, low: float, choice: Choice) -> bool
 
 def _balanced(rows: Sequence[Row], seed: int, found: Selected) -> list[Row]:
     """As many ups as downs; pairs have both already."""
-    sides = {label: [row for row in rows if row.get("label") is label] for label in (True, False)}
+    sides = {label: [at for at, row in enumerate(rows) if row.get("label") is label] for label in (True, False)}
     fewest = min(map(len, sides.values()))
-    out: set[str] = set()
+    out: set[int] = set()
     for side in sides.values():
-        drawn = sorted(side, key=lambda row: _chance(seed, "balance", row["id"]))
-        out |= {row["id"] for row in drawn[fewest:]}
-    for row in rows:
-        if row["id"] in out:
-            found.drop("left out to balance ups and downs", row)
-    return [row for row in rows if row["id"] not in out]
+        out |= {*_drawn(rows, side, seed, "balance")[fewest:]}
+    for at in sorted(out):
+        found.drop("left out to balance ups and downs", rows[at])
+    return [row for at, row in enumerate(rows) if at not in out]
 
 
 def _answer(row: Row, text: str) -> str | list[Row]:
     return [{"role": "assistant", "content": text}] if isinstance(row["prompt"], list) else text
 
 
-def _chance(seed: int, what: str, name: str) -> float:
-    """Uniform in [0, 1), from its arguments alone: rows may be added without moving the others."""
-    digest = hashlib.blake2b(f"{seed}\0{what}\0{name}".encode(errors="backslashreplace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def _drawn(rows: Sequence[Row], numbers: Iterable[int], seed: int, what: str) -> list[int]:
+    """The numbers of rows in an order that follows from the seed and what each row says, wherever it stands."""
+
+    def chance(number: int) -> bytes:
+        text = f"{seed}\0{what}\0{canonical(rows[number])}"
+        return hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest()
+
+    return sorted(numbers, key=chance)
 
 
 def labels_and_lengths(rows: Iterable[Row]) -> tuple[list[int], list[int]]:
@@ -191,12 +216,13 @@ def labels_and_lengths(rows: Iterable[Row]) -> tuple[list[int], list[int]]:
     ups, downs = [], []
     for row in rows:
         if "chosen" in row:
-            ups.append(_length(row["chosen"]))
-            downs.append(_length(row["rejected"]))
+            ups.append(len(_text(row["chosen"])))
+            downs.append(len(_text(row["rejected"])))
         else:
-            (ups if row["label"] else downs).append(_length(row["completion"]))
+            (ups if row["label"] else downs).append(len(_text(row["completion"])))
     return ups, downs
 
 
-def _length(answer: str | list[Row]) -> int:
-    return len(answer if isinstance(answer, str) else answer[-1]["content"])
+def _text(answer: str | list[Row]) -> str:
+    """An answer's own words: of messages those of the last one, which may be nothing but tool calls."""
+    return answer if isinstance(answer, str) else str(answer[-1].get("content") or "")

@@ -11,6 +11,7 @@ from typing import Any
 
 from bnf_align.data.columns import Columns, is_message, looks_like_messages
 from bnf_align.data.template import Message, shared_prefix
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
 
 Texts = dict[str, Any]
@@ -18,7 +19,6 @@ Texts = dict[str, Any]
 
 ROLES = ("system", "user", "assistant", "tool")
 TEXT_COLUMNS = ("prompt", "chosen", "rejected", "completion", "messages")
-EMPTY = "an empty answer"
 SAID = {
     "parts": "message contents in several parts, joined to one text",
     "json": "messages that stand there as text, read as messages",
@@ -70,7 +70,7 @@ class RowChecker:
                 if value is not None:
                     row[column] = self._text(number, column, value)
             texts = self._texts(number, row, place)
-            if isinstance(texts, str):
+            if isinstance(texts, Reason):
                 self._report.drop(texts, number)
                 return None
             label = {"label": row.get("label")} if "completion" in texts else {}
@@ -128,15 +128,15 @@ class RowChecker:
                 self._say("parts", number)
         return messages
 
-    def _texts(self, number: int, row: Mapping[str, Any], place: str) -> Texts | str:
+    def _texts(self, number: int, row: Mapping[str, Any], place: str) -> Texts | Reason:
         """Prompt and answers of a row, all texts or all messages; or why there are none."""
         texts: Texts = {"prompt": row.get("prompt")}
         if row.get("chosen") is not None and row.get("rejected") is not None:
             texts |= {"chosen": row["chosen"], "rejected": row["rejected"]}
             if not texts["chosen"] or not texts["rejected"]:
-                return EMPTY
+                return Reason("empty_answer")
             if texts["chosen"] == texts["rejected"]:
-                return "chosen and rejected are the same"
+                return Reason("equal_answers")
             # Conversations hold their prompt, beside which (as in UltraFeedback) a plain copy may stand.
             if not isinstance(texts["prompt"], list) and (at := shared_prompt(**texts)):
                 if texts["prompt"] is None:
@@ -147,15 +147,16 @@ class RowChecker:
         elif row.get("messages") is not None:
             split = split_last_answer(row["messages"])
             if split is None:
-                return "no assistant turn in `messages`"
+                return Reason("no_answer")
             texts = {"prompt": split[0], "completion": split[1]}
         else:
             columns = ("chosen", "rejected") if "chosen" in row or "rejected" in row else ("completion",)
-            return "no " + " and ".join(f"`{name}`" for name in columns if row.get(name) is None)
+            lacking = " and ".join(f"`{name}`" for name in columns if row.get(name) is None)
+            return Reason("missing_column", columns=lacking)
         if texts["prompt"] is None or texts["prompt"] == []:
-            return "no `prompt`"
+            return Reason("missing_column", columns="`prompt`")
         if any(is_empty(text) for name, text in texts.items() if name != "prompt"):
-            return EMPTY
+            return Reason("empty_answer")
         plain = [name for name, text in texts.items() if isinstance(text, str)]
         if self._columns.system or 0 < len(plain) < len(texts):
             _check_answers(texts, plain, place)

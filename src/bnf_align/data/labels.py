@@ -35,6 +35,7 @@ def read_labels(
     rows: Sequence[int] | None = None,
     table: Mapping[str, str] | None = None,
     strict: bool = False,
+    placed: bool = False,
 ) -> tuple[list[bool | None], str | None]:
     """Labels as bools, and how they were read.
 
@@ -48,6 +49,7 @@ def read_labels(
         rows: The rows' numbers, for messages; their positions if not given.
         table: What a known source's values mean, written as in `label_map`, which stands above it.
         strict: Whether a map that names no value at all is an error. Held-out rows may lack them all.
+        placed: Whether `--up_from` and `--down_to` said what the numbers in `label_map` mean; messages name them.
 
     Returns:
         True for up, False for down, None for a row without a label or mapped to drop; and a sentence for the report,
@@ -72,7 +74,7 @@ def read_labels(
     if unread := [text for text in counts if text not in meaning]:
         at = [position for position, text in enumerate(texts) if text in unread]
         numbers = at if rows is None else [rows[position] for position in at]
-        raise BadInput(_unread(counts, unread, numbers, bool(label_map) and not table))
+        raise BadInput(_unread(counts, unread, numbers, bool(label_map) and not table, placed))
     # Where the table knows all values, entries of the map that name none would pass for obeyed.
     named = {*kinds, *map(str, kinds.values())}
     idle = [f"{value}={to}" for value, to in (label_map or {}).items() if value not in named]
@@ -88,7 +90,7 @@ def read_labels(
         return labels, None
     words_of = {UP: "read as up", DOWN: "read as down", None: "left out"}
     note = _listed(counts, {text: words_of[to] for text, to in meaning.items()})
-    note += " (--label_map)" if obeyed else "; another meaning? --label_map"
+    note += f" ({'--up_from, --down_to' if placed else '--label_map'})" if obeyed else "; another meaning? --label_map"
     return labels, note + (f"; no value is what {' '.join(idle)} names" if idle else "")
 
 
@@ -153,8 +155,10 @@ def _mapped(kinds: Mapping[str, Any], label_map: Mapping[str, str]) -> dict[str,
     return {text: MEANINGS[to] for text, to in found.items() if to is not None}
 
 
-def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bool) -> str:
-    why = "are not in --label_map" if mapped else "are not labels that can be read for certain"
+def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bool, placed: bool) -> str:
+    why = "are not labels that can be read for certain"
+    if mapped:
+        why = "are no numbers, nor in --label_map" if placed else "are not in --label_map"
     values = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
     first = sorted(counts, key=lambda text: text not in unread)  # those that nothing is known of
     form = " ".join(f"{text}=up|down|drop" for text in first[:3]) + (" ..." if len(counts) > 3 else "")

@@ -16,13 +16,13 @@ import xxhash
 
 from bnf_align.data.findings import Finding
 from bnf_align.data.labels import plain, read_labels
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, PreferenceRow, counted, rows_text
 from bnf_align.sources.scores import THRESHOLDS, threshold_hint
 
 UNBALANCED = 20
 RULES = ("drop", "keep", "majority")
 OUT, PAIR, DOWN, UP, UNREAD = -1, 0, 1, 2, 3
-HALF_CHARACTER = "half a character (a lone surrogate), which no tokenizer reads"
 CHAT, SYSTEM, LATE_SYSTEM, CONTINUED, UNPROMPTED = 1, 2, 4, 8, 16
 """Messages; a system turn; one after other turns; a prompt that ends with an answer; an empty prompt."""
 TEXTS = ("prompt", "chosen", "rejected", "completion")
@@ -60,7 +60,7 @@ class Ledger:
         except UnicodeEncodeError:
             self._keys.append(0)
             self._sides.append(OUT)
-            self.report.drop(HALF_CHARACTER, row["row"])
+            self.report.drop(Reason("half_character"), row["row"])
             return False
         self._sides.append(UNREAD if "completion" in row else PAIR)
         if "completion" in row:
@@ -96,7 +96,7 @@ class Ledger:
         self.labelled = self.sides.copy()
         found = self._settle_conflicts(conflicting_labels)
         if not self.kept.any():
-            why = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in self.report.dropped.items())
+            why = self.report.left_out()
             raise BadInput(f"{self.report.source}: 0 of {self.report.rows:,} rows are usable. {why}.")
         counts = np.bincount(self.sides[self.kept], minlength=3).tolist()
         self.report.pairs, self.report.downs, self.report.ups = counts
@@ -115,7 +115,7 @@ class Ledger:
         for at, number, value, label in zip(singles.tolist(), numbers, self._values, labels, strict=True):
             if label is None:
                 missing = value is None or (value != value and "nan" not in (label_map or {}))
-                self._leave_out(at, number, "no label" if missing else "a label that --label_map drops")
+                self._leave_out(at, number, Reason("no_label" if missing else "dropped_label"))
             else:
                 self.sides[at] = UP if label else DOWN
 
@@ -139,7 +139,7 @@ class Ledger:
             loses = np.where(up, ups[which] <= downs[which], downs[which] <= ups[which])
             at = singles[torn[which] & loses]
         for row in at.tolist():
-            self._leave_out(row, int(self.numbers[row]), "the same answer is labelled both up and down")
+            self._leave_out(row, int(self.numbers[row]), Reason("both_labels"))
         left = {"drop": "none of them is kept", "majority": "the more frequent label is kept"}[rule]
         self.report.notes.append(f"{counts}: {left} (--conflicting_labels drop|majority|keep)")
         return []
@@ -165,7 +165,7 @@ class Ledger:
         first[np.unique(keys, return_index=True)[1]] = True
         return self.numbers[at[~first]].tolist()
 
-    def _leave_out(self, at: int, number: int, reason: str) -> None:
+    def _leave_out(self, at: int, number: int, reason: Reason) -> None:
         self.sides[at] = OUT
         self.report.drop(reason, number)
 

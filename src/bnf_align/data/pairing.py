@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from bnf_align.data.findings import Finding
 from bnf_align.data.responses import Responses
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, counted, rows_text
 
 
@@ -44,7 +45,7 @@ def for_pairs(responses: datasets.Dataset, report: DataReport) -> datasets.Datas
         )
     rows = responses["row"][:]
     for position in sorted({*range(len(rows))} - {*paired}):
-        report.drop("a single response, and this loss compares pairs", rows[position])
+        report.drop(Reason("single_response"), rows[position])
     report.ups = report.downs = 0
     return responses.select(paired)
 
@@ -64,7 +65,7 @@ def for_one_label(responses: datasets.Dataset, report: DataReport, up: bool) -> 
         )
     for unit in units(responses):
         if not wanted[unit].any():
-            report.drop(f"no {kept}, and this loss trains on {kept}s alone", rows[unit[0]])
+            report.drop(Reason("other_label", kept=kept), rows[unit[0]])
     if report.pairs:
         report.notes.append(
             f"of {counted(report.pairs, 'pair')} only the {side} answers are used, and count as {kept}s"

@@ -22,7 +22,7 @@ from bnf_align.data.ledger import balance
 from bnf_align.data.pairing import for_one_label, for_pairs, own_kl_rows
 from bnf_align.data.rows import preference_rows, split_by_prompt
 from bnf_align.data.tokenize import tokenize_rows
-from bnf_align.records import BadInput, DataReport, PreferenceRow
+from bnf_align.records import BadInput, DataReport, PreferenceRow, counted
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def held_out(checked: Checked, fraction: float) -> Checked:
         raise BadInput("--eval_fraction holds training rows out, but evaluation rows are given too: leave one away.")
     rows, report = checked["train"]
     kept, held = split_by_prompt(rows, fraction)
-    report.notes.append(f"{len(held):,} rows are held out for evaluation, with all rows of their prompts")
+    report.notes.append(f"{counted(len(held), 'row')} held out for evaluation, with all rows of their prompts")
     return {"train": (kept, report), "eval": (held, DataReport("eval rows", rows=len(held)))}
 
 

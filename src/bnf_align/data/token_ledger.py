@@ -12,6 +12,7 @@ import numpy as np
 
 from bnf_align.data.findings import NOTE, WARNING, Finding
 from bnf_align.data.template import takes_system
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, rows_text
 
 if TYPE_CHECKING:
@@ -200,9 +201,8 @@ class TokenLedger:
 
     def _none_left(self) -> str:
         if _too_long(self.max_length) not in self.report.dropped:
-            listed = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in self.report.dropped.items())
             lost = f" For {self._lost_text()}." if self._lost_in_template else ""
-            return f"{self.report.source}: no row is left after tokenising. {listed}.{lost}"
+            return f"{self.report.source}: no row is left after tokenising. {self.report.left_out()}.{lost}"
         wanted = 1 << int(np.quantile(self._lengths, 0.95)).bit_length()
         return (
             f"{self.report.source}: every prompt is longer than max_length={self.max_length} (shortest "
@@ -265,5 +265,5 @@ def check_tokenizer(
         )
 
 
-def _too_long(max_length: int | None) -> str:
-    return f"prompts longer than max_length={max_length}"
+def _too_long(max_length: int | None) -> Reason:
+    return Reason("prompt_too_long", max_length=max_length)

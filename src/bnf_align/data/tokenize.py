@@ -38,6 +38,7 @@ from bnf_align.data.template import (
 )
 from bnf_align.data.token_ledger import TokenLedger, check_tokenizer
 from bnf_align.data.turns import REASONING, Conversation, Renderings, Turn
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, PreferenceRow
 
 __all__ = [
@@ -105,7 +106,7 @@ class Encoded(NamedTuple):
 class LeftOut(NamedTuple):
     """Why a row is left out."""
 
-    reason: str
+    reason: Reason
     lost: frozenset[str] = frozenset()
     """What of its answers the template leaves out, as in `Encoded.left_out`."""
 
@@ -334,10 +335,10 @@ def encode_row(
                 return answer
             unit.append(answer)
     except TemplateRefusal as error:
-        return LeftOut(f"the chat template refuses them: {error}")
+        return LeftOut(Reason("template_refuses", error=str(error)))
     if len(unit) == 2 and np.array_equal(unit[0].ids, unit[1].ids):
         lost = unit[0].left_out | unit[1].left_out
-        return LeftOut("chosen and rejected are the same as the chat template writes them", lost)
+        return LeftOut(Reason("equal_in_template"), lost)
     return unit
 
 
@@ -389,9 +390,9 @@ def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt:
     brings = frozenset().union(*(turn.brings for turn in turns.values()))
     lost = frozenset().union(*(turn.lost for turn in turns.values()))
     if all(turn.brings <= turn.lost for turn in turns.values()):
-        return LeftOut("nothing of an answer is left as the chat template writes it", lost)
+        return LeftOut(Reason("nothing_in_template"), lost)
     if not conversation.score_thoughts and all(turn.brings <= turn.lost | {REASONING} for turn in turns.values()):
-        return LeftOut("an answer is nothing but reasoning, which --score_thoughts false does not score")
+        return LeftOut(Reason("only_reasoning"))
     mask, end, early, added = np.zeros(len(ids) + 1, dtype=bool), None, False, False
     ends = {*facts.ends, facts.after_answer, facts.after_call}
     for at, turn in turns.items():

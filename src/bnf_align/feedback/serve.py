@@ -12,12 +12,12 @@ import gradio as gr
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bnf_align.feedback.page import read
 from bnf_align.records import BadInput
+from bnf_align.visitors import HERE, from_here
 
 # What a model wrote is text on the page; should it ever be more, it can load nothing and send nothing anywhere.
 # Scripts in the page, and made from text, are Gradio's own way to build it.
@@ -26,7 +26,6 @@ POLICY = (
     "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-HERE = ["127.0.0.1", "localhost"]
 WRONG = 1.0
 """Seconds that a wrong password takes, during which no other one is looked at."""
 WAITING = 20
@@ -101,19 +100,33 @@ def _lets_in(password: str) -> Callable[[str, str], Awaitable[bool]]:
 
 
 def _middleware(host: str, password: str | None) -> list[Middleware]:
-    """Without a password a page for this machine alone answers to no other name.
+    """Without a password a page for this machine alone answers to nobody else (`visitors.from_here`).
 
-    Any web site can give its own name this machine's address (DNS rebinding), and would then use the page from a
-    browser that runs here. A page with a password may stand behind a proxy under the proxy's name.
+    A page with a password may stand behind a proxy under the proxy's name.
     """
-    own = [Middleware(TrustedHostMiddleware, allowed_hosts=HERE)] if host in HERE and not password else []
-    return [Middleware(_Guard), *own]
+    own = [Middleware(_Here)] if host in HERE and not password else []
+    return [*own, Middleware(_Guard)]
 
 
 def _no_proxy(host: str) -> None:
     """Let Gradio, which asks itself whether it is up, do so without the proxy that the environment may name."""
     variable = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"
     os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "127.0.0.1", "localhost", host]))
+
+
+class _Here:
+    """Answers nobody but people at this machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            headers = Headers(scope=scope)
+            if not from_here(headers.get("host"), headers.get("origin")):
+                await PlainTextResponse("This page is for this machine alone.", 400)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class _Guard:

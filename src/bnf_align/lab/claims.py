@@ -81,6 +81,10 @@ CLAIMS: dict[str, Claim] = {
         "BNF needs no pairs, and gains from more of them (section 5.2); what real thumbs look like",
         [run for data in ("pairs", *THUMBS) for run in grid("bnf", rates=(1e-4,), data=data)],
     ),
+    "contrastive": Claim(
+        "BNF with a pairwise contrastive factor, against both parents (section 7's future work)",
+        grid("bnf", "bnf_contrastive", "dpo"),
+    ),
     "optimizer": Claim(
         "AdamW makes a step of a small gradient as large as any: SGD, and a larger epsilon (not in the paper)",
         [

@@ -7,17 +7,21 @@ is measured in the run that reports it.
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from bnf_align.analysis import Method, analyze, read_answers
 from bnf_align.construct.choice import Choice
 from bnf_align.construct.select import select
 from bnf_align.journal import read_jsonl
@@ -28,14 +32,17 @@ from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outc
 from bnf_align.lab.table import ACCURACIES, conclude, table
 from bnf_align.lab.world import MATH, SORT, draw_prompts
 from bnf_align.losses import LOSSES
-from bnf_align.outputs import write_json
+from bnf_align.outputs import write_json, write_text
 from bnf_align.records import PreferenceRow
+from bnf_align.report import write_page
 from bnf_align.training.record import versions
 
 __all__ = ["Settings", "quickstart", "table"]
 
 logger = logging.getLogger(__name__)
 
+SHOWN = 150
+"""Answers of the report's side by side, and pairs of its figures."""
 OTHERS = ("sft", "bnf_asymmetric", "dpo", "kto")
 """Methods that are trained beside BNF; `sft` sees the thumbs up alone, `dpo` pairs of the same answers."""
 
@@ -45,8 +52,8 @@ def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None)
 
     Args:
         out: Folder for everything: `data/` (candidates, scores, preferences, their card), `unseen/`, `model/`,
-            and one folder for each other method, `cache/`, `base-SEED/` (used again by the next run with the same
-            settings), `quickstart.json` and `quickstart.png`.
+            and one folder for each other method, `analysis/`, `cache/`, `base-SEED/` (used again by the next run with
+            the same settings), `quickstart.json`, `quickstart.png` and `report.html`.
         seed: Seed of the weights, the prompts, the samples and the order of training.
         settings: How long everything is.
 
@@ -60,33 +67,44 @@ def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None)
         result = _run(Path(out), seed, settings or Settings())
     draw(Path(out) / "quickstart.png", result)
     write_json(Path(out) / "quickstart.json", result)
+    write_page(Path(out) / "report.html", [out], command=f"bnf-align quickstart --output_dir {out} --seed {seed}")
     return result
 
 
 def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     held_out = {s.name: draw_prompts(s, settings.eval_prompts, f"evaluation {s.name} {seed}") for s in (MATH, SORT)}
-    with _timed("1/6 base: fine-tuning on demonstrations with slips", seconds, "base"):
+    with _timed("1/7 base: fine-tuning on demonstrations with slips", seconds, "base"):
         base, reused = base_model(out / f"base-{seed}", seed, settings, held_out)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base)
-    with _timed(f"2/6 feedback: {settings.prompts} prompts, {settings.samples} answers to each", seconds, "feedback"):
+    with _timed(f"2/7 feedback: {settings.prompts} prompts, {settings.samples} answers to each", seconds, "feedback"):
         prompts = draw_prompts(MATH, settings.prompts, f"preferences {seed}", avoid=set(held_out[MATH.name]))
         rows = answers_with_thumbs(model, tokenizer, MATH, prompts, settings.samples, seed, out / "data")
-    with _timed("3/6 the base on fresh prompts", seconds, "before"):
+    with _timed("3/7 the base on fresh prompts", seconds, "before"):
         unseen = answers_with_thumbs(model, tokenizer, MATH, held_out[MATH.name], 1, seed, out / "unseen")
         before = measure(model, tokenizer, held_out, unseen, seed)
-    with _timed("4/6 alignment: BNF on the thumbs", seconds, "alignment"):
+    with _timed("4/7 alignment: BNF on the thumbs", seconds, "alignment"):
         trainer = align(base, rows, out, seed, settings)
-    with _timed("5/6 the aligned model on fresh prompts", seconds, "after"):
+    with _timed("5/7 the aligned model on fresh prompts", seconds, "after"):
         after = measure(trainer.model, tokenizer, held_out, unseen, seed)
-    with _timed(f"6/6 the same steps with {', '.join(OTHERS)}", seconds, "others"):
+    with _timed(f"6/7 the same steps with {', '.join(OTHERS)}", seconds, "others"):
         pairs = select(list(read_jsonl(out / "data" / "scored.jsonl")), Choice(seed=seed)).rows
         trainers = {"bnf": trainer}
         found = {"base": before, "bnf": after}
         for method in OTHERS:
             trainers[method] = align(base, pairs if LOSSES[method].pairwise else rows, out, seed, settings, method)
             found[method] = accuracies(trainers[method].model, tokenizer, held_out, seed)
+    with _timed("7/7 token by token", seconds, "analysis"):
+        _write_samples(out / "model", base, held_out[MATH.name][:SHOWN], seed)
+        rows_of_pairs = read_answers(pairs[:SHOWN], tokenizer, source="pairs of the training rows")
+        methods = [
+            Method(name, partial(AutoModelForCausalLM.from_pretrained, out / folder), rows_of_pairs)
+            for name, folder in (("BNF", "model"), ("DPO", "dpo"))
+        ]
+        about = {"reference": str(base), "data": f"the first {SHOWN} pairs that dpo trained on"}
+        shutil.rmtree(out / "analysis", ignore_errors=True)  # of another training
+        analyze(methods, partial(AutoModelForCausalLM.from_pretrained, base), out / "analysis", about=about)
 
     measures = {name: asdict(compare(before[name], after[name], seed)) for name in before}
     ups = sum(row["label"] for row in rows)
@@ -114,6 +132,23 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
         "seconds": seconds,
         "history": trainer.state.log_history,
     }
+
+
+def _write_samples(folder: Path, base: Path, prompts: Sequence[str], seed: int) -> None:
+    """Answers before and after, as sampled for the table, side by side for the report."""
+    found = []
+    for place in (base, folder):
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+        texts = complete(model, tokenizer, prompts, seed=seed)
+        found.append(
+            [(one[0], bool(MATH.is_right(prompt, one[0]))) for prompt, one in zip(prompts, texts, strict=True)]
+        )
+    rows = [
+        {"id": str(at), "prompt": prompt, "before": was[0], "before_correct": was[1]}
+        | {"after": now[0], "after_correct": now[1]}
+        for at, (prompt, was, now) in enumerate(zip(prompts, *found, strict=True))
+    ]
+    write_text(folder / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def measure(

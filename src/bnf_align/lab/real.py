@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from statistics import mean
 from typing import Any
 
 from bnf_align.config import PreferenceConfig
@@ -31,6 +32,7 @@ from bnf_align.losses import LOSSES
 from bnf_align.models import for_inference, load
 from bnf_align.outputs import write_json, write_text
 from bnf_align.records import BadInput
+from bnf_align.report import write_page
 from bnf_align.training.record import versions
 from bnf_align.training.trainer import PreferenceTrainer
 
@@ -40,6 +42,9 @@ Row = dict[str, Any]
 
 VERIFIER = "bnf_align.lab.real:follows"
 METHODS = ("bnf", "sft")
+RIGHT, ENDS = "follows the rule", "ends by itself"
+MEASURES = (RIGHT, ENDS)
+"""Shares of the answers, from 0 to 1."""
 FEWEST_WORDS = 8
 """Of an answer that may follow a rule: `That is all.` alone would follow one, and a model learns to say just that."""
 
@@ -172,8 +177,8 @@ def real_quickstart(model: str, out: str | Path, seed: int = 0, sizes: Sizes | N
         sizes: How long everything is.
 
     Returns:
-        What `quickstart.json` holds: by method the share of answers that follow their rule, their mean length and the
-        share that never ended, with 95 % intervals over prompts, paired with the base; counts, versions, health.
+        What `quickstart.json` holds, as that of the tiny world: `measures` (before, after, change, each with a 95 %
+        interval over prompts), the `methods` beside BNF, `tokens` of an answer, counts, versions, health.
     """
     folder, sizes = Path(out), sizes or Sizes()
     seen, held_out = topics_of(seed, sizes)
@@ -205,26 +210,44 @@ def real_quickstart(model: str, out: str | Path, seed: int = 0, sizes: Sizes | N
         kept = [row for row in rows if row["label"]] if LOSSES[method].only else rows
         trainer = PreferenceTrainer(model, config, train_dataset=kept)
         train(trainer, method)
-        health[method] = trainer.record.health().text
+        health[method] = trainer.record.health()
         trained = LocalEngine(trainer.model, trainer.processing_class, name=method)  # type: ignore[arg-type]
         found[method] = answers(trained, asked, seed, sizes)
+    values = {name: _values(asked, of_method) for name, of_method in found.items()}
+    changes = {name: asdict(compare(values["base"][name], values["bnf"][name], seed)) for name in MEASURES}
+    ups = sum(row["label"] for row in rows)
     result = {
         "model": model,
         "seed": seed,
         "sizes": asdict(sizes),
         "versions": versions(),
-        "thumbs": {"ups": sum(row["label"] for row in rows), "downs": sum(not row["label"] for row in rows)},
+        "preferences": {"rows": len(rows), "ups": ups, "downs": len(rows) - ups},
         "prompts": len(asked),
-        "methods": {name: _measures(asked, of_method, found["base"], seed) for name, of_method in found.items()},
-        "health": health,
+        "measures": changes,
+        "conclusion": conclude(changes, len(asked)),
+        "methods": {
+            method: {
+                name: {
+                    "after": asdict(estimate(of_method[name], seed)),
+                    "change": asdict(compare(values["base"][name], of_method[name], seed).change),
+                    "against_bnf": asdict(compare(values["bnf"][name], of_method[name], seed).change),
+                }
+                for name in MEASURES
+            }
+            for method, of_method in values.items()
+        },
+        "tokens": {method: mean(one.tokens[0] or 0 for one in of_method) for method, of_method in found.items()},
+        "health": {method: one.colour for method, one in health.items()},
+        "verdicts": {method: one.text for method, one in health.items()},
     }
     base, bnf = ([_outcome(row, one) for row, one in zip(asked, found[name], strict=True)] for name in ("base", "bnf"))
     samples = [
-        row | {"before": before, "before_right": was, "after": after, "after_right": is_}
+        row | {"before": before, "before_correct": was, "after": after, "after_correct": is_}
         for row, (was, before), (is_, after) in zip(asked, base, bnf, strict=True)
     ]
     write_text(folder / "bnf" / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in samples))
     write_json(folder / "quickstart.json", result)
+    write_page(folder / "report.html", [folder], command=f"bnf-align quickstart --real {model} --seed {seed}")
     return result
 
 
@@ -232,25 +255,28 @@ def _outcome(row: Row, found: Generation) -> tuple[bool, str]:
     return found.finish_reasons[0] != "length" and follows(row, found.texts[0]), found.texts[0]
 
 
-def _measures(asked: Sequence[Row], found: Sequence[Generation], base: Sequence[Generation], seed: int) -> Row:
-    def values(of: Sequence[Generation]) -> dict[str, list[float]]:
-        return {
-            "right": [float(_outcome(row, one)[0]) for row, one in zip(asked, of, strict=True)],
-            "tokens": [float(one.tokens[0] or 0) for one in of],
-            "never ended": [float(one.finish_reasons[0] == "length") for one in of],
-        }
-
-    before = values(base)
+def _values(asked: Sequence[Row], found: Sequence[Generation]) -> dict[str, list[float]]:
     return {
-        name: {"after": asdict(estimate(numbers, seed)), "change": asdict(compare(before[name], numbers, seed).change)}
-        for name, numbers in values(found).items()
+        RIGHT: [float(_outcome(row, one)[0]) for row, one in zip(asked, found, strict=True)],
+        ENDS: [float(one.finish_reasons[0] != "length") for one in found],
     }
+
+
+def conclude(measures: Mapping[str, Any], prompts: int) -> str:
+    """One sentence: whether more answers follow their rule."""
+    change = measures[RIGHT]["change"]
+    verdict = "more" if change["low"] > 0 else "fewer" if change["high"] < 0 else "as many, as far as can be told,"
+    points = " to ".join(f"{100 * change[end]:+.1f}" for end in ("low", "high"))
+    return (
+        f"On {prompts:,} prompts about topics that nobody trained on, {verdict} answers follow their rule: "
+        f"{100 * change['mean']:+.1f} points (95 % interval {points})."
+    )
 
 
 def table(result: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], shown: int = 5) -> str:
     """The contents of `quickstart.json` for a person, and the first of the answers that changed their outcome."""
-    counts = result["thumbs"]
-    head = f"{'':<8}{'follows the rule':>18}   {'change (95 % interval)':<25}{'tokens':>8}{'never ended':>14}"
+    counts = result["preferences"]
+    head = f"{'':<8}{RIGHT:>18}   {'change (95 % interval)':<25}{ENDS:>16}{'tokens':>9}  health"
     lines = [
         "",
         f"{result['model']}: {counts['ups']:,} thumbs up and {counts['downs']:,} down for its own answers, by a rule.",
@@ -260,12 +286,13 @@ def table(result: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], shown
         "-" * len(head),
     ]
     for method, found in result["methods"].items():
-        mean, low, high = (f"{100 * found['right']['change'][end]:+.1f}" for end in ("mean", "low", "high"))
-        change = "" if method == "base" else f"{mean} ({low} to {high})"
-        share, tokens, endless = (found[name]["after"]["mean"] for name in ("right", "tokens", "never ended"))
-        lines.append(f"{method:<8}{share:>17.1%}   {change:<25}{tokens:>8.1f}{endless:>13.1%}")
-    lines += ["", *(f"{method}: {text}" for method, text in result["health"].items()), ""]
-    turned = sorted(samples, key=lambda row: row["before_right"] == row["after_right"])
+        mean_, low, high = (f"{100 * found[RIGHT]['change'][end]:+.1f}" for end in ("mean", "low", "high"))
+        change = "" if method == "base" else f"{mean_} ({low} to {high})"
+        right, ends = (f"{100 * found[name]['after']['mean']:.1f} %" for name in (RIGHT, ENDS))
+        line = f"{method:<8}{right:>18}   {change:<25}{ends:>16}{result['tokens'][method]:>9.1f}"
+        lines.append(f"{line}  {result['health'].get(method, '')}".rstrip())
+    lines += ["", result["conclusion"], *(f"{method}: {text}" for method, text in result["verdicts"].items()), ""]
+    turned = sorted(samples, key=lambda row: row["before_correct"] == row["after_correct"])
     for row in turned[:shown]:
         lines += [f"> {row['prompt'][0]['content']}"]
         lines += [f"  {when}: {' '.join(row[when].split())}" for when in ("before", "after")]

@@ -8,21 +8,23 @@ from pathlib import Path
 
 from bnf_align.records import BadInput
 from bnf_align.report.benchmarks import benchmark_statistics
+from bnf_align.report.changes import changes_of
 from bnf_align.report.comparison import COMPARISONS
 from bnf_align.report.costs import training_costs
 from bnf_align.report.elo import elo_ranks
 from bnf_align.report.inputs import Document, read_documents
 from bnf_align.report.lengths import output_lengths
-from bnf_align.report.results import main_results, pairing_ratios
+from bnf_align.report.results import main_results, own_results, pairing_ratios
 from bnf_align.report.sources import sources_of
 from bnf_align.report.subjects import Subject, collect
 from bnf_align.report.table import Report, Table
-from bnf_align.report.tax import alignment_tax
+from bnf_align.report.tax import Pair, alignment_tax, paired
 
 NEEDS = {
     "1": "a ranking: `bnf-align eval rank --task wild_bench --json`",
     "3": "the benchmarks' items: --data arena_hard=FILE wild_bench=FILE",
     "4": "results: `bnf-align eval score --json`",
+    "own": "results of `held_out`, `ifeval` or a task of your own: `bnf-align eval score --json`",
     "5": "results of wild_bench or arena_hard with the lengths of the answers",
     "6": "results in rows called 0%, 25%, ...: --rows 25%=FILE_OR_FOLDER",
     "7": "a run.json, which `bnf-align train` writes",
@@ -60,18 +62,24 @@ def build_report(
     named = {name: read_documents(path) for name, path in (rows or {}).items()}
     subjects = collect(documents, named, base)
     everything = _once([*documents, *(document for found in named.values() for document in found)])
-    made = _tables(tables or tuple(NEEDS), subjects, everything, data or {}, published)
+    pairs = list(paired(subjects))
+    made = _tables(tables or tuple(NEEDS), subjects, pairs, everything, data or {}, published)
     if missing := [name for name in tables if made[name] is None]:
         raise BadInput(f"Table {missing[0]} has nothing to show: it needs {NEEDS[missing[0]]}.")
     shown = [table for table in made.values() if table is not None]
-    if not shown:
+    if not shown and not everything:
         raise BadInput("There is nothing to show: a report needs results, a ranking, a run or --data.")
-    return Report(shown, sources_of(subjects, everything, data or {}), command)
+    sources = sources_of(subjects, everything, data or {})
+    answered = [
+        (base.results[measure.task], subject.results[measure.task]) for measure, subject, base, found in pairs if found
+    ]
+    return Report(shown, sources, command, everything, changes_of(everything, pairs), answered)
 
 
 def _tables(
     names: Sequence[str],
     subjects: Sequence[Subject],
+    pairs: Sequence[Pair],
     documents: Sequence[Document],
     data: Mapping[str, str | Path],
     beside: bool,
@@ -81,10 +89,11 @@ def _tables(
         "1": lambda: elo_ranks(rankings, subjects, beside),
         "3": lambda: benchmark_statistics(data, subjects, beside),
         "4": lambda: main_results(subjects, beside),
+        "own": lambda: own_results(subjects),
         "5": lambda: output_lengths(subjects, beside),
         "6": lambda: pairing_ratios(subjects, beside),
         "7": lambda: training_costs(subjects, beside),
-        "tax": lambda: alignment_tax(subjects),
+        "tax": lambda: alignment_tax(pairs),
     }
     compared = [document for document in documents if document.kind == "comparison"]
     makers |= {name: partial(maker, compared) for name, maker in COMPARISONS.items()}

@@ -1,11 +1,12 @@
-"""What a report is made from: results, rankings, runs, plans and comparisons, told apart by what is in them."""
+"""What a report is made from: the records that other verbs write, told apart by what is in them."""
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,9 @@ from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["ranking", "result", "run", "plan", "comparison"]
+Tabled = Literal["ranking", "result", "run", "plan", "comparison"]
+Shown = Literal["quickstart", "health", "card", "analysis", "samples", "tokens", "claims"]
+Kind = Tabled | Shown | Literal["unread", "unknown"]
 
 # The keys that only this kind of object has, and what writes it.
 SHAPES: dict[Kind, tuple[set[str], str]] = {
@@ -25,19 +28,45 @@ SHAPES: dict[Kind, tuple[set[str], str]] = {
     "run": ({"loss_type", "train_seconds", "arguments"}, "`bnf-align train` (its run.json)"),
     "plan": ({"memory_bytes", "flops", "workload"}, "`bnf-align plan --json`"),
     "comparison": ({"methods", "measures", "differences"}, "`bnf-align compare` (its compare.json)"),
+    "quickstart": ({"measures", "conclusion", "preferences"}, "`bnf-align quickstart` (its quickstart.json)"),
+    "health": ({"colour", "text", "history"}, "`bnf-align train` (its health.json)"),
+    "card": ({"candidates", "left_out", "pair_similarity"}, "`bnf-align select` (its data card)"),
+    "analysis": ({"reference", "methods", "bins"}, "`bnf-align analyze` (its summary.json)"),
 }
 TYPES: dict[str, type | UnionType] = {
     **dict.fromkeys(
         ("metrics", "models", "provenance", "dropped", "arguments", "memory_bytes", "flops", "methods"), dict
     ),
-    **dict.fromkeys(("items", "notes", "measures", "differences", "tax", "seeds"), list),
+    **dict.fromkeys(("items", "notes", "differences", "tax", "seeds", "history"), list),
+    **dict.fromkeys(("left_out", "bins", "data", "versions"), dict),
+    "measures": list | dict,
     **dict.fromkeys(("plan", "hours"), dict | None),
     **dict.fromkeys(("train_seconds", "devices"), int | float),
     "peak_memory_bytes": int | float | None,
     "loss_type": str,
 }
 """What the keys hold that a report looks into, in documents of every kind."""
+INNER: dict[Kind, tuple[str, ...]] = {
+    "ranking": ("models",),
+    "result": ("items",),
+    "comparison": ("methods", "measures", "differences", "tax"),
+    "quickstart": ("measures",),
+    "health": ("history",),
+    "analysis": ("methods",),
+}
+"""Keys that hold objects, in a list or by name."""
+OF_MODELS = {
+    *("config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens", "vocab"),
+    *("trainer_state", "adapter_config", "model.safetensors.index", "preprocessor_config", "processor_config"),
+}
+"""JSON files of a model's folder, which say nothing that a report shows."""
+SHOWN_TOKENS = 300
+"""Responses of a method whose tokens are read."""
 SOURCES = "what these write: " + ", ".join(source for _, source in SHAPES.values())
+
+
+class NothingFound(BadInput):
+    """A folder without a record, or without one yet."""
 
 
 class Unread(BadInput):
@@ -70,7 +99,8 @@ class Document:
     @property
     def models(self) -> dict[str, dict[str, Any]]:
         """Model -> metrics, of a ranking."""
-        return {name: found.get("metrics", found) for name, found in self.data.get("models", {}).items()}
+        models = self.data["models"] if self.kind == "ranking" else {}
+        return {name: found.get("metrics", found) for name, found in models.items()}
 
     def metric(self, name: str, model: str | None = None) -> float | None:
         """A number of a result, or of `model` in a ranking; None where it is missing.
@@ -88,9 +118,10 @@ class Document:
 
 
 def read_documents(path: str | Path) -> list[Document]:
-    """The documents of a JSON file, or of every JSON file of a folder and the folders in it.
+    """The documents of a file, or of every file of a folder and the folders in it.
 
-    Other JSON files of a folder (configs, tokenizers) are passed over; a file that is named must be of a known kind.
+    In a folder, a file that is broken is a document of the kind `unread`, a JSON file of no known kind one of the kind
+    `unknown`; what a model's folder holds anyway (configs, tokenizers) is passed over.
 
     Raises:
         BadInput: If there is nothing to read, or a named file is broken or of no known kind.
@@ -98,41 +129,100 @@ def read_documents(path: str | Path) -> list[Document]:
     path = Path(path)
     if not path.exists():
         raise BadInput(f"{path} does not exist. A report is made from {SOURCES}; or from folders of such files.")
-    found = list(_folder(path) if path.is_dir() else _file(path))
-    if not found:
-        raise BadInput(f"{path} has no file that a report is made from: {SOURCES}.")
+    found = list(_folder(path)) if path.is_dir() else [_file(path)]
+    if all(document.kind in ("unread", "unknown") for document in found):
+        broken = "".join(f" {one.data['why']}" for one in found if one.kind == "unread")
+        raise NothingFound(f"{path} has no file that a report is made from: {SOURCES}.{broken}")
     return found
 
 
 def _folder(folder: Path) -> Iterator[Document]:
-    for path in sorted(folder.rglob("*.json")):
+    for path in sorted(one for one in folder.rglob("*") if one.suffix in (".json", ".jsonl", ".parquet", ".csv")):
+        journal_card = path.name.endswith(".card.json")
         try:
-            yield from _file(path)
+            if path.suffix == ".json" or _reader(path):
+                yield _file(path)
         except Unread as error:
             logger.warning(f"Left out of the report, where its numbers will read 'not measured': {error}")
-        except BadInput as error:  # a model's folder holds many files that have nothing to do with a report
+            yield Document("unread", path, {"why": str(error)})
+        except BadInput as error:
             logger.info(f"Passed over: {error}")
+            if path.stem not in OF_MODELS and not journal_card:
+                yield Document("unknown", path, {})
 
 
-def _file(path: Path) -> Iterator[Document]:
+def _file(path: Path) -> Document:
+    if reader := _reader(path):
+        kind, read = reader
+        try:
+            return Document(kind, path, read(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Unread(f"{path} cannot be read ({type(error).__name__}: {error}): was it cut short?") from None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Unread(f"{path} is not a JSON file ({error}): was it cut short?") from None
     keys = data.keys() if isinstance(data, dict) else set()
-    kind = next((kind for kind, (needed, _) in SHAPES.items() if needed <= keys), None)
-    if kind is None:
+    kinds: list[Kind] = [kind for kind, (needed, _) in SHAPES.items() if needed <= keys]
+    if not kinds:
         raise BadInput(f"{path} is not what a report is made from: {SOURCES}.")
-    if odd := _odd(data):
+    kind = kinds[0]
+    if odd := _odd(kind, data):
         raise Unread(f"{path}: {odd!r} is not what {SHAPES[kind][1]} writes there.")
-    yield Document(kind, path, data)
+    return Document(kind, path, data)
 
 
-def _odd(data: dict[str, Any]) -> str | None:
+def _odd(kind: Kind, data: dict[str, Any]) -> str | None:
     """The first key that holds something of another type than it should."""
     odd = [name for name, type_ in TYPES.items() if name in data and not isinstance(data[name], type_)]
-    if odd:
-        return odd[0]
-    inner = [one for name in ("models", "methods") for one in data.get(name, {}).items()]
-    inner += [(name, one) for name in ("items", "measures", "differences", "tax") for one in data.get(name, [])]
+    if odd or (kind == "comparison" and not isinstance(data["measures"], list)):
+        return odd[0] if odd else "measures"
+    inner = [
+        (inner, one)
+        for name in INNER.get(kind, ())
+        for found in [data.get(name, [])]
+        for inner, one in (found.items() if isinstance(found, dict) else ((name, one) for one in found))
+    ]
+    if kind == "quickstart" and not all({"before", "after", "change"} <= set(one) for _, one in inner):
+        return "measures"
     return next((name for name, value in inner if not isinstance(value, dict)), None)
+
+
+def _reader(path: Path) -> tuple[Kind, Callable[[Path], dict[str, Any]]] | None:
+    """What reads a file that is no JSON object, told by its name."""
+    if path.name == "samples.jsonl":
+        return "samples", _samples
+    if path.suffix == ".parquet" and path.parent.name == "methods":
+        return "tokens", _tokens
+    return ("claims", _claims) if path.name == "claims.csv" else None
+
+
+def _samples(path: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if "prompt" not in line or not isinstance(line.get("before", line.get("after")), str | None):
+            raise ValueError(f"line {number + 1} has no prompt with texts before and after")
+    whole = [line for line in lines if isinstance(line.get("before"), str) and isinstance(line.get("after"), str)]
+    return {"rows": whole, "lacking": len(lines) - len(whole)}
+
+
+def _tokens(path: Path) -> dict[str, Any]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    columns = ["id", "side", "label", "prompt", "pieces", "logps", "ref_logps", "weights"]
+    try:
+        file = ParquetFile(path)
+        if missing := set(columns) - set(file.schema_arrow.names):
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
+        rows = next(file.iter_batches(SHOWN_TOKENS, columns=columns)).to_pylist() if file.metadata.num_rows else []
+    except ArrowException as error:
+        raise ValueError(str(error)) from None
+    return {"rows": rows, "total": file.metadata.num_rows}
+
+
+def _claims(path: Path) -> dict[str, Any]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = ("claim", "figure", "low", "high", "threshold", "holds")
+    return {"rows": [{name: row[name] for name in names} for row in rows]}

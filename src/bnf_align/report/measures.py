@@ -146,6 +146,24 @@ LENGTHS: Sequence[Measure] = (
     Measure("arena_hard", "average_tokens", Column("AH (tokens)"), 500, digits=0, worded=False),
 )
 
+PAPERS = {measure.task for measure in MEASURES}
+KNOWN = {"held_out": ("accuracy", "auc_per_token"), "ifeval": ("prompt_strict", "instruction_strict")}
+"""Task -> which of its numbers are shown."""
+
+
+def own_measures(subjects: Iterable[Subject]) -> list[Measure]:
+    """Of tasks that are none of the paper's: of a user's own one its `accuracy`, or else every number that it has."""
+    found: dict[Measure, None] = {}
+    for subject in subjects:
+        for task, result in subject.results.items():
+            metrics = result.data["metrics"]
+            names = KNOWN.get(task) or (("accuracy",) if "accuracy" in metrics else tuple(metrics))
+            for name in () if task in PAPERS else names:
+                if isinstance(metrics.get(name), int | float) and name != "total":
+                    title = f"{name.replace('_', ' ')}{' (%)' if task in KNOWN or name == 'accuracy' else ''}"
+                    found[Measure(task, name, Column(title, task), 0, worded=task != "held_out")] = None
+    return list(found)
+
 
 def notes_of(cells: Iterable[Cell]) -> list[str]:
     """The notes that explain the signs on `cells`."""

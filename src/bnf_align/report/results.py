@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bnf_align.evaluation.ranks import average_rank
 from bnf_align.report import published
-from bnf_align.report.measures import MEASURES, Measure, notes_of, withheld_notes
+from bnf_align.report.measures import MEASURES, Measure, notes_of, own_measures, withheld_notes
 from bnf_align.report.subjects import Subject, sections_of
 from bnf_align.report.table import WITHHELD, Cell, Column, Row, Section, Table, number, ranked
 
@@ -21,6 +21,12 @@ def main_results(subjects: Sequence[Subject], beside: bool = False) -> Table | N
     return _table("4", "Benchmark results", "Method", methods, published.RESULTS if beside else {})
 
 
+def own_results(subjects: Sequence[Subject]) -> Table | None:
+    """Benchmarks that are none of the paper's: held-out preferences, IFEval, a user's own tasks. None without one."""
+    title = "Results on other benchmarks and your own tasks"
+    return _table("own", title, "Method", subjects, {}, own_measures(subjects))
+
+
 def pairing_ratios(subjects: Sequence[Subject], beside: bool = False) -> Table | None:
     """Table 6: rows labelled with a percentage, the share of whole pairs, and their base. None without such rows."""
     share = {id(one): float(found[1]) for one in subjects if (found := RATIO.fullmatch(one.label))}
@@ -31,31 +37,38 @@ def pairing_ratios(subjects: Sequence[Subject], beside: bool = False) -> Table |
     return _table("6", title, "Pairing ratio", rows, published.PAIRING if beside else {})
 
 
-def _table(name: str, title: str, label: str, subjects: Sequence[Subject], paper: Mapping[str, str]) -> Table | None:
-    measured = [subject for subject in subjects if any(measure.value(subject) is not None for measure in MEASURES)]
+def _table(
+    name: str,
+    title: str,
+    label: str,
+    subjects: Sequence[Subject],
+    paper: Mapping[str, str],
+    measures: Sequence[Measure] = MEASURES,
+) -> Table | None:
+    measured = [subject for subject in subjects if any(measure.value(subject) is not None for measure in measures)]
     if not measured:
         return None
     notes: list[str] = []
-    sections = [_section(base, rows, notes) for base, rows in sections_of(measured).items()]
+    sections = [_section(base, rows, notes, measures) for base, rows in sections_of(measured).items()]
     notes += notes_of(cell for section in sections for row in section.rows for cell in row.cells)
     if paper:
         withheld = {measure.name: why for measure in MEASURES if (why := measure.unlike_published(measured))}
         sections += [_published(base, block, withheld) for base, block in paper.items()]
         notes += withheld_notes(withheld)
-    return Table(name, title, label, [*(measure.column for measure in MEASURES), AVERAGE], sections, notes)
+    return Table(name, title, label, [*(measure.column for measure in measures), AVERAGE], sections, notes)
 
 
-def _section(base: str, subjects: Sequence[Subject], notes: list[str]) -> Section:
+def _section(base: str, subjects: Sequence[Subject], notes: list[str], measures: Sequence[Measure]) -> Section:
     """The rows of one base model; a column is ranked where all its numbers were made alike."""
     columns, where = [], f"{base}: " if base else ""
-    for measure in MEASURES:
+    for measure in measures:
         cells = [measure.cell(subject) for subject in subjects]
         if differs := _differences(measure, subjects):
             notes.append(f"{where}{measure.name} is not ranked, for its rows differ in {differs}.")
         columns.append(cells if differs else ranked(cells))
     complete = [cells for cells in columns if all(cell.rank for cell in cells)]
-    if 0 < len(complete) < len(MEASURES):
-        notes.append(f"{where}Average Rank is over {len(complete)} of {len(MEASURES)} columns, those ranked in full.")
+    if 0 < len(complete) < len(measures):
+        notes.append(f"{where}Average Rank is over {len(complete)} of {len(measures)} columns, those ranked in full.")
     columns.append(_average(complete, len(subjects)))
     rows = zip(subjects, zip(*columns, strict=True), strict=True)
     return Section(base, [Row(subject.label, list(cells)) for subject, cells in rows])

@@ -18,12 +18,14 @@ def sources_of(
     for subject in subjects:
         for document in subject.documents():
             rows.setdefault(document.file, []).append(subject.title)
-    found = [_source(document, rows.get(document.file, [])) for document in documents]
+    found = [_source(document, rows.get(document.file, [])) for document in documents if document.kind != "unknown"]
     return found + [Source(what=f"items of {task}", file=str(path)) for task, path in items.items()]
 
 
 def _source(document: Document, rows: Sequence[str]) -> Source:
     data = document.data
+    if document.kind == "unread":
+        return Source(what="not read", notes=str(data["why"]), file=str(document.path))
     # A ranking records wording, judge and command of each of its models.
     records = [document.provenance(), *map(document.provenance, document.models)]
 

@@ -37,6 +37,11 @@ METHODS = {
 """The name of each loss in its paper, for rows that are named by their run."""
 
 
+def method_of(loss: str) -> str:
+    """How a loss is called in tables and on the page."""
+    return METHODS.get(loss, loss)
+
+
 @dataclass
 class Subject:
     """One row: a model, with everything that is known of it."""
@@ -143,7 +148,7 @@ def _named(name: str, documents: Sequence[Document]) -> Subject:
     section, _, label = name.rpartition(":")
     subject = Subject(label.strip(), section.strip(), label.strip().lower() == BASE.lower())
     for document in documents:
-        if document.kind != "ranking":
+        if document.kind in ("result", "run", "plan"):
             subject.add(document)
     return subject
 
@@ -154,7 +159,7 @@ def _of_runs(runs: Sequence[Document]) -> list[Subject]:
     subjects = []
     for run in runs:
         model, loss = str(run.data.get("model")), str(run.data["loss_type"])
-        label = METHODS.get(loss, loss) if losses[model, loss] == 1 else run.path.parent.name
+        label = method_of(loss) if losses[model, loss] == 1 else run.path.parent.name
         subjects.append(Subject(label, model, run=run))
     return subjects
 

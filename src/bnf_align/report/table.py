@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from bnf_align.evaluation.ranks import competition_ranks, half_up
+from bnf_align.report.inputs import Document
 
 NOT_MEASURED = "not measured"
 WITHHELD = "–"
@@ -103,6 +104,43 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Value:
+    """A number and its 95 % interval, where one is recorded."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    def text(self, digits: int, signed: bool = False) -> str:
+        """As printed: `57.2 [53.3, 61.2]`."""
+        shown = [
+            f"{'+' if signed and number > 0 else ''}{half_up(number, digits).replace('-', '−')}"
+            for number in (self.mean, self.low, self.high)
+            if number is not None
+        ]
+        return f"{shown[0]} [{', '.join(shown[1:])}]" if len(shown) == 3 else shown[0]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One measure of a model before and after training, and what the record says of the difference."""
+
+    method: str
+    measure: str
+    unit: str
+    digits: int
+    before: Value | None
+    after: Value | None
+    difference: Value
+    found: Literal["better", "worse", "none", ""]
+    """`none`: no difference was found; empty: it is no outcome that is better or worse."""
+    file: str
+    """Of the record."""
+    test: str
+    """What decided `found`."""
+
+
+@dataclass(frozen=True)
 class Report:
     """What is written to a file."""
 
@@ -110,10 +148,18 @@ class Report:
     sources: list[Source]
     command: str = ""
     """What made the report."""
+    documents: list[Document] = field(default_factory=list)
+    """Everything that was read, which the page shows beside the tables."""
+    changes: list[Change] = field(default_factory=list)
+    """What became better or worse, as far as a record says it."""
+    answered: list[tuple[Document, Document]] = field(default_factory=list)
+    """Results of a base and of a method on the same items; the page shows their answers where the files are there."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as one JSON object."""
-        return asdict(self)
+        """The tables as one JSON object, and the files that could not be read."""
+        unread = [one.data["why"] for one in self.documents if one.kind == "unread"]
+        shown = {name: [asdict(one) for one in getattr(self, name)] for name in ("tables", "sources", "changes")}
+        return {**shown, "command": self.command, "unread": unread}
 
 
 def ranked(cells: Sequence[Cell], lower_is_better: bool = False, shown: bool = True) -> list[Cell]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from bnf_align.evaluation.paired import compare
+from bnf_align.evaluation.paired import Comparison, compare
 from bnf_align.evaluation.ranks import half_up
-from bnf_align.report.measures import REASONING, Measure, notes_of
+from bnf_align.report.measures import REASONING, Measure, notes_of, own_measures
 from bnf_align.report.subjects import Subject, sections_of
 from bnf_align.report.table import NOT_MEASURED, Cell, Row, Section, Table
 
@@ -17,38 +17,63 @@ INTERVAL = (
 )
 
 
-def alignment_tax(subjects: Sequence[Subject]) -> Table | None:
+OF_ITEMS = ("accuracy", "prompt_strict")
+"""Numbers that are the share of right items."""
+
+Pair = tuple[Measure, Subject, Subject, Comparison | None]
+"""A measure, a row, the base of its section, and how they compare; None where they do not."""
+
+
+def alignment_tax(pairs: Sequence[Pair]) -> Table | None:
     """Differences to the base of the section. None where no section has a base beside something else."""
-    notes: list[str] = []
-    sections = []
-    measured = [subject for subject in subjects if any(_verdicts(measure, subject) for measure in REASONING)]
-    for name, rows in sections_of(measured).items():
-        base = next((subject for subject in rows if subject.base), None)
-        others = [subject for subject in rows if not subject.base]
-        if base is not None and others:
-            sections.append(Section(name, [_row(subject, base, notes) for subject in others]))
-    if not sections:
+    if not pairs:
         return None
-    notes = [INTERVAL, *notes, *notes_of(cell for section in sections for row in section.rows for cell in row.cells)]
-    return Table("tax", "Alignment tax", "Method", [measure.column for measure in REASONING], sections, notes)
+    measures = list(dict.fromkeys(measure for measure, *_ in pairs))
+    notes = [INTERVAL]
+    cells = {
+        (id(subject), measure): _cell(measure, subject, base, found, notes) for measure, subject, base, found in pairs
+    }
+    rows = list({id(subject): subject for _, subject, *_ in pairs}.values())
+    sections = [
+        Section(name, [Row(one.label, [cells[id(one), measure] for measure in measures]) for one in own])
+        for name, own in sections_of(rows).items()
+        if own
+    ]
+    notes += notes_of(cell for section in sections for row in section.rows for cell in row.cells)
+    return Table("tax", "Alignment tax", "Method", [measure.column for measure in measures], sections, notes)
 
 
-def _row(subject: Subject, base: Subject, notes: list[str]) -> Row:
-    return Row(subject.label, [_cell(measure, subject, base, notes) for measure in REASONING])
+def paired(subjects: Sequence[Subject]) -> Iterator[Pair]:
+    """Every row beside the base of its section, in each measure whose results hold right and wrong items."""
+    measures = [*REASONING, *(one for one in own_measures(subjects) if one.metric in OF_ITEMS)]
+    measured = [subject for subject in subjects if any(_verdicts(measure, subject) for measure in measures)]
+    for rows in sections_of(measured).values():
+        base = next((subject for subject in rows if subject.base), None)
+        for subject in rows:
+            if base is not None and not subject.base:
+                for measure in measures:
+                    yield measure, subject, base, _compared(measure, subject, base)
 
 
-def _cell(measure: Measure, subject: Subject, base: Subject, notes: list[str]) -> Cell:
+def _compared(measure: Measure, subject: Subject, base: Subject) -> Comparison | None:
     mine, other = (_verdicts(measure, one) for one in (subject, base))
-    if not mine or not other:
-        return Cell(NOT_MEASURED)
+    return compare(mine, other) if mine and other and not _differing(measure, subject, base) else None
+
+
+def _differing(measure: Measure, subject: Subject, base: Subject) -> list[str]:
     ours, theirs = measure.protocol(subject), measure.protocol(base)
-    differs = [key for key in ours if key != "number of items" and ours[key] != theirs[key]]
-    if differs:
+    return [key for key in ours if key != "number of items" and ours[key] != theirs.get(key)]
+
+
+def _cell(measure: Measure, subject: Subject, base: Subject, found: Comparison | None, notes: list[str]) -> Cell:
+    if found is None:
+        differs = _differing(measure, subject, base)
+        if not (differs and _verdicts(measure, subject) and _verdicts(measure, base)):
+            return Cell(NOT_MEASURED)
         notes.append(
             f"{subject.title}: {measure.name} is not compared with the base, they differ in {', '.join(differs)}."
         )
         return Cell("not comparable")
-    found = compare(mine, other)
     if found.unpaired:
         notes.append(f"{subject.title}: {found.unpaired:,} items of {measure.name} were asked of only one of the two.")
     shown, low, high = (_signed(100 * value) for value in (found.difference, *found.interval))

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import ANSWERS, PROMPTS, dicts, field_named, filled, mapping
 from bnf_align.sources.files import records_like, records_of, unpacked
@@ -33,10 +34,6 @@ def _pairs(row: int, texts: Record, prompt: str, choices: Sequence[Choice], key:
 # Argilla
 
 RESPONSES = ".responses"
-NO_RANKS = (
-    "a ranking without its ranks (Argilla's Python export has the options in one order, whatever was answered: take "
-    "the records from its API)"
-)
 
 
 class Argilla(Source):
@@ -83,7 +80,7 @@ class Argilla(Source):
         for row, record in records_like(paths, lambda record: answered in record, wanted, report, _flat_records):
             given = list(_submitted(record, answered))
             if not given:
-                report.drop("no submitted response", row)
+                report.drop(Reason("no_submitted"), row)
             elif any(isinstance(value, list) or (isinstance(value, str) and value in record) for value, _ in given):
                 yield from self._compared(row, record, [value for value, _ in given], options, report)
             else:
@@ -115,8 +112,8 @@ class Argilla(Source):
         """The better and the worse field, as the raters together have it; or a reason in the report."""
         bare = [isinstance(value, list) and len(value) > 1 and not dicts(value) for value in values]
         choices = [self._choice(value, record, options) for value, no in zip(values, bare, strict=True) if not no]
-        found = settled(choices, options.raters, "a response that prefers no field") if choices else NO_RANKS
-        if isinstance(found, str):
+        found = settled(choices, options.raters, Reason("prefers_no_field")) if choices else Reason("no_ranks")
+        if isinstance(found, Reason):
             report.drop(found, row)
         else:
             key = field_named(record, "prompt", PROMPTS, options)
@@ -177,7 +174,6 @@ def _submitted(record: Record, key: str) -> Iterator[tuple[Any, Any]]:
 
 READ = {"pairwise": "selected", "choices": "choices", "rating": "rating"}
 """Type of a control -> where its value stands."""
-LACKING = "a task whose data lack the prompt or an answer that others have"
 TEMPLATES = (("left", "right"), ("text1", "text2"))
 """Keys of two answers in Label Studio's own templates, where the names on the page are the same."""
 
@@ -250,7 +246,7 @@ class LabelStudio(Source):
         ):
             given = [verdict for verdict in _verdicts(task) if verdict.control == control]
             if not given:
-                report.drop("no annotation that was completed", row)
+                report.drop(Reason("no_completed"), row)
             elif given[0].kind == "pairwise":
                 yield from self._compared(row, task, given, keys, options, report)
             else:
@@ -271,10 +267,10 @@ class LabelStudio(Source):
                 report.notes.append(note)
         key = self._key(data, "prompt", PROMPTS, keys, options)
         if key is None or any(side not in data for choice in choices if choice for side in choice):
-            report.drop(LACKING, row)
+            report.drop(Reason("task_incomplete"), row)
             return
-        found = settled(choices, options.raters, "a comparison that prefers neither side")
-        if isinstance(found, str):
+        found = settled(choices, options.raters, Reason("prefers_no_side"))
+        if isinstance(found, Reason):
             report.drop(found, row)
         else:
             yield from _pairs(row, data, key, found, task.get("id"))
@@ -305,12 +301,12 @@ class LabelStudio(Source):
             if isinstance(value, list):
                 value = value[0] if len(value) == 1 else None
             if value is None:
-                report.drop("an annotation with no or several choices", row)
+                report.drop(Reason("not_one_choice"), row)
                 continue
             prompt = self._key(data, "prompt", PROMPTS, keys, options)
             answer = self._key(data, "completion", (*verdict.targets, *ANSWERS), keys, options)
             if prompt is None or answer is None:
-                report.drop(LACKING, row)
+                report.drop(Reason("task_incomplete"), row)
                 continue
             note = verdict.annotation
             who = note.get("completed_by")  # a number, in some exports an object with the address and the name too

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import dicts, filled, has, inside, joined, mapping
 from bnf_align.sources.files import first_record, records_of
@@ -15,7 +16,6 @@ from bnf_align.sources.source import Options, Pair, Record, Source
 from bnf_align.sources.trees import BrokenThread, Nodes, Rated, Tree, role_at
 
 THUMBS_UP = {"thumbsUp": "up", "thumbsDown": "down"}
-NO_SNAPSHOT = "no snapshot of its chat (take the export of all feedback: the list of it has none)"
 
 
 def _by_id(nodes: Sequence[Record], name: str) -> dict[str, Record]:
@@ -46,9 +46,9 @@ def _openwebui_ratings(paths: Sequence[Path]) -> Iterator[Rated]:
         snapshot = mapping(record.get("snapshot"))
         chat = mapping(snapshot.get("chat"))
         body = next((part for part in (mapping(chat.get("chat")), chat, snapshot) if _openwebui_nodes(part)), {})
-        refused = "" if snapshot else NO_SNAPSHOT
+        refused = None if snapshot else Reason("no_snapshot")
         if record.get("type", "rating") != "rating":
-            refused = "feedback of another type than rating"
+            refused = Reason("other_feedback")
         leaf, value = inside(record, "meta.message_id"), inside(record, "data.rating")
         chat_id = inside(record, "meta.chat_id") or chat.get("id")
         yield Rated(row, _openwebui_nodes(body), leaf, value, chat_id, record, inside(body, "params.system"), refused)
@@ -123,9 +123,8 @@ def _librechat_ratings(paths: Sequence[Path]) -> Iterator[Rated]:
 
 
 def _librechat_rating(row: int, node: Record, nodes: Nodes, system: Any = None) -> Iterator[Rated]:
-    stopped = "an answer that was stopped before its end: it would teach to stop there"
     if (value := inside(node, "feedback.rating")) is not None:
-        refused = stopped if node.get("unfinished") is True else ""
+        refused = Reason("stopped") if node.get("unfinished") is True else None
         yield Rated(row, nodes, node.get("messageId"), value, node.get("conversationId"), node, system, refused)
 
 
@@ -261,13 +260,13 @@ class _OpenAssistant(Tree):
                 if not _is_ranked(node) or group[0].get("message_id") != node.get("message_id"):
                     continue  # the pair stands where its better answer does
                 if group[0]["rank"] == group[-1]["rank"]:
-                    report.drop("an answer without another one of a lower rank", row)
+                    report.drop(Reason("no_lower_rank"), row)
                     continue
                 ends = (Rated(row, shelf, one.get("message_id"), None, "", one) for one in (group[0], group[-1]))
                 try:
                     best, worst = map(self.thumb, ends)
                 except BrokenThread as error:
-                    report.drop(str(error), row)
+                    report.drop(error.args[0], row)
                 else:
                     extras = filled(id=node.get("parent_id"))
                     yield Pair(row, best.prompt, best.completion, worst.completion, extras)

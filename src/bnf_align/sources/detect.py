@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bnf_align.data.labels import read_labels
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.annotation import ANNOTATION
 from bnf_align.sources.chats import CHATS
@@ -149,7 +150,7 @@ def own_rows(paths: Sequence[Path], options: Options, report: DataReport) -> Ite
     text_only = all(kind_of(path) in (".csv", ".tsv") for path in paths)
     values = [label_of(record.get("label"), text_only) for _, record in records_of(paths)]
     by_number = by_threshold(values, options)
-    labels, note = read_labels(values, by_number | dict(options.label_map))
+    labels, note = read_labels(values, by_number | dict(options.label_map), placed=bool(by_number))
     report.notes += ["rows of TRL's types already: they pass as they are", *([f"label: {note}"] if note else [])]
 
     def fits(record: Record) -> bool:
@@ -162,7 +163,7 @@ def own_rows(paths: Sequence[Path], options: Options, report: DataReport) -> Ite
             report.pairs += 1
             yield record
         elif label is None:
-            report.drop("no rating" if values[number] is None else "a rating that means neither up nor down", number)
+            report.drop(Reason("no_rating" if values[number] is None else "dropped_rating"), number)
         else:
             report.ups += label
             report.downs += not label

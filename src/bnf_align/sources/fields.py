@@ -17,7 +17,6 @@ Where = str | Callable[[Record], Any]
 
 PROMPTS = ("prompt", "instruction")
 ANSWERS = ("completion", "response")
-NO_TOOLS = "tools that are no JSON list"
 
 
 def dicts(value: Any) -> list[Record]:

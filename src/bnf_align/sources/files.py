@@ -17,6 +17,7 @@ from typing import Any
 from bnf_align.journal.json_stream import JsonStream
 from bnf_align.journal.lines import line_rows
 from bnf_align.journal.text import lines_of, opened
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.source import Record
 
@@ -98,7 +99,7 @@ def records_like(
             yield number, record
         else:
             seen = seen or ", ".join(map(str, record)) or "nothing"
-            report.drop(f"not {wanted}", number)
+            report.drop(Reason("other_record", wanted=wanted), number)
     if not fitted:
         names = ", ".join(path.name for path in paths)
         raise BadInput(f"{names}: no record is {wanted}. The first one has: {seen:.300}")

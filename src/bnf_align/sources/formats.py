@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bnf_align.reasons import Reason
 from bnf_align.sources.fields import dicts, first_of, mapping
 from bnf_align.sources.files import at_least_one, file_records, unpacked
 from bnf_align.sources.rows import Answer, Candidate, Chosen, Format, Labelled, Prompt, Scored
@@ -16,7 +17,6 @@ from bnf_align.sources.source import Record
 from bnf_align.sources.turns import HH_TURN, assistant, messages, transcript
 
 TRUE_FALSE = {"true": "up", "false": "down"}
-NO_MESSAGES = "input or an output holds no messages"
 
 
 def _turns(value: Any) -> Answer | None:
@@ -32,8 +32,8 @@ OPENAI = Format(
     knows=("input", "preferred_output", "non_preferred_output"),
     prompt=Prompt(turns="input.messages"),
     tools="input.tools",
-    verdicts=(Chosen("preferred_output", "non_preferred_output", _turns, without=NO_MESSAGES),),
-    no_prompt=NO_MESSAGES,
+    verdicts=(Chosen("preferred_output", "non_preferred_output", _turns, without=Reason("no_messages")),),
+    no_prompt=Reason("no_messages"),
 )
 """OpenAI's and Azure's JSON Lines for direct preference optimisation.
 
@@ -105,7 +105,7 @@ LLAMAFACTORY = _LlamaFactory(
     prompt=Prompt(turns="conversations|messages", texts=("instruction", "input"), answer="output"),
     verdicts=(Chosen(), Labelled("kto_tag|label")),
     values=TRUE_FALSE,
-    no_prompt="turns that are not all text",
+    no_prompt=Reason("turns_not_text"),
 )
 """LLaMA-Factory's data files, under the column names of its README or those of a dataset_info.json beside them.
 
@@ -148,8 +148,8 @@ AXOLOTL = Format(
     holds=lambda record: not {"completion", "answers", *_CHOSEN.split("|"), *_REJECTED.split("|")}.isdisjoint(record),
     prompt=Prompt(turns="messages", texts=("|".join(_QUESTION),), history=""),
     verdicts=(
-        Labelled("label", "completion", "chosen", "a completion without prompt, or that is no answer"),
-        Scored(_ranked, "answers", ranks=True, without="fewer than two answers of different rank"),
+        Labelled("label", "completion", "chosen", Reason("no_prompt_or_answer")),
+        Scored(_ranked, "answers", ranks=True, without=Reason("no_two_ranks")),
         Chosen(_CHOSEN, _REJECTED),
     ),
     values=TRUE_FALSE,
@@ -192,7 +192,7 @@ MS_SWIFT = Format(
     prompt=Prompt("messages|conversation", ("query|instruction", "input"), "response|output", needs_answer=True),
     verdicts=(Chosen("", _SWIFT_REJECTED), Labelled()),
     values=TRUE_FALSE,
-    no_prompt="turns that are not all text",
+    no_prompt=Reason("turns_not_text"),
 )
 """ms-swift's data files: the last assistant turn is the answer, the preferred one of a pair.
 
@@ -244,7 +244,7 @@ def _completions(record: Record, name: str) -> Iterator[Candidate]:
         marks = [mark for note in aspects.values() if (mark := number_of(mapping(note).get("Rating"))) is not None]
         score = one.get(name, mapping(aspects.get(name)).get("Rating"))
         wrong = name == "overall_score" and number_of(score) == 10 and bool(marks) and fmean(marks) <= 4
-        doubt = "an overall score of 10 beside low marks in detail" if wrong else ""
+        doubt = Reason("score_doubtful") if wrong else None
         yield Candidate(one.get("response"), score, one.get("model"), doubt)
     texts, ratings = record.get("generations"), record.get("ratings")
     if name == "ratings" and isinstance(texts, list) and isinstance(ratings, list) and len(texts) == len(ratings):

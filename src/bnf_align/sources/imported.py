@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf_align.data.labels import Settled
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.merge import merged
 from bnf_align.sources.ratings import Ratings, read_ratings
@@ -52,4 +53,4 @@ class ImportedRows:
         report.notes += self._report.notes
         report.warnings += self._report.warnings
         for reason, rows in self._report.dropped.items():
-            report.dropped.setdefault(f"in the export: {reason}", []).extend(rows)
+            report.dropped.setdefault(Reason("in_the_export", reason=reason, code=reason.code), []).extend(rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, rows_text
 from bnf_align.sources.fields import has, inside
 from bnf_align.sources.files import unpacked
@@ -71,11 +72,11 @@ def _langsmith_score(record: Record) -> Any:
     return next((record[name] for name in ("score", "value") if record.get(name) not in (None, "")), None)
 
 
-def _disputed(record: Record) -> str:
+def _disputed(record: Record) -> Reason | None:
     """Why a score does not count: its correction is another one, as an audit of evaluators writes it."""
     better, score = inside(unpacked(record.get("correction")), "score"), number_of(_langsmith_score(record))
     other = better is not None and (number_of(better) is None or number_of(better) != score)
-    return "a score that was corrected to another one" if other else ""
+    return Reason("score_corrected") if other else None
 
 
 LANGSMITH = _LangSmith(

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnf_align.records import BadInput, DataReport, rows_text
+from bnf_align.reasons import Reason
+from bnf_align.records import BadInput, DataReport, counted, rows_text
 from bnf_align.sources.ratings import Key, Ratings, answer_key, items, read_ratings, winner_of
 from bnf_align.sources.source import Contest, Item, Options, Pair, Source, Thumb
 
@@ -40,9 +41,8 @@ def merged(
     report.warnings += reading.warnings
     report.rows = read + sum(len(rows) for rows in reading.dropped.values())
     if not report.pairs + report.ups + report.downs:
-        reasons = "; ".join(f"{reason}: {rows_text(rows)}" for reason, rows in report.dropped.items())
         none = f"There is none. Is this {source.title}? With auto for {source.name} import says what it looks like."
-        raise BadInput(f"{report.source}: 0 of {report.rows:,} ratings are usable. {reasons or none}")
+        raise BadInput(f"{report.source}: 0 of {report.rows:,} ratings are usable. {report.left_out() or none}")
 
 
 class _Writer:
@@ -68,7 +68,7 @@ class _Writer:
             return
         answer, label = answer_key(item), self.ratings.meaning[repr(item.value)]
         if label is None and item.value is not None:
-            self.report.drop("a rating that means neither up nor down", item.row)
+            self.report.drop(Reason("dropped_rating"), item.row)
         elif answer in self.ratings.corrected and (item.better is not None or self.raters != "all"):
             # The answer rewritten over the answer, once; what else was said of it, no up, is in that pair.
             if item.better is None or (answer in self.done and self.raters != "all"):
@@ -77,7 +77,7 @@ class _Writer:
                 self.done.add(answer)
                 yield self._pair(Pair(item.row, item.prompt, item.better, item.completion, item.extras))
         elif label is None:
-            self.report.drop("a correction of an answer that was rated up", item.row)
+            self.report.drop(Reason("rated_up"), item.row)
         else:
             self.unused += [item.row] if item.better is not None else []
             yield from [self._single(item, label)] if self.raters == "all" else self._once(item, answer)
@@ -89,19 +89,21 @@ class _Writer:
         rule = f"(--raters {self.raters})"
         if self.again:
             self.report.notes.append(
-                f"{self.again:,} more ratings of answers rated before, merged into one row each {rule}"
+                f"{counted(self.again, 'more rating')} of answers rated before, merged into one row each {rule}"
             )
         if self.torn:
-            self.report.notes.append(f"{self.torn:,} more ratings of answers whose raters disagree, left out {rule}")
+            self.report.notes.append(
+                f"{counted(self.torn, 'more rating')} of answers whose raters disagree, left out {rule}"
+            )
         if self.unused:
             self.report.notes.append(f"corrections of answers that were rated up, left out: {rows_text(self.unused)}")
 
     def _contest(self, item: Contest) -> Iterator[Row]:
         side = winner_of(item, self.ratings)
         if side == "tie":
-            self.report.drop("a tie between the two answers", item.row)
+            self.report.drop(Reason("tie"), item.row)
         elif side == "both_bad":
-            self.report.drop("both answers are bad, and neither is the better one", item.row)
+            self.report.drop(Reason("both_bad"), item.row)
         else:
             better, worse = (item.first, item.second) if side == "first" else (item.second, item.first)
             yield self._pair(Pair(item.row, item.prompt, better, worse, item.extras))
@@ -116,7 +118,7 @@ class _Writer:
             self.done.add(answer)
         partner = self.ratings.partners.get(answer)
         if torn:
-            self.report.drop(f"its raters disagree (--raters {self.raters})", thumb.row)
+            self.report.drop(Reason("raters_disagree", raters=self.raters), thumb.row)
         elif partner is None:
             yield self._single(thumb, self._verdict(answer))
         elif partner not in self.waiting:

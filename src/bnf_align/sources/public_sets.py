@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from bnf_align.reasons import Reason
 from bnf_align.sources.files import unpacked
 from bnf_align.sources.rows import ROWS, Candidate, Chosen, Format, Labelled, Prompt, Scored, Winner
 from bnf_align.sources.scores import number_of
@@ -120,7 +121,7 @@ WEBGPT = Format(
     verdicts=(
         Scored(
             lambda record, _: [Candidate(record.get(f"answer_{n}"), record.get(f"score_{n}")) for n in (0, 1)],
-            without="the two answers have one score",
+            without=Reason("equal_scores"),
         ),
     ),
 )
@@ -132,7 +133,7 @@ ULTRAINTERACT = Format(
     knows=("trajectory", "chosen", "rejected"),
     prompt=Prompt(turns="trajectory"),
     verdicts=(Chosen(),),
-    no_prompt="a trajectory that is no conversation",
+    no_prompt=Reason("no_trajectory"),
 )
 """openbmb/UltraInteract_pair: the turns so far, and the better and the worse next one."""
 

@@ -19,6 +19,7 @@ import xxhash
 
 from bnf_align.data.check import clean_message, is_empty
 from bnf_align.data.labels import read_labels
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.scores import by_threshold, label_of, threshold_hint
 from bnf_align.sources.source import Contest, Item, Options, Pair, Source, Text, Thumb
@@ -89,14 +90,13 @@ def read_ratings(source: Source, paths: Sequence[Path], options: Options, *, str
     by_number = by_threshold(same.values(), options)
     try:
         given = by_number | dict(options.label_map)
-        labels, note = read_labels(values, given, rows=rows, table=source.values, strict=strict)
+        labels, note = read_labels(
+            values, given, rows=rows, table=source.values, strict=strict, placed=bool(by_number)
+        )
     except BadInput as error:
-        said, hint = str(error), threshold_hint(same.values())
-        if by_number:  # the scale is placed, so what is left are words, such as N/A
-            said, hint = said.replace("are not in --label_map", "are no numbers, nor in --label_map"), ""
-        raise BadInput(f"{source.name}: {said}{hint}") from error
-    if note:
-        notes += [f"rating: {note.replace('(--label_map)', '(--up_from, --down_to)') if by_number else note}"]
+        hint = "" if by_number else threshold_hint(same.values())
+        raise BadInput(f"{source.name}: {error}{hint}") from error
+    notes += [f"rating: {note}"] if note else []
     meaning = {repr(value): label for value, label in zip(values, labels, strict=True)}
     ratings = Ratings(meaning, notes, winners, _votes(answers, labels))
     refused = (answers[at] for at in rewritten if values[at] is None or labels[at] is False)
@@ -153,7 +153,7 @@ def items(source: Source, paths: Sequence[Path], options: Options, report: DataR
     try:
         for item in source.read(paths, options, report):
             clean = _cleaned(item)
-            if isinstance(clean, str):
+            if isinstance(clean, Reason):
                 report.drop(clean, item.row)
             else:
                 yield clean
@@ -169,35 +169,35 @@ ANSWERS: Mapping[type, tuple[str, ...]] = {
 """Where each kind of item holds its answers."""
 
 
-def _cleaned(item: Item) -> Item | str:
+def _cleaned(item: Item) -> Item | Reason:
     """An item with clean messages, or why it makes no row."""
     if isinstance(item, Thumb):
         item = item._replace(value=label_of(item.value, text_only=False))
         if item.value is None and item.better is None:
-            return "no rating"
+            return Reason("no_rating")
     if isinstance(item, Contest) and item.winner in (None, ""):
-        return "no winner"
+        return Reason("no_winner")
     names = [*ANSWERS[type(item)]]
     names += ["better"] if isinstance(item, Thumb) and item.better is not None else []
     if not item.prompt and item.prompt != "":
-        return "no prompt"
+        return Reason("no_prompt")
     try:
         texts: dict[str, Any] = {name: _clean(getattr(item, name)) for name in ("prompt", *names)}
     except BadInput:
-        return "a message that is not text"
+        return Reason("not_text")
     if any(not texts[name] or is_empty(texts[name]) for name in names):
-        return "an empty answer"
+        return Reason("empty_answer")
     if len({isinstance(text, str) for text in texts.values()}) > 1:
-        return "prompt and answer are not both text or both messages"
+        return Reason("text_and_messages")
     try:
         json.dumps(texts, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        return "half a character (a lone surrogate), which no tokenizer reads"
+        return Reason("half_character")
     if len(names) > 1 and texts[names[0]] == texts[names[1]]:
         if not isinstance(item, Thumb):
-            return f"{' and '.join(names) if isinstance(item, Pair) else 'the two answers'} are the same"
+            return Reason("equal_answers" if isinstance(item, Pair) else "equal_sides")
         if item.value is None:
-            return "no rating"
+            return Reason("no_rating")
         texts["better"] = None
     return item._replace(**texts)
 
@@ -253,7 +253,7 @@ Choice = tuple[str, str]
 """The better of two answers, and the worse one."""
 
 
-def settled(choices: Sequence[Choice | None], raters: str, neither: str) -> list[Choice] | str:
+def settled(choices: Sequence[Choice | None], raters: str, neither: Reason) -> list[Choice] | Reason:
     """The choices to write a pair for, by the rule for several raters; or why there is none.
 
     Args:
@@ -262,9 +262,9 @@ def settled(choices: Sequence[Choice | None], raters: str, neither: str) -> list
         neither: The reason where nobody preferred any.
 
     Example:
-        >>> settled([("a", "b"), None, ("a", "b")], "majority", "none")
+        >>> settled([("a", "b"), None, ("a", "b")], "majority", Reason("prefers_no_side"))
         [('a', 'b')]
-        >>> settled([("a", "b"), ("b", "a")], "majority", "none")
+        >>> settled([("a", "b"), ("b", "a")], "majority", Reason("prefers_no_side"))
         'its raters disagree (--raters majority)'
     """
     ranked = Counter(choices).most_common(2)
@@ -274,4 +274,4 @@ def settled(choices: Sequence[Choice | None], raters: str, neither: str) -> list
         found = []
     else:
         found = [choice for choice, _ in ranked[:1] if choice is not None]
-    return found or (neither if len(ranked) < 2 else f"its raters disagree (--raters {raters})")
+    return found or (neither if len(ranked) < 2 else Reason("raters_disagree", raters=raters))

@@ -13,8 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
-from bnf_align.sources.fields import NO_TOOLS, Where, filled, first_of, has, has_pictures, inside, part, tools_of
+from bnf_align.sources.fields import Where, filled, first_of, has, has_pictures, inside, part, tools_of
 from bnf_align.sources.files import records_like, records_of
 from bnf_align.sources.scores import number_of
 from bnf_align.sources.source import Contest, Extras, Item, Message, Options, Pair, Record, Source, Thumb
@@ -23,8 +24,6 @@ from bnf_align.sources.turns import asked, assistant, ending, messages, transcri
 Answer = tuple[list[Message], list[Message]]
 """An answer after the turns that stand before it in its own field."""
 
-NO_ANSWER = "chosen or rejected is missing, or is no answer"
-TWO_PROMPTS = "chosen and rejected do not answer one prompt"
 ROWS = "rows of one question"
 """Where a record that stands for several rows has them, with their numbers."""
 
@@ -78,22 +77,23 @@ class Row(NamedTuple):
     """The score that is read, where the format has several."""
 
 
-Verdict = Callable[[Row], Iterable[Item | str] | None]
+Verdict = Callable[[Row], Iterable[Item | Reason] | None]
 """What was said of the answers of a row: items, reasons for which there are none, or None where it says nothing."""
 
 
 def facing(
-    prompt: list[Message] | None, better: Answer | None, worse: Answer | None, without: str = NO_ANSWER
-) -> tuple[list[Message], list[Message], list[Message]] | str:
+    prompt: list[Message] | None, better: Answer | None, worse: Answer | None, without: Reason = Reason("side_unread")
+) -> tuple[list[Message], list[Message], list[Message]] | Reason:
     """The prompt that two answers share, and the answers; or why they make no pair, `without` where one is missing."""
     if better is None or worse is None:
         return without
     before, (own, answer) = list(prompt or []), better
     if own and before and _said(own[-1]) != _said(before[-1]):
-        return TWO_PROMPTS
+        return Reason("two_prompts")
     if len(own) > len(before):  # the conversation in the answer is the whole one; it may lack the system prompt
         before = with_system(own, before[0].get("content") if before and before[0]["role"] == "system" else None)
-    return TWO_PROMPTS if (own and worse[0] and own != worse[0]) or not before else (before, answer, worse[1])
+    apart = own and worse[0] and own != worse[0]
+    return Reason("two_prompts") if apart or not before else (before, answer, worse[1])
 
 
 def _said(turn: Message) -> Any:
@@ -111,10 +111,10 @@ class Chosen:
     read: Callable[[Any], Answer | None] = ending
     opening: str = ""
     """A field with text that both answers begin with."""
-    without: str = NO_ANSWER
+    without: Reason = Reason("side_unread")
     """Why a row without one of the answers is left out."""
 
-    def __call__(self, row: Row) -> Iterable[Item | str] | None:
+    def __call__(self, row: Row) -> Iterable[Item | Reason] | None:
         """A pair, where there is one of the two."""
         prompt, begins = row.prompt, first_of(row.record, self.opening)
         chosen, rejected = (first_of(row.record, names) for names in (self.chosen, self.rejected))
@@ -123,11 +123,11 @@ class Chosen:
         if not self.chosen and prompt:
             prompt, chosen = prompt[:-1], prompt[-1]
             if chosen["role"] != "assistant":
-                return ["no answer at the end"]
+                return [Reason("no_last_answer")]
         if isinstance(begins, str) and isinstance(chosen, str) and isinstance(rejected, str):
             chosen, rejected = begins + chosen, begins + rejected
         found = facing(prompt, self.read(chosen), self.read(rejected), self.without)
-        return [found if isinstance(found, str) else Pair(row.number, *found, row.extras)]
+        return [found if isinstance(found, Reason) else Pair(row.number, *found, row.extras)]
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,10 @@ class Labelled:
     """The turn that ends the conversation, where it is empty."""
     before: str = ""
     """Where the conversation stands if not in the prompt's own field."""
-    without: str = "no answer at the end"
+    without: Reason = Reason("no_last_answer")
     """Why a row without an answer is left out."""
 
-    def __call__(self, row: Row) -> Iterable[Item | str] | None:
+    def __call__(self, row: Row) -> Iterable[Item | Reason] | None:
         """A thumb, where there is an answer."""
         given = first_of(row.record, self.answer)
         if self.answer and given is None:
@@ -164,12 +164,12 @@ class Winner:
     winner: Where = ""
     """Where it is empty, the field that is the format's score, of which `--score_name` may name another."""
 
-    def __call__(self, row: Row) -> Iterable[Item | str] | None:
+    def __call__(self, row: Row) -> Iterable[Item | Reason] | None:
         """A contest."""
         first, second = (ending(part(row.record, side)) for side in (self.first, self.second))
         found = facing(row.prompt, first, second)
         won = part(row.record, self.winner or row.score)
-        return [found if isinstance(found, str) else Contest(row.number, *found, won, row.extras)]
+        return [found if isinstance(found, Reason) else Contest(row.number, *found, won, row.extras)]
 
 
 class Candidate(NamedTuple):
@@ -178,7 +178,7 @@ class Candidate(NamedTuple):
     text: Any
     score: Any
     model: Any = None
-    doubt: str = ""
+    doubt: Reason | None = None
     """Why its score cannot be believed."""
     row: int | None = None
     """Its own record's number, where it has one."""
@@ -198,14 +198,14 @@ class Scored:
     """Where they stand, if rows may have another verdict instead."""
     ranks: bool = False
     """Whether the numbers are ranks, of which the lowest is the best one."""
-    without: str = "no two completions of different score"
+    without: Reason = Reason("no_two_scores")
 
-    def __call__(self, row: Row) -> Iterable[Item | str] | None:
+    def __call__(self, row: Row) -> Iterable[Item | Reason] | None:
         """A pair, or a thumb for each answer."""
         if self.fields and first_of(row.record, self.fields) is None:
             return None
         answered = [one for one in self.answers(row.record, row.score) if ending(one.text) is not None]
-        reasons: list[Item | str] = [*dict.fromkeys(one.doubt for one in answered if one.doubt)]
+        reasons: list[Item | Reason] = [*dict.fromkeys(one.doubt for one in answered if one.doubt)]
         scored = [one for one in answered if not one.doubt]
         if not self.ranks and (row.options.label_map or row.options.places_a_scale):
             return [*reasons, *(self._thumb(row, one) for one in scored)]
@@ -217,7 +217,7 @@ class Scored:
         scores = {} if self.ranks else {"chosen_score": best.score, "rejected_score": worst.score}
         extras = {**row.extras, **filled(chosen_model=best.model, rejected_model=worst.model, **scores)}
         found = facing(row.prompt, ending(best.text), ending(worst.text))
-        return [*reasons, found if isinstance(found, str) else Pair(row.number, *found, extras)]
+        return [*reasons, found if isinstance(found, Reason) else Pair(row.number, *found, extras)]
 
     def _thumb(self, row: Row, one: Candidate) -> Thumb:
         answer, number = ending(one.text), number_of(one.score)
@@ -253,8 +253,8 @@ class Format(Source):
     """Our column -> the field whose value travels along."""
     note: str = ""
     """What is said of every file of this format."""
-    no_prompt: str = ""
-    """Why a row without a prompt is left out; "" where the answers may hold it."""
+    no_prompt: Reason | None = None
+    """Why a row without a prompt is left out; None where the answers may hold it."""
 
     def matches(self, record: Record, path: Path) -> bool:
         """Whether a record is certainly one of this format."""
@@ -282,17 +282,17 @@ class Format(Source):
             prompt, tools = self.prompt.of(record), tools_of(first_of(record, self.tools))
             extras = filled(tools=tools, **{ours: inside(record, theirs) for ours, theirs in self.extras.items()})
             row = Row(number, prompt, record, options, extras, score)
-            said: Iterable[Item | str] = ["no answer"]
+            said: Iterable[Item | Reason] = [Reason("answer_missing")]
             if not prompt and self.no_prompt:
                 said = [self.no_prompt]
             elif has_pictures(record):
-                said = ["images, video or audio"]
+                said = [Reason("pictures")]
             elif tools is None:
-                said = [NO_TOOLS]
+                said = [Reason("no_tool_list")]
             else:
                 said = next((found for verdict in self.verdicts if (found := verdict(row)) is not None), said)
             for one in said:
-                if isinstance(one, str):
+                if isinstance(one, Reason):
                     report.drop(one, number)
                 else:
                     yield one

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import Where, filled, mapping, part
 from bnf_align.sources.files import first_record, records_of, unpacked
@@ -37,7 +38,7 @@ class Score(NamedTuple):
     extras: Extras
     name: str = ""
     """What is rated, where a trace is rated under several names."""
-    refused: str = ""
+    refused: Reason | None = None
     """Why it can be no rating of an answer."""
     better: list[Message] | None = None
     """The answer as the person rewrote it."""
@@ -132,7 +133,7 @@ class Trace(Source):
             for one in self.ratings(record) if self.rates(record) else ():
                 get = {name: part(one, where) for name, where in {**RATING, **self.rating}.items()}
                 extras = filled(**{name: get[name] for name in TRAVELLING if name in get})
-                told = str(get["name"]), str(get.get("refused") or ""), get.get("better"), bool(get.get("corrected"))
+                told = str(get["name"]), get.get("refused"), get.get("better"), bool(get.get("corrected"))
                 yield Score(row, str(get["target"]), get["value"], extras, *told)
 
     def scores(self, paths: Sequence[Path], options: Options, report: DataReport) -> list[Score]:
@@ -178,11 +179,14 @@ def joined_with_steps(
                 both = {**score.extras, **extras}
                 yield Thumb(score.row, *texts, score.value, answer=span.id, extras=both, better=score.better)
     for target, unmet in waiting.items():
-        why = "holds no messages and no text" if target in seen else "is not in the files"
-        if target not in seen and roots.get(target) == SEVERAL:
-            why = "has several steps side by side, and which one was rated is not certain"
+        if target in seen:
+            why = Reason("step_empty", what=what)
+        elif roots.get(target) == SEVERAL:
+            why = Reason("several_steps", what=what)
+        else:
+            why = Reason("step_missing", what=what)
         for score in unmet:
-            report.drop(f"the rated {what} {why}", score.row)
+            report.drop(why, score.row)
 
 
 def _only(spans: Iterator[Span], waiting: Mapping[str, Any], fits: Callable[[Span], bool]) -> dict[str, str]:

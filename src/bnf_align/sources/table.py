@@ -8,6 +8,7 @@ from typing import Any
 
 from bnf_align.data.check import split_last_answer
 from bnf_align.data.columns import read_columns
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import filled
 from bnf_align.sources.files import kind_of, records_of, unpacked
@@ -57,16 +58,16 @@ class Table(Source):
             extras = filled(**{name: named.get(name) for name in EXTRAS})
             if named.get(sides[0]) and named.get(sides[1]):
                 found = _two(named, sides)
-                if isinstance(found, str):
+                if isinstance(found, Reason):
                     report.drop(found, row)
                 elif options.winner:
                     yield Contest(row, *found, record.get(options.winner), extras)
                 else:
                     yield Pair(row, *found, extras)
             elif "label" not in columns:
-                report.drop(f"no {sides[0]} or no {sides[1]} answer", row)
+                report.drop(Reason("side_missing", first=sides[0], second=sides[1]), row)
             elif (texts := _single(named)) is None:
-                report.drop("no completion", row)
+                report.drop(Reason("no_completion"), row)
             else:
                 yield Thumb(row, *texts, label_of(named["label"], text_only), extras=extras)
 
@@ -114,7 +115,7 @@ def _opened(cell: Any, ours: str) -> Any:
     return unpacked(cell)
 
 
-def _two(named: Record, sides: Sequence[str]) -> tuple[Text, Text, Text] | str:
+def _two(named: Record, sides: Sequence[str]) -> tuple[Text, Text, Text] | Reason:
     """Prompt and two answers: plain texts as they are; where any part is messages, all of them as messages."""
     texts = [named.get(name) for name in ("prompt", *sides)]
     if all(isinstance(text, str) for text in texts):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import dicts, filled, first_of, has, mapping
 from bnf_align.sources.files import first_record, records_like, records_of, unpacked
@@ -84,11 +85,11 @@ class Chainlit(Source):
         turns = sorted((step for step in steps if step.get("type") in tuple(self.SPEAKERS)), key=self._time)
         answers = [step for step in turns if step is rated] or ([] if rated is None else _within(rated, turns, steps))
         if rated is None:
-            report.drop("the step that is rated is not there", number)
+            report.drop(Reason("step_not_there"), number)
         elif not answers or any(step["type"] == "user_message" for step in answers):
-            report.drop("what is rated is not an assistant's answer", number)
+            report.drop(Reason("not_an_answer"), number)
         elif not all(isinstance(step.get("output"), str) for step in turns[: turns.index(answers[0])] + answers):
-            report.drop("a message that is not text", number)
+            report.drop(Reason("not_text"), number)
         else:
             value = feedback.get("value")
             yield Thumb(
@@ -163,7 +164,7 @@ class Gradio(Source):
             rating, time = self._rating(record)
             if row in gone:
                 report.drop(gone[row], row)
-            elif isinstance(texts := _exchange(record), str):
+            elif isinstance(texts := _exchange(record), Reason):
                 report.drop(texts, row)
             else:
                 yield Thumb(row, *texts, rating, extras=filled(created_at=time, rater=record.get("username")))
@@ -177,47 +178,47 @@ class Gradio(Source):
             return record["value"], record["flag"]
         return record["flag"], record["timestamp"]
 
-    def _gone(self, clicks: Iterator[tuple[int, Record]]) -> dict[int, str]:
+    def _gone(self, clicks: Iterator[tuple[int, Record]]) -> dict[int, Reason]:
         """Rows of clicks that a later one by the same person took back or changed, each with its reason."""
         standing: dict[int, list[tuple[int, Any]]] = defaultdict(list)
-        gone: dict[int, str] = {}
+        gone: dict[int, Reason] = {}
         for row, record in clicks:
             rating = self._rating(record)[0]
             earlier = standing[hash(json.dumps([_exchange(record), record.get("username")], default=str))]
             if rating in (None, ""):
                 taken = [row, *([earlier.pop()[0]] if earlier else [])]
-                gone |= dict.fromkeys(taken, "a thumb that was taken back")
+                gone |= dict.fromkeys(taken, Reason("taken_back"))
                 continue
             if earlier and earlier[-1][1] != rating:
-                gone[earlier.pop()[0]] = "a thumb that was changed afterwards"
+                gone[earlier.pop()[0]] = Reason("changed")
             earlier.append((row, rating))
         return gone
 
 
-def _exchange(record: Record) -> tuple[list[Message], list[Message]] | str:
+def _exchange(record: Record) -> tuple[list[Message], list[Message]] | Reason:
     """The rated answer and all before it, or why there is none."""
     # Gradio 5 wrote an apostrophe before JSON that a spreadsheet might take for a formula.
     turns = unpacked(str(record["conversation"]).removeprefix("'"))
     index = [part.strip() for part in str(record["index"]).strip("()[] ").split(",")]  # 3, [1, 1] or (1, 1)
     if not isinstance(turns, list) or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in index):
-        return "no conversation or no index"
+        return Reason("no_conversation")
     at = [int(part) for part in index]
     if turns and all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
         turns = [turn for question, answer in turns for turn in (user(question), assistant(answer))]
         at = [at[0] * 2 + at[1]] if len(at) == 2 else []
     if len(at) != 1 or at[0] >= len(turns):
-        return "the rated message is not in the conversation"
+        return Reason("message_not_there")
     said = [message(turn) for turn in turns]
     if any(turn is None for turn in said):
-        return "a message without role or content"
+        return Reason("message_unread")
     roles = [turn["role"] if turn else "" for turn in said]
     if roles[at[0]] != "assistant":
-        return "the rated message is not an answer"
+        return Reason("message_no_answer")
     end = next((i for i in range(at[0], len(said)) if roles[i] != "assistant"), len(said))
     spoken = [i for i, turn in enumerate(turns) if not mapping(turn.get("metadata")).get("title")]  # no thoughts
     before = [turn for i in spoken if i < at[0] and (turn := said[i]) and turn.get("content") is not None]
     answer = [turn for i in spoken if at[0] <= i < end and (turn := said[i])]
-    return (before, answer) if answer else "nothing but thoughts was rated"
+    return (before, answer) if answer else Reason("only_thoughts")
 
 
 THREADS: tuple[Source, ...] = (Chainlit(), Gradio())

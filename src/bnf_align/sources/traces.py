@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bnf_align.reasons import Reason
 from bnf_align.sources.fields import Where, dicts, first_of, has, inside, mapping
 from bnf_align.sources.files import unpacked
 from bnf_align.sources.langsmith import LANGSMITH
@@ -43,10 +44,10 @@ def _langfuse_target(record: Record) -> Any:
     return next((record[name] for name in names if record.get(name)), None)
 
 
-def _langfuse_refusal(record: Record) -> str:
+def _langfuse_refusal(record: Record) -> Reason | None:
     if first_of(record, "data_type|dataType") == "TEXT":
-        return "a score that is free text"
-    return "" if _langfuse_target(record) else "a score of a session or a run, not of an answer"
+        return Reason("score_text")
+    return None if _langfuse_target(record) else Reason("score_of_session")
 
 
 def _is_observation(record: Record) -> bool:

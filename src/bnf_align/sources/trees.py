@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bnf_align.reasons import Reason
 from bnf_align.records import DataReport
 from bnf_align.sources.fields import Where, dicts, filled, inside, part
 from bnf_align.sources.shelf import Shelf
@@ -35,7 +36,7 @@ reasoning models and LibreChat's fences."""
 
 
 class BrokenThread(ValueError):
-    """Why a conversation cannot be rebuilt, as the reason for which its row is left out."""
+    """A conversation cannot be rebuilt; it holds the reason for which its row is left out."""
 
 
 def without_reasoning(text: str) -> str:
@@ -64,7 +65,7 @@ class Rated(NamedTuple):
     """The record that the extras are read from."""
     system: Any = None
     """The system prompt of the conversation, where the product keeps it beside the messages."""
-    refused: str = ""
+    refused: Reason | None = None
     """Why it makes no row."""
 
 
@@ -103,7 +104,7 @@ class Tree(Source):
                     raise BrokenThread(one.refused)
                 yield self.thumb(one)
             except BrokenThread as error:
-                report.drop(str(error), one.row)
+                report.drop(error.args[0], one.row)
 
     def thumb(self, one: Rated) -> Thumb:
         """A rating with its conversation.
@@ -116,15 +117,15 @@ class Tree(Source):
         while at not in ROOTS:
             node = one.nodes.get(at) if isinstance(at, str) else None
             if isinstance(at, str) and at in seen:
-                raise BrokenThread("its thread goes in a circle")
+                raise BrokenThread(Reason("circle"))
             if not isinstance(node, dict):
-                raise BrokenThread("a message of its thread is missing" if path else "the answer is not in its thread")
+                raise BrokenThread(Reason("message_missing" if path else "answer_not_in_thread"))
             seen.add(at)
             path.append(node)
             at = node.get(self.parent)
         said = [self.message(node) for node in reversed(path)]
         if not said or said[-1] is None or said[-1]["role"] != "assistant":
-            raise BrokenThread("what is rated is not an assistant's answer")
+            raise BrokenThread(Reason("not_an_answer"))
         turns = [turn for turn in said if turn is not None]
         if isinstance(one.system, str) and one.system.strip():
             turns.insert(0, {"role": "system", "content": one.system})
@@ -147,16 +148,16 @@ class Tree(Source):
         """
         role = self.role(node)
         if role is None:
-            raise BrokenThread("a message that does not say whose it is")
+            raise BrokenThread(Reason("message_of_nobody"))
         if not role:
             return None
         if node.get("error") is True:  # older versions put what went wrong in the place of the answer
-            raise BrokenThread("an error message in its conversation")
+            raise BrokenThread(Reason("error_message"))
         if any("image" in str(file.get("type")) for file in dicts(self.files(node))):
-            raise BrokenThread("an image in its conversation: only text is read")
+            raise BrokenThread(Reason("image"))
         text = self.text(node)
         if not isinstance(text, str):
-            raise BrokenThread("a message that is not text")
+            raise BrokenThread(Reason("not_text"))
         return {"role": role, "content": without_reasoning(text) if role == "assistant" else text}
 
 

@@ -17,7 +17,7 @@ from bnf_align.data.doctor.lengths import Lengths
 from bnf_align.data.doctor.near_identical import NearIdentical
 from bnf_align.data.doctor.phrases import Phrases
 from bnf_align.data.doctor.privacy import Privacy
-from bnf_align.data.doctor.reasons import IN_EXPORT, REASONS, left_out, reasons_to_leave_out
+from bnf_align.data.doctor.reasons import IN_EXPORT, left_out, reasons_to_leave_out
 from bnf_align.data.doctor.result import DoctorResult
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.doctor.texts import excerpts, texts_of
@@ -138,7 +138,7 @@ class Examination:
     def _conclude(self) -> None:
         order = (LEFT_OUT, WARNING, NOTE)
         findings = sorted([*left_out(self.report), *self.found], key=lambda finding: order.index(finding.level))
-        ours = [finding for finding in findings if finding.name != REASONS[IN_EXPORT]]
+        ours = [finding for finding in findings if finding.name != IN_EXPORT]
         shown = self._excerpts({row for finding in ours for row in finding.rows[:EXAMPLES]})
         for finding in ours:
             finding.examples = [shown[row] for row in finding.rows[:EXAMPLES] if row in shown]
@@ -162,7 +162,7 @@ class Examination:
             BadInput: If none is left, or the file cannot be written.
         """
         assert self.source.columns is not None
-        reasons = reasons_to_leave_out(self.result.findings)
+        reasons = reasons_to_leave_out(self.report, self.result.findings)
         if len(reasons) >= self.report.rows:
             raise BadInput(f"--fix {target[0]}: no row of {self.source.name} is clean, so nothing was written.")
         return write_fixed(self._again("Writing"), self.source.columns, reasons, target, redact)

@@ -14,7 +14,8 @@ from bnf_align.data.doctor.personal import redact_row
 from bnf_align.data.doctor.source import Step
 from bnf_align.data.ledger import OUT, with_label
 from bnf_align.outputs import whole_files
-from bnf_align.records import BadInput
+from bnf_align.reasons import Reason
+from bnf_align.records import BadInput, counted
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 
@@ -32,10 +33,10 @@ class Fixed:
 
     def lines(self) -> list[str]:
         """What was written, in words."""
-        masked = f", {self.masked:,} places of likely personal data and secrets masked" if self.masked else ""
+        masked = f", {counted(self.masked, 'place')} of likely personal data and secrets masked" if self.masked else ""
         return [
-            f"written: {self.rows:,} rows to {self.path}{masked}",
-            f"left out: {self.left_out:,} rows, each with its reason, in {self.left_out_path}",
+            f"written: {counted(self.rows, 'row')} to {self.path}{masked}",
+            f"left out: {counted(self.left_out, 'row')}, each with its reason, in {self.left_out_path}",
         ]
 
 
@@ -55,7 +56,7 @@ def fixed_paths(out: str | Path) -> tuple[Path, Path]:
 def write_fixed(
     steps: Iterator[tuple[Step, int]],
     columns: Columns,
-    left_out: Mapping[int, str],
+    left_out: Mapping[int, Reason],
     paths: tuple[Path, Path],
     redact: bool,
 ) -> Fixed:
@@ -76,7 +77,9 @@ def write_fixed(
             if reason is not None or step.row is None or side == OUT:
                 fixed.left_out += 1
                 raw = redact_row(columns.named(step.raw))[0] if redact else step.raw
-                _write(other_file, {"row": step.number, "reason": reason, "left_out": raw})
+                _write(
+                    other_file, {"row": step.number, "code": reason and reason.code, "reason": reason, "left_out": raw}
+                )
                 continue
             row = {**with_label(step.row, side), **_others(step.raw, columns)}
             del row["row"]
