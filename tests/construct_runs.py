@@ -85,9 +85,14 @@ def chosen(folder: Path, out: Path, seed: int = 0) -> list[str]:
 # Kills
 
 
+def run(argv: list[str]) -> None:
+    """The command as a process of its own, which ends with its exit status."""
+    raise SystemExit(main(argv))
+
+
 def killed(argv: list[str], moment: Callable[[], bool]) -> bool:
     """Run `argv` and kill it as soon as `moment()` is true; whether the kill ended it."""
-    process = FORK.Process(target=main, args=(argv,))
+    process = FORK.Process(target=run, args=(argv,))
     process.start()
     deadline = time.monotonic() + 600
     while process.is_alive() and not moment():

@@ -409,3 +409,9 @@ def test_names_have_lines_from_the_outside_in(tmp_path):
     found, lines = read_with_lines(tmp_path / "a.yaml")
     assert found == {"a": 1, "b": {"c": {"d": [1, 2]}}}
     assert lines == {("a",): 1, ("b",): 2, ("b", "c"): 3, ("b", "c", "d"): 4}
+
+
+@pytest.mark.parametrize("part", ["methods", "evaluations"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(folder, tmp_path, part):
+    with pytest.raises(BadInput, match=rf"{part}\.\.\./\.\./x: files are called by this name"):
+        read(asked(folder, tmp_path, **{part: {"../../x": {"learning_rate": [1e-3]}}}))

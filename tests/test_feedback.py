@@ -1,5 +1,6 @@
 """Judgements: kept through kills and between writers, changed, deleted, and read by training as they were meant."""
 
+import asyncio
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -21,7 +23,8 @@ from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.endpoint import Endpoint
 from bnf_align.engines import LocalEngine, Sampling
-from bnf_align.feedback import page, store
+from bnf_align.feedback import app, page, store
+from bnf_align.feedback import serve as serving
 from bnf_align.feedback.answerer import DOWN, LocalAnswerer, NoAnswerError, UrlAnswerer
 from bnf_align.feedback.app import chat_page
 from bnf_align.feedback.review import Review, read_tasks, times_judged
@@ -240,8 +243,11 @@ while True:
 
 
 def test_whenever_it_is_killed_what_was_acknowledged_is_there_and_at_most_one_act_more(tmp_path):
-    chance = random.Random(0)
-    for kill in range(6):
+    kill_and_look(tmp_path, 6, random.Random(0))
+
+
+def kill_and_look(tmp_path: Path, kills: int, chance: random.Random) -> None:
+    for kill in range(kills):
         path = tmp_path / f"{kill}.jsonl"
         process = python(KILLED, str(path))
         lines = [process.stdout.readline()]
@@ -684,6 +690,87 @@ def test_another_sites_name_for_this_machine_opens_the_page_only_with_the_passwo
     assert httpx.get(url, headers=foreign).status_code == 200  # the form that asks for the password
     assert httpx.get(f"{url}gradio_api/info", headers=foreign).status_code == 401
     blocks.close(verbose=False)
+
+
+def test_what_another_site_sends_is_refused_and_the_cookie_stays_at_home(url):
+    """Behind a proxy, under its name: Gradio would take every origin, and say SameSite=none."""
+    at_home = {"Host": "thumbs.example", "Origin": "https://thumbs.example"}
+    person = {"username": "Ann", "password": "sesame"}
+    with httpx.Client(base_url=url) as client:
+        for origin in (
+            "https://evil.example",
+            "null",
+            "https://thumbs.example.evil.example",
+            "http://thumbs.example:1",
+        ):
+            foreign = {**at_home, "Origin": origin, "X-Forwarded-Host": "evil.example"}
+            for path in ("login", "gradio_api/queue/join", "gradio_api/info"):
+                answer = client.post(path, headers=foreign, data=person)
+                assert answer.status_code == 403
+                assert "proxy_set_header Host" in answer.text
+            assert client.get("gradio_api/info", headers=foreign).status_code == 403
+        answer = client.post("login", headers=at_home, data=person)
+        assert answer.status_code == 200
+        cookies = answer.headers.get_list("set-cookie")
+        assert len(cookies) == 2
+        for cookie in cookies:
+            assert cookie.lower().count("samesite") == 1
+            assert cookie.endswith("; SameSite=Lax")
+            assert "HttpOnly" in cookie
+
+
+def test_a_request_that_is_too_large_or_hides_its_length_is_not_read(url):
+    def endless():
+        yield b"x"
+
+    with httpx.Client(base_url=url) as client:
+        client.post("login", data={"username": "Ann", "password": "sesame"})
+        for path in ("login", "gradio_api/queue/join", "gradio_api/upload"):
+            assert client.post(path, content=b"x" * (2**20 + 1)).status_code == 413
+            assert client.post(path, content=endless()).status_code == 411
+        assert client.post("gradio_api/queue/join", content=b"x" * 2**20).status_code == 422  # read: it is no JSON
+
+
+def test_a_message_that_is_too_long_stays_in_the_box_and_reaches_nobody(talk, server, kept):
+    asked_before = server.served.total()
+    notice, question = app._answered(talk, "x" * (app.LONGEST_MESSAGE + 1))
+    assert notice == "A message may have 100,000 characters; this one has 100,001."
+    assert len(question) == 100_001
+    assert server.served.total() == asked_before
+    assert app._answered(talk, "x" * app.LONGEST_MESSAGE) == ("", "")
+
+
+def test_the_pages_boxes_end_where_the_server_does():
+    assert app._typed("n" * 5_000_000, app.LONGEST_NAME) == "n" * 100
+    assert app._typed("\ud83d r", app.LONGEST_REASON) == "? r"
+    assert f'maxlength="{app.LONGEST_REASON}"' in page.read("talk.html")
+    assert f'maxlength="{app.LONGEST_REASON}"' in page.read("review.html")
+
+
+def test_passwords_are_looked_at_one_by_one_and_a_crowd_is_turned_away(monkeypatch):
+    """A right one too: whoever guesses must not learn more from a crowd than from one guess at a time."""
+    asleep, most, slept = 0, 0, []
+
+    async def sleep(seconds):
+        nonlocal asleep, most
+        asleep += 1
+        most = max(most, asleep)
+        slept.append(seconds)
+        await asyncio.sleep(0)
+        asleep -= 1
+
+    async def crowd():
+        guesses = [lets_in("Ann", f"guess {number}") for number in range(serving.WAITING + 5)]
+        return await asyncio.gather(*guesses, lets_in("Ann", "sesame"), return_exceptions=True)
+
+    monkeypatch.setattr(serving, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
+    lets_in = serving._lets_in("sesame")
+    answers = asyncio.run(crowd())
+    assert answers[: serving.WAITING] == [False] * serving.WAITING
+    assert [answer.status_code for answer in answers[serving.WAITING :]] == [429] * 6
+    assert (most, slept) == (1, [serving.WRONG] * serving.WAITING)
+    assert asyncio.run(lets_in("Ann", "sesame"))
+    assert not asyncio.run(lets_in("Ann", "\ud83d"))
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "{store}", "../../../../etc/passwd", "http://192.0.2.1/x"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Ca
     def allowed(value: Any) -> bool:
         return (
             isinstance(value, int | float)
-            and math.isfinite(value)
+            and abs(value) <= sys.float_info.max  # NaN is not, and isfinite fails on a longer integer
             and low <= value <= high
             and value != (low if open_low else None)
         )

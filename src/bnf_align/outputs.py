@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import gzip
 import json
@@ -46,6 +47,33 @@ def check_targets(targets: Mapping[str, str | Path], sources: Iterable[str | Pat
         if real in seen:
             raise BadInput(f"{seen[real]} and {name} are one file, {path}: choose another name.")
         seen[real] = name
+
+
+@contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of `folder`, which is made where it is not there.
+
+    Raises:
+        BadInput: If one of them is in it.
+    """
+    made = not Path(folder).exists()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system that knows no locks
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(
+                    f"{folder} is being written by another run, and two would mix their checkpoints. Wait for it, or "
+                    "give another --output_dir."
+                ) from error
+        yield
+    finally:
+        os.close(fd)
+        if made:
+            with suppress(OSError):  # it holds something by now
+                os.rmdir(folder)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,7 @@ FLAGS = [
 # Runs the command, and writes down every address outside this machine that the process looks up or connects to.
 WATCHED = """
 import sys
+import threading
 from bnf_align.cli.main import main
 log = open(sys.argv[1], "a", buffering=1)
 def watch(event, arguments):
@@ -131,7 +134,7 @@ def browser(tmp_path):
     hosts = [one.requested() for one in opened]
     for one in opened:
         one.driver.quit()
-    assert set().union(*hosts) <= {"127.0.0.1"}
+    assert set().union(*hosts) <= {"127.0.0.1", "localhost"}
 
 
 @pytest.fixture
@@ -439,3 +442,45 @@ def test_a_proxy_in_the_environment_is_not_asked_for_what_is_on_this_machine(bro
         person.open(collect(*served(server), **nowhere))
         person.ask("one", answers=1)
         assert person.requested() == {"127.0.0.1"}  # what `browser` checks of every page is really recorded
+
+
+def test_another_site_cannot_ask_or_judge_as_the_person_who_is_logged_in(browser, collect, tmp_path):
+    """The site is another origin; its script sends what the page's own would, with the person's cookies."""
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<title>another site</title>")
+
+        def log_message(self, *arguments):
+            pass
+
+    send = """
+    const [url, done] = arguments;
+    const body = JSON.stringify({data: [null, "", "stolen"], fn_index: 2, session_hash: "x"});
+    fetch(url, {method: "POST", credentials: "include", headers: {"Content-Type": "text/plain"}, body})
+      .then((answer) => done(answer.status), () => done("blocked"));
+    """
+    site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    with ModelServer() as server:
+        person, url = browser(), collect(*served(server), BNF_ALIGN_PASSWORD="sesame")
+        person.open(url)
+        person.until(lambda: len(person.all("input")) == 2)
+        for field, text in zip(person.all("input"), ("Ann", "sesame"), strict=True):
+            field.send_keys(text)
+        person.one("button").click()
+        person.ask("one", answers=1)
+        cookies = person.driver.get_cookies()
+        assert {cookie["sameSite"] for cookie in cookies if "access-token" in cookie["name"]} == {"Lax"}
+        join = f"{url}/gradio_api/queue/join"
+        assert person.driver.execute_async_script(send, join) != 403  # from the page itself
+        person.driver.get(f"http://localhost:{site.server_port}/")
+        assert person.driver.title == "another site"
+        assert person.driver.execute_async_script(send, join) in (403, "blocked")
+        assert person.driver.execute_async_script(send, f"{url}/login") in (403, "blocked")
+        asked = set(server.received)
+    site.shutdown()
+    assert asked <= {"one"}
+    assert not (tmp_path / "feedback.jsonl").read_text()

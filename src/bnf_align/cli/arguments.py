@@ -112,7 +112,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         _refuse_unknown(unknown[-1])
     except ArgumentError as error:
         raise BadInput(f"{error}. `bnf-align train --help-all` lists every flag.") from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise error if isinstance(error, BadInput) else BadInput(str(error)) from None
     required = {
         "model_name_or_path": model.model_name_or_path,
@@ -159,7 +159,7 @@ def settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], 
         config, model = flags.parse_args_into_dataclasses(
             _flags_of(found, "settings", flags), look_for_args_file=False
         )
-    except ArgumentError as error:
+    except (ArgumentError, OverflowError) as error:
         raise BadInput(str(error)) from None
     own = {one.name for one in fields(PreferenceConfig)}
     return {name: getattr(config, name) for name in found if name in own}, model_kwargs(model), adapter_config(model)

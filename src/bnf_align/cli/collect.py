@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.cli.flags import add_model_flags, count, where
+from bnf_align.cli.flags import add_model_flags, count, key_variable, where
 from bnf_align.records import BadInput, counted
 
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ def _answerer(arguments: argparse.Namespace) -> Answerer:
     if arguments.url:
         from bnf_align.endpoint import Endpoint
 
+        key = key_variable(arguments)
         # A person waits: rather ask for patience soon than try for minutes.
-        endpoint = Endpoint(arguments.url, model, api_key_env=arguments.api_key_env, timeout=120.0, retries=1)
+        endpoint = Endpoint(arguments.url, model, api_key_env=key, timeout=120.0, retries=1)
         return UrlAnswerer(endpoint, sampling)
     from bnf_align.engines import LocalEngine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -63,6 +64,10 @@ def _check(config: Mapping[str, Any], path: Path) -> None:
     flags_of = {step: settings(step, config[step]) for step in ("generate", "score") if step in config}
     for step in (step for step in ("select", "train") if step in config):
         sets = settings(step, config[step]).items()
+        if odd := [name for name, _ in sets if re.match(r"\.|.*[/\0]", name)]:
+            raise BadInput(
+                f"--config {path}: {odd[0]!r} is no name of a set: a file is called by it. Leave out . and /."
+            )
         # All settings of a selection have defaults; a model to train has none.
         flags_of |= {f"{step}.{name}": settings(f"{step}.{name}", one) for name, one in sets if one or step == "train"}
     if named := [name for name, found in flags_of.items() if "out" in found]:

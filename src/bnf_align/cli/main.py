@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
 
+from bnf_align.cli.failures import in_plain_words
+from bnf_align.cli.terminal import inert_streams
 from bnf_align.records import BadInput
 
 VERBS = {
@@ -47,9 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `bnf-align VERB ...`.
 
     Returns:
-        The exit status: 0 done, 1 for the doctor's warnings, 2 for input that the user has to mend, 130 for Ctrl-C.
+        The exit status: 0 done, 1 for the doctor's warnings, 2 for input that the user has to mend, 130 for Ctrl-C,
+        143 for SIGTERM while training.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with inert_streams():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -80,6 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What reads the output has had enough, as `head` does: the rest goes nowhere, and raises no more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        said = in_plain_words(error, verb)
+        if said is None:
+            raise
+        print(f"bnf-align {verb}: {said}{GO_ON.get(verb, '')}", file=sys.stderr)
+        return 2
 
 
 def _value(argument: str) -> str:

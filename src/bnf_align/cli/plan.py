@@ -42,12 +42,17 @@ def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
 
     from bnf_align.cli import arguments
     from bnf_align.plan.plan import Hardware, make_plan, resident_bytes
+    from bnf_align.records import BadInput
 
     transformers_logging.set_verbosity_warning()
     # A plan writes nothing, and with --rows it reads nothing either.
     filled = [*rest, "--output_dir", "planned", *(["--dataset_name", "none"] if own.rows else [])]
     data, config, model = arguments.parse(filled)
     devices = own.devices or config.world_size
+    for name in ("device_memory", "tflops"):
+        value = getattr(own, name)
+        if value is not None and not 0 < value < 2**40:
+            raise BadInput(f"--{name} {value}: a number above 0 is needed.")
     accelerator = own.device_memory is not None or (torch.cuda.is_available() and not config.use_cpu)
     memory = int(own.device_memory * GIB) if own.device_memory else None
     if memory is None and accelerator:

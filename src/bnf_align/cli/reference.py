@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnf_align.cli.flags import add_flag
-from bnf_align.records import counted
+from bnf_align.records import BadInput, counted
 from bnf_align.reference.cache import NamespaceInfo, collect_garbage, default_root, namespaces
 
 EPILOG = """\
@@ -59,8 +59,10 @@ def _build(argv: Sequence[str]) -> int:
     placed = {"device_map": options.device_map} if options.device_map else {}
     loaded, config, rows, eval_rows = train.load(arguments.parse(flags), **placed)
     _, _, prepared = starting_point(loaded.model, loaded.tokenizer, named_sources(rows, eval_rows), config)
+    report = prepared.reference
+    if report and report.unkept_rows:
+        raise BadInput(f"{report.unkept_rows:,} rows are not in the cache, which is all that build is for.")
     if config.process_index == 0:
-        report = prepared.reference
         print(f"namespace {report.namespace}" if report else f"{config.loss_type} needs no reference.")
     return 0
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bnf_align.cli.arguments import DataArguments
+    from bnf_align.cli.arguments import Arguments, DataArguments
     from bnf_align.evaluation.callback import EvalCallback
     from bnf_align.training.trainer import PreferenceTrainer
 
@@ -51,13 +52,21 @@ def main(argv: Sequence[str]) -> int:
         print(HELP)
         return 0
     from bnf_align.cli import arguments
-    from bnf_align.construct.prompts import as_messages, read_prompts
-    from bnf_align.evaluation.samples import SampleCallback
+    from bnf_align.outputs import alone
 
     if "--help-all" in argv:
         arguments.parser().print_help()
         return 0
     parsed = arguments.parse(argv)
+    with alone(str(parsed[1].output_dir)) if parsed[1].process_index == 0 else nullcontext():
+        return _train(parsed)
+
+
+def _train(parsed: Arguments) -> int:
+    from bnf_align.construct.prompts import as_messages, read_prompts
+    from bnf_align.evaluation.samples import SampleCallback
+    from bnf_align.training.sigterm import STATUS, StopOnSigterm
+
     # Before the trainer, whose reference pass may take hours: a task that cannot be had shows at once.
     data = parsed[0]
     evaluation = _evaluation(data) if data.eval_task else None
@@ -68,7 +77,12 @@ def main(argv: Sequence[str]) -> int:
     if prompts:
         chat = getattr(trainer.processing_class, "chat_template", None) is not None
         trainer.add_callback(SampleCallback(trainer, as_messages(prompts) if chat else prompts, data.sample_tokens))
-    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    with StopOnSigterm(trainer) as stop:
+        trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    if stop.checkpoint:
+        if trainer.is_world_process_zero():
+            print(f"Stopped by SIGTERM. --resume_from_checkpoint latest goes on from {stop.checkpoint}.")
+        return STATUS
     trainer.save_model()
     if trainer.eval_dataset is not None:
         trainer.evaluate()

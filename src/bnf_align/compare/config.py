@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -104,7 +105,7 @@ class _Faults:
         """What `attempt` returns, or None where it fails in a way that a user can mend."""
         try:
             return attempt(*args, **kwargs)
-        except (BadInput, ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             self.add(" ".join(str(error).split()), *keys)
 
 
@@ -157,6 +158,9 @@ def read(
     for name in [name for name, part in parts.items() if not isinstance(part, Mapping)]:
         faults.add(f"NAME: VALUE lines are needed, not {parts[name]!r}.", name)
         parts[name] = {}
+    for part in ("methods", "evaluations"):
+        for name in [name for name in parts[part] if re.match(r"\.|.*[/\0]", str(name))]:
+            faults.add("files are called by this name: leave out . at its beginning, and /.", part, name)
     own, model_kwargs, adapter = _settings(parts["settings"], settings, faults)
     base = Plan("", "", str(found.get("out", "out")), {}, settings=own)
     methods = {

@@ -81,7 +81,7 @@ def write_selection(
 
 
 def _card(out: Path) -> Path:
-    return out.with_name(f"{out.name}.card.json")
+    return Path(f"{out}.card.json")
 
 
 def _had_test_rows(card: Path) -> bool:

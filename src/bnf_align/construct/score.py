@@ -95,6 +95,7 @@ def score(
     """
     by_id = {row["id"]: {name: row[name] for name in row if name not in OF_SCORERS} for row in rows}
     with Journal(out, card=scorer.card, about=about) as journal:
+        _whole_rows(journal)
         _same_rows(journal, by_id)
         finished = journal.done & by_id.keys()
         with tqdm(total=len(rows), initial=len(finished), desc=f"Scores by {scorer.name}", unit="row") as bar:
@@ -118,6 +119,14 @@ def _counted(journal: Journal, ids: Collection[str]) -> ScoreReport:
     missing = len(ids) - counts["rows"]
     numbers = {name: counts[name] for name in ("rows", "candidates", "unscored", "cut", "unread")}
     return ScoreReport(path=journal.partial if missing else journal.path, missing=missing, **numbers)
+
+
+def _whole_rows(journal: Journal) -> None:
+    """Stop where somebody has changed the file by hand, or a disk has."""
+    for name, row in journal.read():
+        counts = [row.get(column, 0) for column in ("candidates_cut", "replies_unread")]
+        if not isinstance(row.get("scores"), list) or not all(isinstance(count, int) for count in counts):
+            raise BadInput(f"{journal.path}: row {name!r} is not as `score` writes it. Give another --out.")
 
 
 def _same_rows(journal: Journal, by_id: Mapping[str, Row]) -> None:

@@ -38,7 +38,8 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH):
                 yield from dataset_rows(datasets.Dataset(pa.Table.from_batches([batch])))
-    except (pa.ArrowInvalid, OSError) as error:
+    # The last three: texts that are no UTF-8, and a description of the columns that is none.
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         raise BadInput(f"{path} cannot be read as Parquet: {error}") from error
 
 

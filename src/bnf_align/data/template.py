@@ -10,12 +10,18 @@ import datetime
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment
 from jinja2.exceptions import TemplateError
+
+from bnf_align.records import BadInput
 
 if TYPE_CHECKING:  # whoever has a tokenizer has imported it; checking rows needs none
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -24,7 +30,7 @@ if TYPE_CHECKING:  # whoever has a tokenizer has imported it; checking rows need
 
 Message = dict[str, Any]
 PROBE = "zebra"
-REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
+REFUSALS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """What Jinja, and Python within it, raise on a row: text + None, for instance, is a TypeError."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message's reasoning; transformers hands a template each of them under the names that templates read."""
@@ -45,6 +51,16 @@ TOOL = {
         "parameters": {"type": "object", "properties": {NAME: {"type": "string", "description": "A text."}}},
     },
 }
+
+
+SLOWEST = 10.0
+"""Seconds of computing for one conversation; the slowest template of docs/models.md takes a thousandth."""
+LONGEST = 2**26
+"""Characters of one rendered conversation; a line of a file has at most four times as many."""
+
+
+class _TooSlow(Exception):
+    """A template has computed for `SLOWEST` seconds."""
 
 
 class TemplateRefusal(ValueError):
@@ -100,12 +116,53 @@ def render_text(
     keywords = extras.get("chat_template_kwargs", {})
     if keywords and (odd := sorted(keywords.keys() & _of_the_call(tokenizer))):
         raise TemplateRefusal(f"chat_template_kwargs asks for {', '.join(odd)}, which is not for the template")
+    _check_powers(tokenizer.chat_template)
+    _check_powers(keywords.get("chat_template"))
     try:
         # Together with `tokens_of` the very call TRL's KTO makes (`tokenize_fn` of trl 1.16, kto_trainer.py).
         given = {"tools": extras.get("tools"), **keywords}
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation, **given))
+        with _limited():
+            text = str(
+                tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation, **given)
+            )
     except REFUSALS as error:
         raise TemplateRefusal(str(error)) from error
+    except (_TooSlow, MemoryError):
+        text = None
+    if text is None or len(text) > LONGEST:
+        raise BadInput(
+            f"The chat template has no end: of one conversation it computed for {SLOWEST:g} seconds, or wrote more "
+            f"than {LONGEST:,} characters. Take the template of a model that you trust: --chat_template_path FILE."
+        )
+    return text
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """At most `SLOWEST` seconds of computing. Signals reach the main thread alone; in others there is no limit."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooSlow
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SLOWEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+@lru_cache(maxsize=16)
+def _check_powers(template: str | None) -> None:
+    """Refuse a template with `**`, whose result no signal can interrupt: 9**9**9 is computed when it is compiled."""
+    if "**" in (template or "") and any(
+        (kind, value) == ("operator", "**") for _, kind, value in Environment().lex(template or "")
+    ):
+        raise BadInput("The chat template computes powers (**), which no template needs and which may never end.")
 
 
 def dated(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, date: str | None) -> PreferenceRow:

@@ -25,6 +25,8 @@ STALE = "This page was older than what the server knows; now it is up to date. P
 NOT_KEPT = "That could not be kept. What was kept before still is; whoever runs this page finds the reason in its log."
 BROKEN = "The model failed. Whoever runs this page finds the reason in its log."
 STILL_THERE = "Your message is still in the box."
+LONGEST_NAME, LONGEST_REASON, LONGEST_MESSAGE = 100, 2_000, 100_000
+"""Characters. The page's own boxes take no longer names and reasons; a longer message is refused."""
 PRIVACY = "Kept are the answers that you judge, what was said before them, and your name if you give one."
 
 # What is typed lives in the browser's tab too: a server that was started again knows neither the name, without which a
@@ -48,8 +50,8 @@ def chat_page(answerer: Answerer, store: Store, system: str = "") -> gr.Blocks:
     visits = Visits(lambda: Talk(answerer, store, system))
 
     def load(token: Any, name: str, question: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        visit = visits.of(token)
-        talk, visit.name = visit.work, name or visit.name or request.username or ""
+        visit, question = visits.of(token), _typed(question)
+        talk, visit.name = visit.work, _typed(name, LONGEST_NAME) or visit.name or request.username or ""
         said = visit.name or gr.skip()  # the box may hold the beginning of a name by now
         if talk.waits:  # it was reloaded while the model was at it
             yield visit.token, said, show_talk(talk), gr.skip()
@@ -57,23 +59,23 @@ def chat_page(answerer: Answerer, store: Store, system: str = "") -> gr.Blocks:
         yield visit.token, said, show_talk(talk), gr.update(value=question or talk.unanswered, interactive=True)
 
     def ask(token: Any, name: str, question: str) -> Iterator[tuple[Any, ...]]:
-        visit = visits.of(token, name)
+        visit, question = visits.of(token, _typed(name, LONGEST_NAME)), _typed(question)
         talk = visit.work
-        if question.strip():
+        if question.strip() and len(question) <= LONGEST_MESSAGE:
             yield visit.token, show_talk(talk, waiting=question), gr.update(value="", interactive=False)
         notice, question = _answered(talk, question)
         # By now the person may have begun another conversation, and looks at that one.
         yield visit.token, show_talk(visit.work, notice=notice), gr.update(value=question, interactive=True)
 
     def judge(token: Any, name: str, event: gr.EventData) -> tuple[str, str]:
-        visit = visits.of(token, name)
+        visit = visits.of(token, _typed(name, LONGEST_NAME))
         place, verdict = Place(event.id, event.at), VERDICTS[event.verdict]
         notice = _kept(lambda: visit.work.rate(place, verdict, visit.user))
         return visit.token, show_talk(visit.work, notice=notice)
 
     def explain(token: Any, event: gr.EventData) -> tuple[str, str]:
         visit = visits.of(token)
-        notice = _kept(lambda: visit.work.explain(Place(event.id, event.at), event.reason))
+        notice = _kept(lambda: visit.work.explain(Place(event.id, event.at), _typed(event.reason, LONGEST_REASON)))
         return visit.token, show_talk(visit.work, notice=notice)
 
     def begin_anew(token: Any) -> tuple[str, str]:
@@ -109,6 +111,8 @@ def _answered(talk: Talk, question: str) -> tuple[str, str]:
     """Ask, and say what to tell the person and what to leave in the box: without an answer, the question."""
     if not question.strip():
         return "", question
+    if len(question) > LONGEST_MESSAGE:
+        return f"A message may have {LONGEST_MESSAGE:,} characters; this one has {len(question):,}.", question
     try:
         talk.ask(question)
     except NoAnswerError as problem:
@@ -131,7 +135,7 @@ def review_page(tasks: Sequence[Task], store: Store, raters: int | None = None) 
 
     def meet(token: Any, name: str) -> tuple[str, str]:
         """A person says a name: what was judged under it before is passed over."""
-        visit = visits.of(token)
+        visit, name = visits.of(token), _typed(name, LONGEST_NAME)
         if visit.user and name.strip() and name != visit.name:
             visit.work = visits.begin()  # somebody else at the same browser
         visit.name = name
@@ -144,14 +148,14 @@ def review_page(tasks: Sequence[Task], store: Store, raters: int | None = None) 
         return token, visit.name or gr.skip(), shown
 
     def judge(token: Any, name: str, event: gr.EventData) -> tuple[str, str]:
-        visit = visits.of(token, name)
+        visit = visits.of(token, _typed(name, LONGEST_NAME))
         verdict = VERDICTS[event.verdict]
-        notice = _kept(lambda: visit.work.judge(event.id, verdict, event.reason, visit.user))
+        notice = _kept(lambda: visit.work.judge(event.id, verdict, _typed(event.reason, LONGEST_REASON), visit.user))
         return visit.token, show_review(visit.work, notice)
 
     def explain(token: Any, event: gr.EventData) -> tuple[str, str]:
         visit = visits.of(token)
-        notice = _kept(lambda: visit.work.explain(event.id, event.reason))
+        notice = _kept(lambda: visit.work.explain(event.id, _typed(event.reason, LONGEST_REASON)))
         return visit.token, show_review(visit.work, notice)
 
     def go(token: Any, event: gr.EventData) -> tuple[str, str]:
@@ -172,6 +176,11 @@ def review_page(tasks: Sequence[Task], store: Store, raters: int | None = None) 
         shown.input(explain, [token], [token, shown], **JUDGING)
         shown.select(go, [token], [token, shown], **JUDGING)
     return page
+
+
+def _typed(text: str, longest: int | None = None) -> str:
+    """What somebody typed: its first characters, and "?" for half a surrogate pair, which no answer could hold."""
+    return text[:longest].encode("utf-8", "replace").decode()
 
 
 def _kept(act: Callable[[], object]) -> str:
@@ -202,7 +211,7 @@ def _parts(title: str, text: str) -> tuple[gr.BrowserState, gr.Textbox, gr.HTML]
             container=False,
             placeholder="Your name (optional)",
             max_lines=1,
-            max_length=100,
+            max_length=LONGEST_NAME,
             min_width=180,
             elem_id="name",
         )

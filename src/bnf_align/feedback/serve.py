@@ -6,9 +6,11 @@ import asyncio
 import hmac
 import os
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 import gradio as gr
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,7 +27,11 @@ POLICY = (
     "frame-ancestors 'none'"
 )
 WRONG = 1.0
-"""Seconds that a wrong password takes."""
+"""Seconds that a wrong password takes, during which no other one is looked at."""
+WAITING = 20
+"""Passwords that may wait for their turn; a further one is refused unread."""
+LARGEST = 2**20
+"""Bytes of a request; the longest message has a tenth of it."""
 
 
 def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, password: str | None = None) -> str:
@@ -73,11 +79,22 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, pas
 
 
 def _lets_in(password: str) -> Callable[[str, str], Awaitable[bool]]:
+    """Checks one password after the other, so that a thousand guesses at once are no faster than one at a time."""
+    turn, waiting = asyncio.Lock(), 0
+
     async def lets_in(_: str, given: str) -> bool:
-        right = hmac.compare_digest(given.encode(), password.encode())
-        if not right:
-            await asyncio.sleep(WRONG)
-        return right
+        nonlocal waiting
+        if waiting >= WAITING:
+            raise HTTPException(429, "Too many passwords are being tried. Try again in a minute.")
+        waiting += 1
+        try:
+            async with turn:
+                right = hmac.compare_digest(given.encode(errors="replace"), password.encode())
+                if not right:
+                    await asyncio.sleep(WRONG)
+            return right
+        finally:
+            waiting -= 1
 
     return lets_in
 
@@ -88,7 +105,7 @@ def _middleware(host: str, password: str | None) -> list[Middleware]:
     A page with a password may stand behind a proxy under the proxy's name.
     """
     own = [Middleware(_Here)] if host in HERE and not password else []
-    return [Middleware(_Policy), *own]
+    return [*own, Middleware(_Guard)]
 
 
 def _no_proxy(host: str) -> None:
@@ -112,8 +129,11 @@ class _Here:
         await self.app(scope, receive, send)
 
 
-class _Policy:
-    """Sends `POLICY` with everything."""
+class _Guard:
+    """Refuses what other sites send and what is too large; sends `POLICY`, and no cookie to other sites.
+
+    Gradio (6.31) lets every origin in under a name that is not this machine's, with its cookie.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -124,6 +144,29 @@ class _Policy:
                 headers = MutableHeaders(scope=message)
                 headers["Content-Security-Policy"] = POLICY
                 headers["Referrer-Policy"] = "no-referrer"
+                cookies = [value for name, value in headers.items() if name == "set-cookie"]
+                del headers["set-cookie"]
+                for cookie in cookies:
+                    parts = [part for part in cookie.split("; ") if not part.lower().startswith("samesite=")]
+                    headers.append("set-cookie", "; ".join([*parts, "SameSite=Lax"]))
             await send(message)
 
-        await self.app(scope, receive, send_with_policy)
+        refusal = _refusal(Headers(scope=scope)) if scope["type"] == "http" else None
+        await (refusal or self.app)(scope, receive, send_with_policy)
+
+
+def _refusal(headers: Headers) -> PlainTextResponse | None:
+    """What to answer a request with that goes no further; None for one that does."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        return PlainTextResponse(
+            "This page takes no requests from other sites. Behind a proxy: let it pass the Host header on as it came "
+            "(nginx: proxy_set_header Host $http_host).",
+            403,
+        )
+    if "transfer-encoding" in headers:
+        return PlainTextResponse("A request must say its length.", 411)
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > LARGEST:
+        return PlainTextResponse(f"A request may have {LARGEST:,} bytes.", 413)
+    return None

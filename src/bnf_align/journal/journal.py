@@ -162,7 +162,7 @@ class Journal:
                 if line.strip():
                     try:
                         self._add(self._name(line), _Place(source, offset, len(line)))
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         if source != self.partial or line.endswith(b"\n"):
                             raise BadInput(_not_a_row(source, number, error)) from error
                         self._cut(offset)
@@ -208,8 +208,10 @@ class Journal:
         way_out = f"Give another --out, or delete {self.path.name}* to begin anew."
         try:
             before = json.loads(self._card.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError
             before.pop("about", None)
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"{self.path} has {len(self.done):,} rows, but {self._card.name}, which says what made them, "
                 f"{'is not there' if isinstance(error, FileNotFoundError) else 'cannot be read'}. {way_out}"
@@ -254,5 +256,5 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {before!r} there, {now!r} now"
 
 
-def _not_a_row(source: Path, number: int, error: ValueError) -> str:
+def _not_a_row(source: Path, number: int, error: Exception) -> str:
     return f"{source}, line {number}: not a row ({error}). Mend or remove that line, or give another --out."

@@ -31,6 +31,8 @@ from bnf_align.upstream import commit_of
 
 logger = logging.getLogger(__name__)
 
+SAFE, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
+
 
 class Source(NamedTuple):
     """What a name stands for: a model, or an adapter and the model it was trained on; each with its revision."""
@@ -124,6 +126,12 @@ def load(
         tokenizer = _tokenizer(source, trust_remote_code)
     model = _base(source, trust_remote_code, dtype, **kwargs) if base is None else base
     if source.adapter is not None:
+        folder = Path(source.adapter)
+        if (folder / PICKLED).is_file() and not (folder / SAFE).is_file():
+            raise BadInput(
+                f"{folder} has its weights in {PICKLED}, a pickle, and pickles run code when they are read: save them "
+                f"as {SAFE} first."
+            )
         with reading(f"The adapter {source.adapter} on {source.base}"), warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")
             model = PeftModel.from_pretrained(

@@ -64,6 +64,8 @@ class ReferenceCache:
         self.name = digest(json.dumps(dict(namespace), sort_keys=True).encode())
         self.folder = Path(root).expanduser() / self.name
         self.manifest = {**namespace, "about": dict(about or {})}
+        self.unkept = 0
+        """Values that could not be written."""
 
     def read(self, keys: Iterable[bytes]) -> Values:
         """The stored values of those `keys` that are there; what is damaged or not finite is not, and that is said."""
@@ -125,8 +127,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """What `manifest.json` says of a namespace; nothing where it is missing or damaged: the shards hold without it."""
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
+        return found if isinstance(found, dict) and isinstance(found.get("about", {}), dict) else {}
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

@@ -98,6 +98,8 @@ class ReferenceReport:
     computed_tokens: int
     cached_tokens: int
     namespace: str
+    unkept_rows: int = 0
+    """Responses that this process computed and could not write to the cache."""
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in `run.json`."""
@@ -149,7 +151,7 @@ def add_ref_logps(
             _write(cache, {key: values[key] for key in lacking - set(cache.read(lacking))})
 
     tokens = sum(int(responses.mask(row).sum()) for row in missing)
-    report = ReferenceReport(tokens, int(responses.masks.sum()) - tokens, cache.name)
+    report = ReferenceReport(tokens, int(responses.masks.sum()) - tokens, cache.name, cache.unkept)
     rows = iter(keys)
     return [_with_column(part, [values[next(rows)] for _ in range(len(part))]) for part in parts], report
 
@@ -209,6 +211,7 @@ def _write(cache: ReferenceCache, values: Values) -> None:
     try:
         cache.write(values)
     except BadInput as error:
+        cache.unkept += len(values)
         logger.warning(
             f"The reference cache stays as it is: {error} {len(values):,} rows are used in this run and not kept. "
             "Name a folder that can be written with --ref_cache_dir."

@@ -62,10 +62,21 @@ def write_card(folder: Path, trainer: PreferenceTrainer) -> None:
     write_json(folder / CARD, {**card(trainer), "rewards": trainer.rewards.tolist()})
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; `ValueError` where a file holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return found
+
+
 def rewards_until(folder: str) -> list[float]:
     """`PreferenceTrainer.rewards` at the checkpoint in `folder`; zeros, with a warning, where it has none."""
     path = Path(folder) / CARD
-    found = json.loads(path.read_text(encoding="utf-8")).get("rewards") if path.exists() else None
+    found = _read(path).get("rewards") if path.exists() else None
     if found is None:
         logger.warning(f"{folder} does not hold the rewards so far: their mean, which bco compares with, begins anew.")
     return found or [0.0, 0.0]
@@ -80,7 +91,7 @@ def refuse_another_run(folder: Path, now: Mapping[str, Any]) -> None:
     if not (folder / CARD).exists():
         logger.warning(f"{folder} has no {CARD}, so it is not known to be of this run: it is taken at its word.")
         return
-    before = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    before = _read(folder / CARD)
     now = json.loads(json.dumps(dict(now), default=str))
     differing = [name for name in now if name != DATE and before.get(name) != now[name]]
     if differing:
@@ -106,22 +117,24 @@ def date_of_the_run(args: PreferenceConfig) -> str:
             folders = sorted(Path(str(args.output_dir)).glob("checkpoint-*"), key=lambda f: f.stat().st_mtime)
         for folder in folders:
             with suppress(OSError, ValueError):  # without a card, or with half of one
-                date = json.loads((folder / CARD).read_text(encoding="utf-8")).get(DATE, date)
+                date = _read(folder / CARD).get(DATE, date)
     # One date for all processes, whatever their clocks say.
     return str(broadcast_object_list([date or datetime.date.today().isoformat()])[0])
 
 
 def damage(folder: Path) -> str | None:
     """What keeps a run from going on from the checkpoint in `folder`, for a message; None if it is whole."""
-    try:
-        json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"{STATE} is missing or cut short"
+    for name in (STATE, CARD):
+        try:
+            _read(folder / name)
+        except (OSError, ValueError):
+            if name == STATE or (folder / name).exists():
+                return f"{name} is missing or cut short"
     weights = [path for path in folder.rglob("*") if path.name.endswith((".safetensors", ".distcp"))]
     for index in folder.glob("*.safetensors.index.json"):
         try:
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError):
+            named = set(_read(index)["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
             return f"{index.name} is cut short"
         if lacking := sorted(named - {path.name for path in weights}):
             return f"{lacking[0]} is missing"
