@@ -60,6 +60,8 @@ OF_MODELS = {
     *("trainer_state", "adapter_config", "model.safetensors.index", "preprocessor_config", "processor_config"),
 }
 """JSON files of a model's folder, which say nothing that a report shows."""
+LARGEST = 1e24
+"""No record holds a larger number: floating-point operations of a training are the largest that do."""
 SHOWN_TOKENS = 300
 """Responses of a method whose tokens are read."""
 SOURCES = "what these write: " + ", ".join(source for _, source in SHAPES.values())
@@ -160,14 +162,14 @@ def _file(path: Path) -> Document:
             raise Unread(f"{path} cannot be read ({type(error).__name__}: {error}): was it cut short?") from None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Unread(f"{path} is not a JSON file ({error}): was it cut short?") from None
     keys = data.keys() if isinstance(data, dict) else set()
     kinds: list[Kind] = [kind for kind, (needed, _) in SHAPES.items() if needed <= keys]
     if not kinds:
         raise BadInput(f"{path} is not what a report is made from: {SOURCES}.")
     kind = kinds[0]
-    if odd := _odd(kind, data):
+    if (odd := _odd(kind, data)) is not None:
         raise Unread(f"{path}: {odd!r} is not what {SHAPES[kind][1]} writes there.")
     return Document(kind, path, data)
 
@@ -175,6 +177,12 @@ def _file(path: Path) -> Document:
 def _odd(kind: Kind, data: dict[str, Any]) -> str | None:
     """The first key that holds something of another type than it should."""
     odd = [name for name, type_ in TYPES.items() if name in data and not isinstance(data[name], type_)]
+    odd += [name for name, value in _numbers(data) if abs(value) > LARGEST]
+    odd += [name for name in ("train_seconds", "devices") if data.get(name) != data.get(name)]  # NaN
+    odd += [name for name, found in _names(data) if not isinstance(found, str | None)]
+    if kind == "ranking":
+        models = data["models"].values() if isinstance(data["models"], dict) else ()
+        odd += ["models" for one in models if isinstance(one, dict) and not isinstance(one.get("metrics", {}), dict)]
     if odd or (kind == "comparison" and not isinstance(data["measures"], list)):
         return odd[0] if odd else "measures"
     inner = [
@@ -186,6 +194,25 @@ def _odd(kind: Kind, data: dict[str, Any]) -> str | None:
     if kind == "quickstart" and not all({"before", "after", "change"} <= set(one) for _, one in inner):
         return "measures"
     return next((name for name, value in inner if not isinstance(value, dict)), None)
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a record, with the key that it stands under."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _numbers(one, key)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _numbers(one, name)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value
+
+
+def _names(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What a report takes for the names of models and folders."""
+    for part in (data, data.get("arguments"), data.get("provenance")):
+        if isinstance(part, dict):
+            yield from ((name, part.get(name)) for name in ("model", "output_dir"))
 
 
 def _reader(path: Path) -> tuple[Kind, Callable[[Path], dict[str, Any]]] | None:
