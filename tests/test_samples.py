@@ -81,7 +81,10 @@ def test_the_command_answers_the_prompts_of_a_file_through_the_chat_template(tmp
     rows = lines(tmp_path / "out" / "samples.jsonl")
     assert [row["prompt"] for row in rows] == [[{"role": "user", "content": row["prompt"]}] for row in PROMPTS]
     assert all(row["before_tokens"] <= 4 and row["after_tokens"] <= 4 for row in rows)
-    metrics = json.loads((tmp_path / "out" / "run.json").read_text())["metrics"]
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["command"].startswith("bnf-align train --model_name_or_path ")
+    assert record["command"].endswith("--sample_tokens 4")
+    metrics = record["metrics"]
     assert metrics["samples/tokens"] == pytest.approx(sum(row["after_tokens"] for row in rows) / 2)
 
 

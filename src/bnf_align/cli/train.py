@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -59,10 +60,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     parsed = arguments.parse(argv)
     with alone(str(parsed[1].output_dir)) if parsed[1].process_index == 0 else nullcontext():
-        return _train(parsed)
+        return _train(parsed, shlex.join(["bnf-align", "train", *argv]))
 
 
-def _train(parsed: Arguments) -> int:
+def _train(parsed: Arguments, command: str) -> int:
     from bnf_align.construct.prompts import as_messages, read_prompts
     from bnf_align.evaluation.samples import SampleCallback
     from bnf_align.training.sigterm import STATUS, StopOnSigterm
@@ -72,6 +73,7 @@ def _train(parsed: Arguments) -> int:
     evaluation = _evaluation(data) if data.eval_task else None
     prompts = read_prompts(data.sample_prompts) if data.sample_prompts else []
     trainer = make_trainer(parsed)
+    trainer.record.command = command  # it holds no secret: --hub_token is refused
     if evaluation:
         trainer.add_callback(evaluation(trainer))
     if prompts:

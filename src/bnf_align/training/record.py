@@ -51,6 +51,8 @@ class RunRecord:
     def __init__(self, trainer: PreferenceTrainer) -> None:
         self.trainer, self.started, self.seconds, self.tokens = trainer, 0.0, 0.0, 0
         self.plan: dict[str, Any] | None = None
+        self.command: str | None = None
+        """What made the run, where it was a command."""
         self.resident = resident_bytes()  # before training adds to it: what a plan can know
 
     def start(self) -> None:
@@ -119,6 +121,7 @@ class RunRecord:
             "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
             "peak_memory_bytes": peak_memory(),
             "plan": self.plan,
+            "command": self.command,
             "versions": versions(),
             "arguments": trainer.args.to_dict(),
         }
