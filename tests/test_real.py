@@ -1,5 +1,6 @@
 """A real model through the product: SmolLM2-135M-Instruct from its GGUF file (`make real` fetches it)."""
 
+import html
 import json
 import os
 import shlex
@@ -232,7 +233,7 @@ def test_the_page_that_shows_a_real_model_does_what_it_says(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     Path("docs").symlink_to(DOCS)
     Path("SmolLM2-135M-Instruct.Q4_1.gguf").symlink_to(GGUF)
-    page = (DOCS / "quickstart.md").read_text().partition("## A real model")[2]
+    page = (DOCS / "quickstart.md").read_text().partition("## A real model\n")[2].partition("\n## ")[0]
     commands = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("bnf-align ")]
     doctor, plan, train, generate = commands
     (warning,) = [line for line in page.splitlines() if line.startswith("warning")]
@@ -246,6 +247,11 @@ def test_the_page_that_shows_a_real_model_does_what_it_says(tmp_path, monkeypatc
     assert len(answers) == 16
     assert {answer["finish_reason"] for answer in answers} == {"stop"}
     assert sum(answer["tokens"] for answer in answers) / 16 < 30  # 109 before
+    fresh("report", "out", "--html", "report.html")
+    record, shown = json.loads(Path("out/run.json").read_text()), html.unescape(Path("report.html").read_text())
+    assert record["verdict"] in shown
+    assert record["command"] in shown
+    assert len(shown) < 5e6
 
 
 def test_the_plan_of_an_adapter_is_close_to_the_peak_too(folder, tmp_path):
