@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig
 from safetensors import safe_open
 
-from bnf_align import PreferenceConfig, PreferenceTrainer, models, scored_text
+from bnf_align import LOSSES, PreferenceConfig, PreferenceTrainer, models, scored_text
 from bnf_align.cli.main import main
 from bnf_align.data.template import render
 from bnf_align.engines import LocalEngine, Request, Sampling
@@ -162,6 +162,34 @@ def test_training_starts_at_the_reference_moves_apart_is_saved_loaded_and_answer
     trained, loaded = (LocalEngine(model, again.tokenizer, "m") for model in (trainer.model, again.model))
     assert trained.weights == loaded.weights
     assert answers(trained, 8) == answers(loaded, 8)
+
+
+@pytest.mark.parametrize("loss_type", sorted(LOSSES))
+def test_every_objective_takes_steps_that_part_real_answers(folder, tmp_path, loss_type):
+    config = PreferenceConfig(
+        output_dir=str(tmp_path / "out"),
+        ref_cache_dir=str(tmp_path / "cache"),
+        loss_type=loss_type,
+        learning_rate=1e-3,
+        warmup_steps=0,
+        batch_size=2,
+        max_steps=3,
+        max_length=96,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    trainer = PreferenceTrainer(str(folder), config, train_dataset=pairs()[:2], peft_config=LORA)
+    trainer.train()
+    first, *_, last = (line for line in trainer.state.log_history if "learning_rate" in line)
+    moved = {side: last[name] - first[name] for side in ("chosen", "rejected") if (name := f"logps/{side}") in last}
+    print(loss_type, moved)
+    if LOSSES[loss_type].only is None:
+        assert moved["chosen"] - moved["rejected"] > 0.1  # nats a completion, after two steps on these very pairs
+    else:
+        assert moved["chosen"] > 0.1 if LOSSES[loss_type].only else moved["rejected"] < -0.1
 
 
 # ------------------------------------------------------------------------------------------ verbs with the file
