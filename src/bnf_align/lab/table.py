@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from bnf_align.evaluation.ranks import half_up
+
 ACCURACIES = {
     "math sampled": "math, sampled at T = 0.8",
     "math greedy": "math, greedy",
@@ -61,8 +63,8 @@ def _heading(result: Mapping[str, Any]) -> str:
 
 
 def _row(title: str, found: Mapping[str, Mapping[str, float]], scale: int, digits: int, unit: str) -> str:
-    before, after = (f"{scale * found[side]['mean']:.{digits}f}{unit}" for side in ("before", "after"))
-    change, low, high = (f"{scale * found['change'][end]:+.{digits}f}" for end in ("mean", "low", "high"))
+    before, after = (f"{half_up(scale * found[side]['mean'], digits)}{unit}" for side in ("before", "after"))
+    change, low, high = (_signed(scale * found["change"][end], digits) for end in ("mean", "low", "high"))
     return f"{title:<36}{before:>9}  {after:>9}  {change:>9}   {low} to {high}"
 
 
@@ -92,5 +94,10 @@ def conclude(measures: Mapping[str, Any], prompts: int) -> str:
 
 
 def _points(change: Mapping[str, float]) -> str:
-    mean, low, high = (f"{100 * change[end]:+.1f}" for end in ("mean", "low", "high"))
+    mean, low, high = (_signed(100 * change[end]) for end in ("mean", "low", "high"))
     return f"{mean} points (95 % interval {low} to {high})"
+
+
+def _signed(value: float, digits: int = 1) -> str:
+    shown = half_up(value, digits)  # as the report rounds
+    return shown if shown.startswith("-") else f"+{shown}"
