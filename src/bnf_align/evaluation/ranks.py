@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 
 def competition_ranks(values: Sequence[float | None], lower_is_better: bool = False) -> list[int | None]:
@@ -45,4 +45,5 @@ def average_rank(ranks: Mapping[str, int | None]) -> float | None:
 
 def half_up(value: float, digits: int) -> str:
     """`value` printed as the paper prints it: 3.125 as 3.13, where Python's formatting gives 3.12."""
-    return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+    with localcontext(prec=400):  # as many digits as the largest number has
+        return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))

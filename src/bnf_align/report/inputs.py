@@ -60,8 +60,8 @@ OF_MODELS = {
     *("trainer_state", "adapter_config", "model.safetensors.index", "preprocessor_config", "processor_config"),
 }
 """JSON files of a model's folder, which say nothing that a report shows."""
-LARGEST = 1e24
-"""No record holds a larger number: floating-point operations of a training are the largest that do."""
+LARGEST = 1e100
+"""No record holds a larger number, and what is multiplied with another stays finite."""
 SHOWN_TOKENS = 300
 """Responses of a method whose tokens are read."""
 SOURCES = "what these write: " + ", ".join(source for _, source in SHAPES.values())
