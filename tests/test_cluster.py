@@ -29,7 +29,7 @@ from bnf_align.records import BadInput
 from tiny_models import llama3_tokenizer
 from tiny_nets import SIZES, tiny_llama
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'bnf-align[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[data]'")
 
 SAMPLING = Sampling(temperature=0.8, n=2, max_new_tokens=100, seed=3)
 BATCHES = {"dtype": "float32", "batch_rows": 6, "batch_tokens": 2**14}
@@ -294,7 +294,7 @@ def test_without_ray_every_verb_says_what_to_install_before_it_loads_a_model(ver
         "score": [str(rows), "--scorer", "reward_model", *out],
     }
     assert main([verb, *flags[verb], "--engine", "ray"]) == 2
-    assert "--engine ray needs Ray: pip install 'bnf-align[ray]'" in capsys.readouterr().err
+    assert "--engine ray needs Ray: pip install 'ray[data]'" in capsys.readouterr().err
 
 
 def test_an_address_where_nobody_answers_is_said_at_once(monkeypatch):

@@ -297,7 +297,7 @@ def test_small_files_and_lengths_that_say_little_are_not_accused(write):
 
 def test_five_long_ups_among_many_downs_are_five_cases(write):
     rows = [single(n, n < 5, completion="a" * (20 if n < 5 else 10)) for n in range(65)]
-    assert found(examine(write(rows))) == {}
+    assert found(examine(write(rows))) == {"unbalanced": []}
 
 
 def test_lengths_are_told_apart_by_prompts_ups_and_downs(write):
@@ -428,6 +428,10 @@ def test_one_sided_and_unbalanced_labels_are_found(write):
     many = [single(n, n > 0) for n in range(22)]
     assert found(examine(write(many))) == {"unbalanced": []}
     assert found(examine(write(many[:21]))) == {}
+    downs = [single(n, n < 2) for n in range(8)]  # three for each up, where BNF has collapsed
+    (finding,) = examine(write(downs)).findings
+    assert (finding.name, "select FILE --balance" in finding.text) == ("unbalanced", True)
+    assert found(examine(write(downs[:7]))) == {}
 
 
 def test_an_export_is_examined_as_the_rows_that_its_importer_gives(tmp_path):

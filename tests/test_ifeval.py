@@ -573,7 +573,7 @@ def test_without_a_package_the_message_says_how_to_get_it(package, kind, monkeyp
     if package == "nltk":
         monkeypatch.setitem(sys.modules, "nltk.tokenize.destructive", None)
     arguments, *_ = WORKED[kind][0]
-    with pytest.raises(BadInput, match=rf"{package}.*pip install 'bnf-align\[eval\]'"):
+    with pytest.raises(BadInput, match=rf"{package}.*pip install "):
         followed(kind, "some text", **arguments)
 
 

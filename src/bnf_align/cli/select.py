@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bnf-align select", description=__doc__)
     parser.add_argument(
         "source",
-        help="the file that `bnf-align score` wrote; or pairs (prompt, chosen, rejected): a file, folder or hub name",
+        help="what `bnf-align score` wrote; or pairs and thumbs as train reads them: a file, folder or hub name",
     )
     add_flag(parser, "--split", default="train", help="of pairs: which split, where there are several")
     add_flag(parser, "--out", required=True, help="the preference rows, for `train --dataset_name`")

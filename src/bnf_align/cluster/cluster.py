@@ -50,7 +50,7 @@ class Cluster:
         try:
             import ray.data  # noqa: F401 (before anything is loaded that would be in vain)
         except ImportError as error:
-            raise BadInput(f"--engine ray needs Ray: pip install 'bnf-align[ray]' ({error}).") from error
+            raise BadInput(f"--engine ray needs Ray: pip install 'ray[data]' ({error}).") from error
 
     def ask(self, question: Callable[[], Answer]) -> Answer:
         """What one worker answers to a question that is asked once.

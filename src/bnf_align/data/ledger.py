@@ -21,6 +21,8 @@ from bnf_align.records import BadInput, DataReport, PreferenceRow, counted, rows
 from bnf_align.sources.scores import THRESHOLDS, threshold_hint
 
 UNBALANCED = 20
+MOSTLY_DOWNS = 3
+"""Downs for each up from which BNF collapsed in the tiny world (`docs/claims.md`, claim 4)."""
 RULES = ("drop", "keep", "majority")
 OUT, PAIR, DOWN, UP, UNREAD = -1, 0, 1, 2, 3
 CHAT, SYSTEM, LATE_SYSTEM, CONTINUED, UNPROMPTED = 1, 2, 4, 8, 16
@@ -203,14 +205,17 @@ def with_label(row: PreferenceRow, side: int) -> PreferenceRow:
 def balance(report: DataReport) -> Finding | None:
     """What is wrong with the balance of single responses; pairs are balanced by nature."""
     ups, downs = report.ups, report.downs
-    if report.pairs or (ups and downs and max(ups, downs) <= UNBALANCED * min(ups, downs)):
+    if report.pairs or (ups and downs and downs < MOSTLY_DOWNS * ups and ups <= UNBALANCED * downs):
         return None
     if not downs:
         text = "only ups: nothing says what to avoid, so this is plain supervised fine-tuning on them"
         return Finding("one_sided", text)
     if not ups:
         return Finding("one_sided", "only downs: nothing says what to do instead, so the model can only unlearn")
-    text = (
-        f"{counted(ups, 'up')} against {counted(downs, 'down')}: the rarer label has little say in the mean of a step"
-    )
+    text = f"{counted(ups, 'up')} against {counted(downs, 'down')}: "
+    if downs > ups:
+        text += "with so many downs a model may collapse. Balance them (`bnf-align select FILE --balance --out OUT`), "
+        text += "or take a small learning rate and --stop_on_collapse true"
+    else:
+        text += "the rarer label has little say in the mean of a step"
     return Finding("unbalanced", text, figures={"ups": ups, "downs": downs})

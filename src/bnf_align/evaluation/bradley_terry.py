@@ -83,5 +83,5 @@ def _optional(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise BadInput(
-            "Bradley-Terry and length or style control need scikit-learn: pip install 'bnf-align[eval]'"
+            "Bradley-Terry and length or style control need scikit-learn: pip install scikit-learn"
         ) from error

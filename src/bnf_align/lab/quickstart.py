@@ -128,7 +128,9 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
             }
             for method, values in found.items()
         },
-        "health": {method: one.record.health().colour for method, one in trainers.items()},
+        "health": {  # without a reference there is no shift to judge
+            method: one.record.health().colour for method, one in trainers.items() if LOSSES[method].reference
+        },
         "seconds": seconds,
         "history": trainer.state.log_history,
     }

@@ -344,7 +344,7 @@ def _mend(error: Exception) -> str:
     if "trust_remote_code" in text:
         return "It comes with code of its own, which --trust_remote_code runs: only for models that you trust."
     if "gguf" in text and isinstance(error, ImportError):
-        return "Install it: pip install 'bnf-align[gguf]'."
+        return "Install it: pip install gguf."
     if isinstance(error, ImportError):
         return "Install the package that it names."
     if isinstance(error, OSError):
