@@ -149,7 +149,7 @@ def test_a_killed_worker_is_replaced_and_the_file_is_that_of_one_process(model, 
     killer.over.set()
     killer.join()
     assert killer.killed is not None
-    assert len(killer.pids) == 3  # the one killed, the other, and the one that took its place
+    assert len(killer.pids) >= 3  # the one killed, the other, and what took its place; Ray may start one more
     assert (tmp_path / "cluster.jsonl").read_bytes() == (tmp_path / "local.jsonl").read_bytes()
     assert engine.seen == Counter(row["id"] for row in prompts())
     tokens = sum(
