@@ -1,6 +1,7 @@
 """What every test needs before anything is imported: no network, no telemetry, one thread."""
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,15 @@ from hypothesis import settings
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def logger_as_it_was():
+    """A command sets the level of the package's messages: it must not reach the next test."""
+    logger = logging.getLogger("bnf_align")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture
