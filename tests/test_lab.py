@@ -308,6 +308,8 @@ def test_the_quickstart_ends_with_a_report_of_what_it_found(runs):
     out, first, _ = runs
     page = html.unescape((out / "report.html").read_text())
     assert first["conclusion"] in page
+    assert "could not be read" not in page
+    assert "Figures" in page
     samples = [json.loads(line) for line in (out / "model" / "samples.jsonl").read_text().splitlines()]
     prompts = draw_prompts(MATH, 40, "evaluation math 3")
     assert [row["prompt"] for row in samples] == prompts

@@ -102,7 +102,8 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
             Method(name, partial(AutoModelForCausalLM.from_pretrained, out / folder), rows_of_pairs)
             for name, folder in (("BNF", "model"), ("DPO", "dpo"))
         ]
-        about = {"reference": str(base), "data": f"the first {SHOWN} pairs that dpo trained on"}
+        data = dict.fromkeys(("BNF", "DPO"), f"the first {SHOWN} pairs that dpo trained on")
+        about = {"reference": str(base), "data": data}
         shutil.rmtree(out / "analysis", ignore_errors=True)  # of another training
         analyze(methods, partial(AutoModelForCausalLM.from_pretrained, base), out / "analysis", about=about)
 

@@ -148,7 +148,7 @@ def _folder(folder: Path) -> Iterator[Document]:
             logger.warning(f"Left out of the report, where its numbers will read 'not measured': {error}")
             yield Document("unread", path, {"why": str(error)})
         except BadInput as error:
-            logger.info(f"Passed over: {error}")
+            logger.debug(f"Passed over: {error}")
             if path.stem not in OF_MODELS and not journal_card:
                 yield Document("unknown", path, {})
 
