@@ -341,6 +341,7 @@ def test_the_methods_of_the_quickstart_are_measured_on_the_models_it_leaves(runs
     (line,) = [line for line in table(first).splitlines() if line.startswith("dpo")]
     assert f"{100 * of_dpo['against_bnf']['mean']:+.1f} (" in line
     assert line.endswith(first["health"]["dpo"])
+    assert "sft" not in first["health"]  # without a reference there is no shift to judge
 
 
 def test_the_numbers_of_the_quickstart_are_those_of_the_models_it_leaves(runs):

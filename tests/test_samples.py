@@ -46,6 +46,8 @@ def test_the_answers_are_those_of_the_model_before_and_after_and_training_is_as_
     assert [row["before"] for row in rows] == before
     assert [row["after"] for row in rows] == greedy(trainer)
     assert before != greedy(trainer)  # else the two could be exchanged
+    for when in ("before", "after"):  # six tokens are the most
+        assert [row[f"{when}_ended"] for row in rows] == [row[f"{when}_tokens"] < 6 for row in rows]
     logged = {name: value for line in trainer.state.log_history for name, value in line.items()}
     assert {f"samples/{name}": value for name, value in measures(rows).items()}.items() <= logged.items()
 

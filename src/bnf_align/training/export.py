@@ -79,7 +79,7 @@ def export(
         dtype = str(load_config(source.base, source.revision, trust_remote_code).dtype or "float32")
     stored = getattr(torch, dtype.removeprefix("torch."))
     expected = probe_logps(model, tokenizer)
-    if getattr(model, "is_quantized", False) or quantization_config is not None:
+    if getattr(model, "is_quantized", False):
         base = (model.unload() if isinstance(model, PeftModel) else model).dequantize()
         model = load(name_or_path, base=base.float(), **options).model
     if isinstance(model, PeftModel):
