@@ -6,8 +6,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from bnf_align import BadInput
-from bnf_align.fingerprint import weights_hash
-from bnf_align.reference.namespace import namespace_of
+from bnf_align.fingerprint import namespace_of, weights_hash
 from rounding import ROUNDING
 from runs import make_trainer, pairs, singles
 from tiny_models import chatml_tokenizer, plain_tokenizer

@@ -240,13 +240,13 @@ def _tokenise_and_die(folder: str, out: str) -> None:  # noqa: F811
     from bnf_align.cli.main import main
     from bnf_align.data import tokenize
 
-    parent, work = os.getpid(), tokenize._work
+    parent, encoded = os.getpid(), tokenize._encoded
 
-    def dies(*arguments: Any) -> None:
-        if os.getpid() != parent and arguments[0] == 1:
+    def dies(*arguments: Any, **named: Any) -> Any:
+        if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        work(*arguments)
+        return encoded(*arguments, **named)
 
-    tokenize._work = dies
+    tokenize._encoded = dies
     argv = training(Path(folder), Path(out) / "out", "--dataset_num_proc=2", f"--dataset_name={folder}/many.jsonl")
     raise SystemExit(main(argv))

@@ -25,18 +25,15 @@ def analyze(
     """Measure the methods, draw the figures, and write `summary.json`, all into the folder `out`.
 
     Args:
-        methods: See `measure`.
+        methods: As in `measure`, as are `load_reference` and `options`.
         load_reference: See there.
         out: The folder.
         bins_of: See `bins_method`.
         about: What is worth knowing beside the numbers: models, data, command.
-        options: Of `measure`.
+        options: See there.
 
     Returns:
         What `summary.json` holds.
-
-    Raises:
-        BadInput: As `bins_method` and `measure` do.
     """
     cut = bins_method([method.name for method in methods], bins_of)
     files = measure(methods, load_reference, out, about=about, **options)

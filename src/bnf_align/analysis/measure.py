@@ -22,11 +22,11 @@ from bnf_align.analysis.answers import Answers, Row
 from bnf_align.analysis.shifts import TokenScores, shifts
 from bnf_align.analysis.table import write_table
 from bnf_align.data.micro_batches import batches
+from bnf_align.fingerprint import namespace_of
 from bnf_align.head import HeadCall, ask, attach
 from bnf_align.head.attach import Implementation
 from bnf_align.journal import Journal
 from bnf_align.losses import bnf_weights
-from bnf_align.reference.namespace import namespace_of
 
 Model = PreTrainedModel | PeftModel
 

@@ -46,10 +46,7 @@ def binned(files: Files, bins_of: str) -> tuple[np.ndarray, dict[str, np.ndarray
 def summary(files: Files, bins_of: str, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Any]:
     """The pairs of Figure 2, the distributions of Figure 3, the bins of Figure 4, weights and tokens.
 
-    Args:
-        files: Of the methods.
-        bins_of: See `bins_method`.
-        pairs: Name of a method -> its pairs, from `of_pairs`.
+    `bins_of` as `bins_method` finds it; `pairs` are those of `of_pairs`, by method.
     """
     cut, by_method = binned(files, bins_of)
     return {

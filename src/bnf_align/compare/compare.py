@@ -13,11 +13,11 @@ from bnf_align.compare.config import Plan
 from bnf_align.compare.evaluations import BASE, about
 from bnf_align.compare.record import mean_of_first, record_of
 from bnf_align.compare.runs import Run, each, key_of, test, train
+from bnf_align.fingerprint import namespace_of
 from bnf_align.journal import Journal
 from bnf_align.losses import LOSSES
 from bnf_align.models import load
 from bnf_align.outputs import write_json
-from bnf_align.reference.namespace import namespace_of
 from bnf_align.training.prepare import starting_point
 from bnf_align.training.record import versions
 

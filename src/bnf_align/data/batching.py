@@ -32,16 +32,9 @@ class Step(NamedTuple):
 class StepDataset(Dataset[Step]):
     """Units in, steps out: indexed by a list of units, it returns this rank's micro-batches of that step.
 
-    Args:
-        responses: The tokenised responses.
-        units: Response numbers of each unit (a pair or a single response).
-        keep_pairs: Keep a unit in one micro-batch, chosen rows first (pairwise losses).
-        kl_rows: KTO's, one for each of `responses`; None for other losses.
-        max_tokens: Budget of tokens per micro-batch, padding included.
-        pad_token_id: What fills the right of shorter rows; it is masked, so any token does.
-        packing: Micro-batches are one row each, responses one after another.
-        rank: This process.
-        world: Number of processes.
+    A unit is the numbers of the responses of a pair, or of a single one. `keep_pairs` keeps it in one micro-batch,
+    chosen rows first (pairwise losses); `kl_rows` are KTO's, one for each response. `max_tokens` is the budget of a
+    micro-batch, padding included; with `packing` it is one row, responses one after another.
     """
 
     def __init__(
@@ -86,13 +79,9 @@ class StepDataset(Dataset[Step]):
 
 
 class StepSampler(Sampler[list[int]]):
-    """Which units meet in which step: a permutation per epoch, from the seed alone.
+    """Which units meet in which step: a permutation per epoch, from the seed alone; None keeps the order (evaluation).
 
-    Args:
-        count: Number of units.
-        batch_size: Units in a step, over all ranks; the last step of an epoch may hold fewer.
-        seed: Seed of the permutation; None keeps the order (evaluation).
-        drop_last: Leave out an incomplete last step.
+    The last of the steps of `batch_size` units, over all ranks, may hold fewer, or is left out with `drop_last`.
 
     Raises:
         BadInput: If steps would be empty, or the seed is none.

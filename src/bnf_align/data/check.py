@@ -37,12 +37,9 @@ PROMPT = re.compile(r"[:?：？]|\S\s*\n")
 
 
 class RowChecker:
-    """Raw rows to checked rows, one at a time.
+    """Raw rows to checked rows, one at a time; what is left out, or read otherwise than it stands there, is counted.
 
-    Args:
-        columns: What the source calls its columns.
-        role_map: The source's role -> ours, as `--role_map` gives it.
-        report: Where it is counted what is left out, and what is read otherwise than it stands there.
+    `role_map` is the source's role -> ours (`--role_map`).
 
     Raises:
         BadInput: If a role is mapped to what is none.
@@ -243,12 +240,8 @@ def shared_prompt(prompt: Any, chosen: Any, rejected: Any) -> int:
     """How many messages, or characters, of chosen and rejected are their prompt; 0 where they hold none.
 
     Where `extract_prompt` of trl 1.16 cuts, but in text never inside a word, and only where what is cut off holds a
-    label (`Q:`), a question or a whole line: other words that both begin with are the answers' own.
-
-    Args:
-        prompt: A plain copy of it beside conversations; None if there is none.
-        chosen: A text or messages.
-        rejected: A text or messages.
+    label (`Q:`), a question or a whole line: other words that both begin with are the answers' own. A `prompt` is a
+    plain copy beside conversations.
     """
     if type(chosen) is not type(rejected) or (prompt is not None and isinstance(chosen, str)):
         return 0

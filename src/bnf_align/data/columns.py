@@ -79,11 +79,8 @@ def read_columns(
 ) -> Columns:
     """Read all rows for their columns; nothing of them is kept.
 
-    Args:
-        rows: Raw rows.
-        column_map: Our name -> the source's, as `--map` gives it.
-        report: Where their number goes, that a `rating` is read as the label, and what looks like part of a
-            conversation and is not read.
+    `column_map` is our name -> the source's (`--map`). The report gets the number of rows, that a `rating` is read as
+    the label, and what looks like part of a conversation and is not read.
 
     Raises:
         BadInput: If the columns hold no preferences, or another column may be the prompt; the message says how to

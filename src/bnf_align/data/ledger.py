@@ -34,11 +34,7 @@ canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).en
 
 
 class Ledger:
-    """The rows of one source, in their order.
-
-    Args:
-        report: Where it is counted what became of them.
-    """
+    """The rows of one source, in their order; the report gets what became of them."""
 
     def __init__(self, report: DataReport) -> None:
         self.report = report

@@ -81,17 +81,10 @@ def for_one_label(responses: datasets.Dataset, report: DataReport, up: bool) -> 
 def kl_rows(responses: datasets.Dataset, max_length: int | None) -> datasets.Dataset:
     """The rows that KTO's z0 is measured on: each prompt with a completion of another one, as `kl_donors` deals them.
 
-    Nothing is drawn: the same responses make the same rows, whose reference is cached like any other. A step takes
-    the rows of its own responses, so its donors are as random a sample of all answers as the step is. A completion
-    that `tokenize` has cut is taken as it was cut, where TRL takes the uncut one.
-
-    Args:
-        responses: What `tokenize_rows` returned, in file order.
-        max_length: Tokens kept of each, from the start; None for all.
-
-    Returns:
-        The same columns and as many rows; all but `input_ids`, `completion_mask` and `end` are those of the prompt's
-        response.
+    Nothing is drawn: the same responses, in file order, make the same rows, whose reference is cached like any other.
+    A step takes the rows of its own responses, so its donors are as random a sample of all answers as the step is. A
+    completion that `tokenize` has cut is taken as it was cut, where TRL takes the uncut one; no row keeps more than
+    `max_length` tokens. All columns but `input_ids`, `completion_mask` and `end` are those of the prompt's response.
     """
     columns = Responses(responses)
     made: dict[str, list] = {"input_ids": [], "completion_mask": [], "end": []}

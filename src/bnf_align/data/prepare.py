@@ -59,15 +59,7 @@ def tokenized(
     config: PreferenceConfig,
     vocab_size: int | None = None,
 ) -> datasets.Dataset:
-    """Tokenise and truncate checked rows, keep what the loss can use, and say what was not.
-
-    Args:
-        rows: Rows of `checked_rows`.
-        report: What became of them.
-        tokenizer: With chat template and end token.
-        config: The run's settings.
-        vocab_size: Rows of the model's input embedding, where that is known.
-    """
+    """Tokenise and truncate checked rows, keep what the loss can use, and say what was not."""
 
     def make() -> datasets.Dataset:
         responses = tokenize_rows(

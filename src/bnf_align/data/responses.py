@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import datasets
 import numpy as np
@@ -65,38 +64,25 @@ class Responses:
 
         Without rows it is one row with nothing scored: a rank that has no share of a step joins with it.
         """
-        shape = (max(len(rows), 1), max((int(self.lengths[row]) for row in rows), default=2))
-        batch: dict[str, Any] = {
-            "input_ids": torch.full(shape, pad_token_id or 0, dtype=torch.long),
-            "attention_mask": torch.zeros(shape, dtype=torch.long),
-            "completion_mask": torch.zeros(shape, dtype=torch.bool),
-            "label": torch.zeros(shape[0], dtype=torch.bool),
-            "end": torch.full(shape[:1], -1),
-            "row": torch.full(shape[:1], -1),
-        }
-        if not rows:
-            batch["attention_mask"][:] = 1
+        lengths = torch.tensor([int(self.lengths[row]) for row in rows] or [2])
+        inside = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids, scored = torch.full(inside.shape, pad_token_id or 0), torch.zeros_like(inside)
+        if rows:
+            ids[inside] = torch.from_numpy(np.concatenate([self.tokens(row) for row in rows]).astype(np.int64))
+            scored[inside] = torch.from_numpy(np.concatenate([self.mask(row) for row in rows]))
+        batch = {"input_ids": ids, "attention_mask": inside.long(), "completion_mask": scored}
+        for name, values, none in (("label", self.labels, False), ("end", self.ends, -1), ("row", self.rows, -1)):
+            batch[name] = torch.tensor([values[row].item() for row in rows] or [none])
         if self.ref_logps is not None:
-            batch["ref_logps"] = torch.zeros(shape, dtype=torch.float32)
-        for i, row in enumerate(rows):
-            length = int(self.lengths[row])
-            batch["input_ids"][i, :length] = torch.from_numpy(self.tokens(row).astype(np.int64))
-            batch["attention_mask"][i, :length] = 1
-            batch["completion_mask"][i, :length] = torch.from_numpy(self.mask(row).copy())
-            batch["label"][i] = bool(self.labels[row])
-            batch["end"][i] = int(self.ends[row])
-            batch["row"][i] = int(self.rows[row])
-            if self.ref_logps is not None:
-                scored = batch["completion_mask"][i]
-                batch["ref_logps"][i][scored] = torch.tensor(self.reference(row), dtype=torch.float32)
+            batch["ref_logps"] = torch.zeros(inside.shape)
+            if rows:
+                references = np.concatenate([self.reference(row) for row in rows])
+                batch["ref_logps"][scored] = torch.from_numpy(references.astype(np.float32))
         return batch
 
 
 def packed(batch: MicroBatch) -> MicroBatch:
-    """The responses of `batch` one after another in a single row, without padding, as the model shall see them.
-
-    Args:
-        batch: Padded rows, of `Responses.collate`.
+    """The responses of a padded `batch` one after another in one row, without padding, as the model shall see them.
 
     Returns:
         `input_ids`, `attention_mask` (all ones) and `position_ids` (1, N), positions starting at 0 in each response;

@@ -96,11 +96,7 @@ def render(
 ) -> list[int]:
     """Token ids of a conversation in the form that its template wants.
 
-    Args:
-        tokenizer: A tokenizer with a chat template.
-        messages: At least one message.
-        extras: The row's `tools` and `chat_template_kwargs`, as far as it has them.
-        generation: Whether to open the assistant's turn at the end.
+    `extras` has the row's `tools` and `chat_template_kwargs`; `generation` opens the assistant's turn at the end.
 
     Raises:
         TemplateRefusal: If the template raises, on roles that do not alternate for instance.
@@ -166,12 +162,9 @@ def _check_powers(template: str | None) -> None:
 
 
 def dated(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, date: str | None) -> PreferenceRow:
-    """`row` with the clock of its chat template stopped at `date`, so that its tokens are the same on every day.
+    """`row` with the clock of its chat template stopped at midnight of `date` (YYYY-MM-DD), None letting it go.
 
-    Args:
-        row: What is rendered.
-        tokenizer: With a chat template.
-        date: YYYY-MM-DD, its midnight; None lets the clock go.
+    So its tokens are the same on every day.
     """
     keywords = row.get("chat_template_kwargs", {})
     if date is None or CLOCK not in f"{tokenizer.chat_template}{keywords.get('chat_template')}":
@@ -272,11 +265,7 @@ def content_of(message: Message) -> str:
 
 
 def as_the_template_wants(messages: Sequence[Message], facts: TemplateFacts) -> list[Message]:
-    """A conversation in the form that a template writes whole; applied twice it is the same.
-
-    Args:
-        messages: With contents that are text.
-        facts: `template_facts` of the tokenizer.
+    """A conversation, contents as text, in the form that a template writes whole; applied twice it is the same.
 
     Raises:
         TemplateRefusal: If `tool_calls` are none.
@@ -345,11 +334,9 @@ def _arguments(arguments: Any, as_text: bool) -> Any:
 
 
 def split_thought(content: str, opened: bool) -> tuple[str, str]:
-    """The reasoning that a text begins with, with its marks and the space around it, and the rest.
+    """The reasoning that an answer begins with, with its marks and the space around it, and the rest.
 
-    Args:
-        content: An answer.
-        opened: Whether its prompt ends with `<think>`, so that the text need only close it.
+    Where its prompt has `opened` the thought, the text need only close it.
     """
     found = THOUGHT.match(content)
     if found is None and opened and "<think>" not in content:

@@ -40,12 +40,7 @@ LEVELS = {
 class TokenLedger:
     """Remembers of the tokenised rows of one source their lengths and what is wrong with them.
 
-    Args:
-        tokenizer: The model's.
-        report: What became of the rows. Its counts are set to what is left here.
-        max_length: Tokens of prompt and completion kept, from the start; None for all.
-        score_thoughts: Whether reasoning that an answer brings is scored.
-        vocab_size: Rows of the model's input embedding; None where they are not known.
+    The counts of `report` are set to what is left here. `max_length` and `score_thoughts` as in `tokenize_rows`.
 
     Raises:
         BadInput: If `max_length` leaves no room for an answer.
@@ -234,12 +229,8 @@ def check_tokenizer(
 ) -> None:
     """Make sure that a tokenizer can write what the rows hold.
 
-    Args:
-        chat: Numbers of the rows with messages.
-        plain: Numbers of the rows of plain text.
-        system: Numbers of the rows with a system turn, after merging.
-        tokenizer: The model's.
-        report: Where plain text beside a chat template is said.
+    `chat`, `plain` and `system` are the numbers of the rows with messages, of plain text, and with a system turn.
+    Plain text beside a chat template is noted in the report.
 
     Raises:
         BadInput: If it lacks what they need; the message names the flag.

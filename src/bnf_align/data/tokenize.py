@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
+import torch
 import xxhash
 from datasets.utils import tqdm
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from bnf_align.data.rows import preference_rows
@@ -40,17 +40,6 @@ from bnf_align.data.token_ledger import TokenLedger, check_tokenizer
 from bnf_align.data.turns import REASONING, Conversation, Renderings, Turn
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, PreferenceRow
-
-__all__ = [
-    "FEATURES",
-    "Encoded",
-    "encode_row",
-    "end_token_id",
-    "is_chat",
-    "scored_text",
-    "show_tokens",
-    "tokenize_rows",
-]
 
 FEATURES = datasets.Features(
     {
@@ -245,53 +234,38 @@ def _shared_out(
     if processes == 1 or "fork" not in multiprocessing.get_all_start_methods():
         yield from map(encode, rows)
         return
-    context = multiprocessing.get_context("fork")
-    pipes = [context.Pipe(duplex=False) for _ in range(processes)]
-    workers = [context.Process(target=_work, args=(n, pipes, rows, encode), daemon=True) for n in range(processes)]
-    for worker in workers:
-        worker.start()
-    for _, sender in pipes:
-        sender.close()
+    failed: Exception | None = None
     try:
-        for chunk in range(-(-len(rows) // CHUNK)):
-            outcomes = pipes[chunk % processes][0].recv()
+        # torch's workers end with this process, and it hears at once of one that was killed. Seeded, for the loader
+        # would draw from the generator that the run's own numbers come from.
+        chunks = DataLoader(
+            rows,  # type: ignore[arg-type]
+            CHUNK,
+            collate_fn=partial(_encoded, encode=encode),
+            num_workers=processes,
+            multiprocessing_context="fork",
+            generator=torch.Generator(),
+        )
+        for outcomes in chunks:
             if isinstance(outcomes, Exception):
-                raise outcomes
+                failed = outcomes
+                break
             yield from outcomes
-    except EOFError:
+    except RuntimeError as error:
         raise BadInput(
             f"One of the {processes} processes that tokenise was killed, most likely for memory. Try fewer: "
             "--dataset_num_proc 1"
-        ) from None
-    finally:
-        for receiver, _ in pipes:
-            receiver.close()
-        for worker in workers:
-            worker.join()
+        ) from error
+    if failed is not None:
+        raise failed
 
 
-def _work(
-    number: int,
-    pipes: list[tuple[Connection, Connection]],
-    rows: Sequence[PreferenceRow],
-    encode: Callable[[PreferenceRow], Outcome],
-) -> None:
-    """Send what `encode` makes of every chunk of rows that is this process's turn, while somebody reads it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for other, (receiver, sender) in enumerate(pipes):
-        receiver.close()  # so that nobody reads when the first process is gone, and this one ends too
-        if other != number:
-            sender.close()
-    for start in range(number * CHUNK, len(rows), len(pipes) * CHUNK):
-        outcomes: list[Outcome] | Exception
-        try:
-            outcomes = [encode(row) for row in rows[start : start + CHUNK]]
-        except Exception as error:
-            outcomes = error
-        try:
-            pipes[number][1].send(outcomes)
-        except BrokenPipeError:
-            return
+def _encoded(rows: Sequence[PreferenceRow], encode: Callable[[PreferenceRow], Outcome]) -> list[Outcome] | Exception:
+    """What `encode` makes of rows; an error as it is, where the loader would put its traceback into the message."""
+    try:
+        return [encode(row) for row in rows]
+    except Exception as error:
+        return error
 
 
 # A row
@@ -304,15 +278,7 @@ def encode_row(
     score_thoughts: bool = True,
     template_date: str | None = None,
 ) -> Outcome:
-    """The responses of a checked row, a pair's chosen one first; or why it is left out.
-
-    Args:
-        row: A row of `preference_rows`.
-        tokenizer: The model's.
-        merge_system_prompt: As in `tokenize_rows`.
-        score_thoughts: As in `tokenize_rows`.
-        template_date: As in `tokenize_rows`.
-    """
+    """The responses of a checked row, a pair's chosen one first; or why it is left out. See `tokenize_rows`."""
     sides = [("chosen", True), ("rejected", False)] if "chosen" in row else [("completion", row["label"])]
     if not is_chat(row):
         return [_plain(row, side, label, tokenizer, score_thoughts) for side, label in sides]
@@ -445,13 +411,7 @@ def _response(
 
 
 def show_tokens(responses: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, count: int) -> str:
-    """The first `count` rows token by token: position, id, whether it is scored (`#`), and its text.
-
-    Args:
-        responses: What `tokenize_rows` returned.
-        tokenizer: The tokenizer it was made with.
-        count: Rows to show; a pair shows both its responses.
-    """
+    """The first `count` rows, of a pair both responses, token by token: position, id, scored (`#`) or not, text."""
     shown = responses.select(range(min(len(responses), 2 * count)))
     lines = []
     for response in (response for response in shown if response["pair_id"] < shown[0]["pair_id"] + count):

@@ -50,12 +50,8 @@ class Turn(NamedTuple):
 class Conversation:
     """A conversation as its chat template writes it, and its tokens.
 
-    Args:
-        tokenizer: With a chat template.
-        messages: In the form the template wants (`as_the_template_wants`).
-        extras: The row's `tools` and `chat_template_kwargs`, as far as it has them.
-        score_thoughts: Whether reasoning that a message brings counts among its own words.
-        others: Renderings made for the other answer of a pair, which serve this one too.
+    `messages` are in the form the template wants (`as_the_template_wants`), `extras` has the row's `tools` and
+    `chat_template_kwargs`, `others` the renderings made for the other answer of a pair, which serve this one too.
 
     Raises:
         TemplateRefusal: If the template raises.

@@ -24,13 +24,9 @@ PREFILL_TOKENS = 2**14
 
 
 class Draft:
-    """A text in the making.
+    """A text in the making, of at most `limit` tokens, drawn from a random stream of its own.
 
-    Args:
-        prompt: Token ids.
-        limit: The most tokens it may get.
-        seed: Of its random stream.
-        joint: The end of the prompt where the text goes on from it, as a plain text does; empty for an answer.
+    `joint` is the end of the prompt where the text goes on from it, as a plain text does; empty for an answer.
     """
 
     def __init__(self, prompt: list[int], limit: int, seed: int, joint: list[int]) -> None:
@@ -110,10 +106,6 @@ def _refuse_infinite(values: Tensor) -> None:
 
 class Rows:
     """Rows of a batch under way: what the model keeps of them, and its logits for their next tokens.
-
-    Args:
-        model: A causal language model.
-        prompts: Token ids, at least one each.
 
     Raises:
         BadInput: If the model keeps no key-value cache that rows can be taken out of.

@@ -84,18 +84,7 @@ class LocalEngine:
         batch_tokens: int = 2**18,
         **kwargs: Any,
     ) -> LocalEngine:
-        """The model that `models.load` finds.
-
-        Args:
-            name_or_path: A model, or an adapter: a folder, a hub name or a GGUF file.
-            adapter: An adapter to put on it.
-            dtype: See `models.for_inference`.
-            device: See there.
-            name: The model's name in the files made with it; by default where it came from.
-            batch_rows: See the class.
-            batch_tokens: See the class.
-            kwargs: For `models.load`: `revision`, `trust_remote_code`, `quantization_config`, ...
-        """
+        """The model that `models.load` finds; `dtype` and `device` as in `models.for_inference`."""
         model, tokenizer, _ = load(name_or_path, adapter=adapter, **for_inference(dtype, device), **kwargs)
         name = name or adapter or name_or_path
         return cls(model, tokenizer, name, batch_rows=batch_rows, batch_tokens=batch_tokens)
@@ -190,10 +179,6 @@ class LazyEngine:
     """A model that is loaded when it is asked and let go of when it has answered: one of several is in memory.
 
     It is loaded once for the hash of its weights, and again for every job that is not finished. See `Engine`.
-
-    Args:
-        name: The model's name in the files made with it.
-        load: Loads it.
     """
 
     def __init__(self, name: str, load: Callable[[], LocalEngine]) -> None:

@@ -53,13 +53,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> fr
 
 
 class Ending:
-    """When a draft has ended, and what it says.
-
-    Args:
-        tokenizer: The model's.
-        ends: Tokens that end a text.
-        stop: Texts that do, and are not part of it.
-    """
+    """When a draft has ended, by a token of `ends` or a text of `stop`, which is no part of it, and what it says."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Iterable[int], stop: Iterable[str]) -> None:
         self._tokenizer = tokenizer

@@ -19,12 +19,8 @@ class UrlEngine:
     Each text is a call of its own, with its own seed: not every server knows `n`, none says how many tokens each of
     several texts has, and those that are made for this keep the prompt they have read.
 
-    What is not said here the server decides, from the model's `generation_config` for instance (vLLM takes its top-k).
-
-    Args:
-        endpoint: The URLs.
-        name: The model's name in the files made with it; by default the one the servers know it by.
-        extra: Further fields of every call, such as `{"top_k": 0}` for vLLM.
+    What is not said here the server decides, from the model's `generation_config` for instance (vLLM takes its top-k);
+    `extra` are further fields of every call, such as `{"top_k": 0}` for vLLM.
     """
 
     def __init__(self, endpoint: Endpoint, name: str | None = None, extra: Mapping[str, Any] | None = None) -> None:

@@ -30,15 +30,7 @@ class Change:
 
 
 def estimate(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
-    """The mean of one value per prompt, with the percentile bootstrap interval over prompts (Efron, 1979).
-
-    Args:
-        values: (prompts,) any unit.
-        seed: The same seed resamples the same prompts.
-
-    Returns:
-        The mean, and the 2.5 % and 97.5 % quantiles of the means of 4,000 resamples, in the unit of `values`.
-    """
+    """The mean of (prompts,) values with the percentile bootstrap interval over prompts (Efron, 1979)."""
     values = np.asarray(values, dtype=np.float64)
     drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)), dtype=np.int32)
     low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
@@ -46,11 +38,7 @@ def estimate(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
 
 
 def compare(before: Sequence[float], after: Sequence[float], seed: int = 0) -> Change:
-    """Two models' values on the same prompts, in the same order.
-
-    Raises:
-        ValueError: If the lengths differ.
-    """
+    """Two models' values on the same prompts, in the same order; ValueError if the lengths differ."""
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"Before has {first.shape} values and after {second.shape}: they cannot be paired.")

@@ -163,12 +163,7 @@ def measure(
 ) -> dict[str, list[float]]:
     """One value per prompt of everything that the table of before and after shows.
 
-    Args:
-        model: The base or the aligned model.
-        tokenizer: Its tokenizer.
-        held_out: Prompts of each skill, by its name.
-        unseen: The base's answers to held-out prompts with their thumbs.
-        seed: Seed of the samples.
+    `held_out` has the prompts of each skill, `unseen` the base's answers to held-out prompts with their thumbs.
     """
     values = accuracies(model, tokenizer, held_out, seed)
     for name, label in (("logps up", True), ("logps down", False)):

@@ -47,16 +47,9 @@ def generations(
     seed: int = 0,
     batch_size: int = 250,
 ) -> list[Generation]:
-    """Completions of each prompt by the engine that makes everybody's data.
+    """Completions of each prompt by the engine that makes everybody's data; the same seed gives the same ones.
 
-    Args:
-        model: A causal language model.
-        tokenizer: Its tokenizer.
-        prompts: The texts to go on from.
-        temperature: 0 decodes greedily; anything above samples from the whole distribution, uncut.
-        samples: Completions per prompt.
-        seed: The same seed gives the same samples.
-        batch_size: Prompts at a time.
+    A temperature of 0 decodes greedily; anything above samples from the whole distribution, uncut.
     """
     requests = [Request(str(number), prompt) for number, prompt in enumerate(prompts)]
     batches = _engine(model, tokenizer, batch_size * samples).generate(requests, _sampling(temperature, samples, seed))

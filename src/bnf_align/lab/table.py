@@ -71,9 +71,7 @@ def _row(title: str, found: Mapping[str, Mapping[str, float]], scale: int, digit
 def conclude(measures: Mapping[str, Any], prompts: int) -> str:
     """One sentence: whether the trained skill improved, whether that cost the other skill or the greedy answers.
 
-    Args:
-        measures: `quickstart.json`'s.
-        prompts: How many prompts each accuracy is the mean over.
+    Each of the `measures` of `quickstart.json` that is an accuracy is the mean over so many `prompts`.
     """
     gain, tax, greedy = (measures[name]["change"] for name in ("math sampled", "sort sampled", "math greedy"))
     if gain["low"] > 0:

@@ -56,10 +56,8 @@ def draw_math(random: Random) -> str:
 def math_chain(prompt: str, slips: tuple[int, ...] = (0,) * CHANGES) -> str:
     """The worked answer to a prompt of `draw_math`: " 7 + 5 = 12 ; 12 - 3 = 9 ; 9 + 8 = 17 ; 17 apples".
 
-    Args:
-        prompt: A prompt of `draw_math`.
-        slips: What each step's result is too high by. The next step goes on from the wrong result. Slips are
-            never below 0, so no total is, and two slips cannot cancel out.
+    `slips` are what each step's result is too high by. The next step goes on from the wrong result. Slips are never
+    below 0, so no total is, and two slips cannot cancel out.
     """
     _, _, start, thing, *changes, _ = prompt.split()
     total, words = int(start), []
@@ -121,11 +119,7 @@ def draw_prompts(skill: Skill, count: int, seed: str, avoid: Container[str] = ()
 def demonstrations(count: int, seed: str, avoid: Container[str] = (), math_share: float = 0.7) -> list[PreferenceRow]:
     """`count` demonstrations of both skills, mixed, as `prompt, completion, label` rows with a thumbs up each.
 
-    Args:
-        count: Number of rows.
-        seed: The same seed draws the same rows.
-        avoid: Prompts that are kept for the evaluation.
-        math_share: Probability that a row demonstrates `math` rather than `sort`.
+    The same seed draws the same rows, none with a prompt in `avoid`; `math_share` of them, about, are of `math`.
     """
     random = Random(seed)
     rows: list[PreferenceRow] = []

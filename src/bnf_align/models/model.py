@@ -55,8 +55,7 @@ def refuse_unsupported(model: PreTrainedModel | PeftModel, config: PreferenceCon
 def beyond_text(model: Any) -> list[str]:
     """Names of the outermost modules that no text runs through: vision and audio towers, and what leads from them.
 
-    Args:
-        model: A causal language model, or one that reads pictures too; without an adapter's wrapper.
+    `model` comes without an adapter's wrapper.
     """
     if model.config.get_text_config() is model.config:
         return []
@@ -71,11 +70,7 @@ def beyond_text(model: Any) -> list[str]:
 
 
 def train_text_alone(model: Any) -> None:
-    """Freeze what no text runs through: it stays as it is, and is saved with the rest.
-
-    Args:
-        model: As it was loaded, with or without an adapter.
-    """
+    """Freeze what no text runs through: it stays as it is, and is saved with the rest."""
     lm = model.get_base_model() if isinstance(model, PeftModel) else model
     frozen = [p for name in beyond_text(lm) for p in lm.get_submodule(name).parameters()]
     for parameter in frozen:

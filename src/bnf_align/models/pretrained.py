@@ -169,11 +169,7 @@ def _base(source: Source, trust_remote_code: bool, dtype: Any, **kwargs: Any) ->
 
 
 def auto_class(config: Any) -> Any:
-    """The class of transformers that loads a model whole: what reads pictures too keeps its vision tower.
-
-    Args:
-        config: The model's.
-    """
+    """The class of transformers that loads a model whole: what reads pictures too keeps its vision tower."""
     pictures = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and config.get_text_config() is not config
     return AutoModelForImageTextToText if pictures and not config.is_encoder_decoder else AutoModelForCausalLM
 
@@ -181,9 +177,7 @@ def auto_class(config: Any) -> Any:
 def for_inference(dtype: str = "auto", device: str | None = None) -> dict[str, Any]:
     """`dtype` and `device_map` of a model that answers or scores: by default on the accelerator, where there is one.
 
-    Args:
-        dtype: Of the weights; "auto" is bfloat16 on an accelerator and float32 on a CPU.
-        device: As in `device_map` of transformers.
+    "auto" is bfloat16 on an accelerator and float32 on a CPU; `device` is as in `device_map` of transformers.
     """
     if device is None:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -197,12 +191,7 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_p
 
 
 def save_processor(model: Any, folder: str | Path) -> None:
-    """Put the files of a vision model's processor, where it was loaded with some, beside its saved weights.
-
-    Args:
-        model: As it was loaded; its name says from where.
-        folder: Where it was saved.
-    """
+    """Put the files of a vision model's processor, where it has some, beside its weights saved in `folder`."""
     if auto_class(model.config) is AutoModelForImageTextToText and model.config.name_or_path:
         for file in PROCESSOR_FILES:
             with suppress(OSError):  # it has none of this name, or is gone
@@ -211,11 +200,7 @@ def save_processor(model: Any, folder: str | Path) -> None:
 
 
 def load_config(name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The configuration of a model, without its weights.
-
-    Raises:
-        BadInput: If there is none.
-    """
+    """The configuration of a model, without its weights; BadInput if there is none."""
     place, gguf = _place(name_or_path)
     with reading(f"The config of {name_or_path}"):
         return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=trust_remote_code, **gguf)
@@ -224,11 +209,7 @@ def load_config(name_or_path: str, revision: str | None = None, trust_remote_cod
 def load_tokenizer(
     name_or_path: str, *, adapter: str | None = None, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that `load` gives with a model; for the arguments see there.
-
-    Raises:
-        BadInput: If there is none.
-    """
+    """The tokenizer that `load` gives with a model, arguments as there; BadInput if there is none."""
     return _tokenizer(find(name_or_path, adapter, revision), trust_remote_code)
 
 
@@ -298,11 +279,7 @@ def _place(name: str) -> tuple[str, dict[str, str]]:
 
 
 def refuse_missing(name: str, missing: set[str], kind: str) -> None:
-    """Stop where a checkpoint lacks weights of the model that it was loaded as.
-
-    Raises:
-        BadInput: If so.
-    """
+    """Raise BadInput where a checkpoint lacks weights of the model that it was loaded as."""
     if missing:
         raise BadInput(
             f"{name} lacks {len(missing):,} weights of a {kind}, the first {min(missing)}: they would be drawn at "
@@ -312,13 +289,10 @@ def refuse_missing(name: str, missing: set[str], kind: str) -> None:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn whatever the libraries raise over a file or a name into a message.
+    """Turn whatever the libraries raise over a file or a name into a message: "{what} cannot be loaded".
 
     They raise anything: OSError for what is not there, ImportError for a package, KeyError, AttributeError, and their
     own for the rest.
-
-    Args:
-        what: The subject of "... cannot be loaded".
 
     Raises:
         BadInput: With the first line of the cause, and what it announces, and the mend.

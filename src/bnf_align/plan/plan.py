@@ -57,15 +57,8 @@ def make_plan(
 ) -> dict[str, Any]:
     """The plan of a run, as `bnf-align plan --json` and `run.json` have it; bytes are plain integers.
 
-    Args:
-        model_config: The model's.
-        config: The run's settings.
-        workload: What there is to do.
-        hardware: With what.
-        dtype: Of the weights as loaded.
-        peft_config: The adapter, if one is trained.
-        attention: The attention implementation; the model's own choice if None.
-        quantised_bits: 4 or 8 for a quantised base.
+    `dtype` is that of the weights as loaded, `attention` None for the model's own choice, `quantised_bits` 4 or 8 for
+    a quantised base.
 
     Raises:
         BadInput: If the model cannot be run on tensors without memory.
@@ -199,14 +192,9 @@ def plan_of_run(
 ) -> dict[str, Any] | None:
     """The plan of a run, as it was before it started; None, with the reason in the log, where there is none to be had.
 
-    Args:
-        model: The policy, without what DDP or FSDP2 put around it.
-        config: The run's settings.
-        steps: The training steps.
-        evaluation: Evaluation steps, which the reference pass sees too.
-        sharded: FSDP2.
-        resident: Bytes that the process held, the model included, before training: gradients, optimizer states and
-            what the allocator keeps of freed activations are no part of them.
+    `model` is the policy, without what DDP or FSDP2 put around it; the reference pass sees the `evaluation` steps too.
+    `resident` are the bytes that the process held, the model included, before training: gradients, optimizer states
+    and what the allocator keeps of freed activations are no part of them.
     """
     try:
         bits = 4 if getattr(model, "is_loaded_in_4bit", False) else 8

@@ -184,15 +184,7 @@ def of_rows(
     config: PreferenceConfig,
     devices: int,
 ) -> Workload:
-    """The workload of raw rows: counted by the tokenizer as training would, or estimated from their characters.
-
-    Args:
-        rows: Training rows.
-        eval_rows: Evaluation rows of their own.
-        tokenizer: The model's; None if only its config is there.
-        config: The run's settings.
-        devices: Number of ranks.
-    """
+    """The workload of raw rows: counted by the tokenizer as in training, or without one estimated from characters."""
     checked = {"train": checked_rows("train", rows, config)}
     if tokenizer is None:
         return _from_characters(checked["train"][0], config, devices)

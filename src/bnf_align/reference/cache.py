@@ -52,12 +52,10 @@ def row_key(input_ids: np.ndarray, mask: np.ndarray) -> bytes:
 
 
 class ReferenceCache:
-    """One namespace of the cache.
+    """One namespace of the cache, in a folder of `root` that is called by the hash of `namespace`.
 
-    Args:
-        root: Folder of all namespaces; made when the first shard is written.
-        namespace: What the values depend on besides the tokens. JSON values; its hash is the folder's name.
-        about: What a person may want to know of it (model name, ...); not part of the name.
+    `namespace` is what the values depend on besides the tokens, as JSON values; `about` is what a person may want to
+    know of it (model name, ...).
     """
 
     def __init__(self, root: str | Path, namespace: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
@@ -177,8 +175,7 @@ def namespaces(root: str | Path) -> list[NamespaceInfo]:
 def collect_garbage(root: str | Path, older_than_days: float, dry_run: bool = False) -> tuple[list[Path], int]:
     """Delete damaged shards, what a kill left behind, and namespaces unused for `older_than_days`.
 
-    Returns:
-        The deleted files (with `dry_run`, those that would be) and their bytes.
+    Returns the deleted files (with `dry_run`, those that would be) and their bytes.
     """
     now, doomed = time.time(), []
     for info in namespaces(root):

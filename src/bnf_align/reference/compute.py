@@ -27,11 +27,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bnf_align.data.micro_batches import items_of, plan_step
 from bnf_align.data.responses import Responses, packed
+from bnf_align.fingerprint import namespace_of
 from bnf_align.head import HeadCall, ask
 from bnf_align.models import evaluation_mode
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.cache import ReferenceCache, Values, default_root, row_key
-from bnf_align.reference.namespace import namespace_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +46,9 @@ EXCHANGED_ROWS = 4096
 class Forward:
     """How a forward pass runs, in training as in the reference pass.
 
-    Args:
-        device: Where.
-        head: The head's implementation; it is attached to the model already.
-        autocast: The dtype of autocast, or None. The weight of BNF has its kink where policy and reference are equal,
-            so rounding on one side alone would bias it downwards.
-        packing: Responses stand one after another in one row.
-        sharded: Training shards with FSDP2, which hands weights in the dtype of `autocast` to the layers.
-        whole: The weights are here; else FSDP loads them on the main process alone.
-        max_tokens: Tokens of a micro-batch, padding included.
-        pad_token_id: Any valid token id.
+    The weight of BNF has its kink where policy and reference are equal, so `autocast` on one side alone would bias it
+    downwards. Where training is `sharded`, FSDP2 hands weights in the dtype of `autocast` to the layers; without
+    `whole` it loads them on the main process alone. `max_tokens` of a micro-batch include padding.
     """
 
     device: torch.device
@@ -114,16 +107,16 @@ def add_ref_logps(
     cache_dir: str | None = None,
     about: dict[str, Any] | None = None,
 ) -> tuple[list[datasets.Dataset], ReferenceReport]:
-    """Add the column `ref_logps` (float32, one per scored token) to tokenised responses.
+    """Add the column `ref_logps` (float32, one per scored token) to tokenised data sets, all filled in one pass.
 
     Values come from the cache where it has them. What is missing is shared out between the processes, computed with
     `model` in evaluation mode, written to the cache as it goes, so that a killed pass goes on where it stopped, and
     exchanged through the process group, so that nodes need no common disk.
 
     Args:
-        parts: Tokenised data sets (training, evaluation, KTO's KL rows), all filled in one pass.
-        model: The reference: the policy before training, with its head attached.
-        forward: How training will run it. The model is moved to its device only if something is to be computed.
+        parts: Training and evaluation rows, KTO's KL rows.
+        model: The policy before training, with its head attached; moved only if something is to be computed.
+        forward: How training will run it.
         cache_dir: The cache's root; None for the default.
         about: For people who look at the cache.
 

@@ -68,11 +68,8 @@ def not_the_reference(
 ) -> str:
     """What to tell whoever is about to train against the wrong reference.
 
-    Args:
-        found: What was measured, by rank; it does not hold on all of them.
-        tolerance: What rounding explains.
-        reference: Where the stored values come from.
-        random: In evaluation mode policy and reference agree.
+    `found` is what was measured, by rank, and does not hold on all of them. With `random` policy and reference agree
+    in evaluation mode.
     """
     rank, part = next((rank, part) for rank, part in enumerate(found) if not part.holds(tolerance))
     if random:

@@ -26,48 +26,27 @@ COLOURS = ("green", "amber", "red")
 
 
 class Metrics:
-    """Means over everything that was added since the last reading, over all ranks.
+    """Means over everything that was added since the last reading, over all ranks; sums are kept on the device.
 
     TRL's names: `logps/*` (sums over a completion, nats), `rewards/*` (beta times the log-ratio; beta is 1 for losses
     without one), `kl`, `delta` (BCO). Ours: `bnf/weight/*` (mean w over tokens), `bnf/saturated` (share of w < 0.1),
     `bnf/shift/*` (log-ratio per token), `bnf/length/*` (scored tokens), `bnf/end_probability/*` (of the end token,
-    where the completion was not cut).
-
-    Args:
-        spec: The loss: without reference there are no weights, shifts and rewards.
-        beta: Scale of the rewards.
-        device: Where sums are kept, so that a step never waits for the device.
+    where the completion was not cut). A loss without reference has no weights, shifts and rewards.
     """
 
     def __init__(self, spec: LossSpec, beta: float, device: torch.device) -> None:
-        self.spec, self.beta, self.device = spec, beta, device
-        self.sums: dict[str, Tensor] = {name: self._zero() for name in self._names()}
-
-    def _names(self) -> list[str]:
-        both = ["logps", "bnf/length", "bnf/end_probability"]
-        single = ["loss"]
-        if self.spec.reference:
-            both += ["rewards", "bnf/weight", "bnf/shift"]
-            single += ["bnf/weight", "bnf/saturated"]
-        if self.spec.pairwise and self.spec.reference:
-            single.append("rewards/accuracies")
-        if self.spec.mismatched:
-            single.append("kl")
-        if self.spec.running_reward:
-            single.append("delta")
-        return single + [f"{name}/{side}" for name in both for side in ("chosen", "rejected")]
-
-    def _zero(self) -> Tensor:
+        self.spec, self.beta = spec, beta
         # float64 where the device has it: evaluation sums must not depend on their order.
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        return torch.zeros(2, dtype=dtype, device=self.device)
+        self.zero = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        self.sums: dict[str, Tensor] = {}
+        """Of each metric its sum and count: on every rank the same ones, for all run as many micro-batches."""
 
     def add(self, name: str, values: Tensor, where: Tensor | None = None) -> None:
         """Add `values` (any shape), those at `where` (bool, same shape) only."""
         where = torch.ones_like(values, dtype=torch.bool) if where is None else where
-        total = self.sums.setdefault(name, self._zero())
-        kept = torch.where(where, values.detach(), 0.0).to(total.dtype)
-        total += torch.stack([kept.sum(), where.sum().to(total.dtype)])
+        kept = torch.where(where, values.detach(), 0.0).to(self.zero.dtype)
+        found = torch.stack([kept.sum(), where.sum().to(kept.dtype)])
+        self.sums[name] = self.sums.get(name, self.zero) + found
 
     @torch.no_grad()
     def add_completions(self, completions: CompletionLogps, label: Tensor, end: Tensor) -> None:
@@ -79,9 +58,9 @@ class Metrics:
             end: (B,) position of the end token, -1 where it was cut.
         """
         present = completions.length > 0
-        token_sides = {side: completions.mask & rows[:, None] for side, rows in _sides(label, present)}
+        sides = {"chosen": label & present, "rejected": ~label & present}
         end_logps = completions.logps.gather(1, end.clamp(min=0)[:, None])[:, 0]
-        for side, rows in _sides(label, present):
+        for side, rows in sides.items():
             self.add(f"logps/{side}", completions.logp, rows)
             self.add(f"bnf/length/{side}", completions.length.float(), rows)
             self.add(f"bnf/end_probability/{side}", end_logps.exp(), rows & (end >= 0))
@@ -89,27 +68,22 @@ class Metrics:
             weights = bnf_weights(completions.logps, completions.reference())
             self.add("bnf/weight", weights, completions.mask)
             self.add("bnf/saturated", (weights < SATURATED).float(), completions.mask)
-            for side, rows in _sides(label, present):
+            for side, rows in sides.items():
+                tokens = completions.mask & rows[:, None]
                 self.add(f"rewards/{side}", self.beta * completions.logratio, rows)
-                self.add(f"bnf/weight/{side}", weights, token_sides[side])
-                self.add(f"bnf/shift/{side}", completions.logps - completions.reference(), token_sides[side])
+                self.add(f"bnf/weight/{side}", weights, tokens)
+                self.add(f"bnf/shift/{side}", completions.logps - completions.reference(), tokens)
 
     def read(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The means, and start anew.
-
-        Args:
-            reduce: Sums a tensor over all ranks; every rank must call it.
-        """
+        """The means, and start anew; `reduce` sums a tensor over all ranks, so every rank must call this."""
+        if not self.sums:
+            return {}
         sums = reduce(torch.stack(list(self.sums.values()))).tolist()
         means = {name: total / count for name, (total, count) in zip(self.sums, sums, strict=True) if count}
         if {"rewards/chosen", "rewards/rejected"} <= means.keys():
             means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
-        self.sums = {name: self._zero() for name in self.sums}
+        self.sums = {}
         return means
-
-
-def _sides(label: Tensor, present: Tensor) -> list[tuple[str, Tensor]]:
-    return [("chosen", label & present), ("rejected", ~label & present)]
 
 
 @dataclass(frozen=True)

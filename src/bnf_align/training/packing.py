@@ -26,10 +26,7 @@ def check_packing(model: Any) -> None:
 
     transformers finds the borders of packed responses in their positions, for the layers that look for them. Recurrent
     layers, convolutions, positions that a model counts itself and the masks of some models do not. So two responses
-    are tried, packed and in rows of their own.
-
-    Args:
-        model: With a head attached.
+    are tried, packed and in rows of their own; `model` has a head attached.
 
     Raises:
         BadInput: If their log-probabilities differ by more than rounding explains.

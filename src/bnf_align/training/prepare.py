@@ -52,13 +52,8 @@ def starting_point(
 ) -> tuple[Any, PreTrainedTokenizerBase, PreparedData]:
     """The policy as training starts from it, which is the reference; its tokenizer; and the steps.
 
-    A fresh adapter is put on afterwards: its reference is the model under it.
-
-    Args:
-        model: As it was loaded.
-        processing_class: Its tokenizer; None: the one beside it.
-        sources: Rows by name, see `named_sources`.
-        config: The run's settings.
+    A fresh adapter is put on afterwards: its reference is the model under it. `sources` are rows by name, see
+    `named_sources`; the tokenizer is the one beside the model where `processing_class` is None.
 
     Raises:
         BadInput: For models, settings and rows that cannot be trained on.

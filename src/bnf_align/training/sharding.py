@@ -22,11 +22,7 @@ def loads_on_main_process_alone() -> bool:
 
 
 def check_sharding(trainer: Trainer) -> None:
-    """Refuse FSDP that was dropped or is not FSDP2, and give bfloat16 runs a mixed-precision policy that can train.
-
-    Raises:
-        BadInput: If the launcher asked for FSDP and accelerate runs something else, or for FSDP1.
-    """
+    """Refuse FSDP that was dropped or is not FSDP2, and give bfloat16 runs a mixed-precision policy that can train."""
     if asked_for() and not trainer.is_fsdp_enabled:
         raise BadInput(
             "FSDP was asked for, but accelerate shards on accelerators alone and would run every process with the "
