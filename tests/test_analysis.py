@@ -31,8 +31,8 @@ from bnf_align.analysis import (
     shifts,
     weight_shares,
 )
-from bnf_align.analysis.bins import edges, shares
 from bnf_align.analysis.measure import token_scores
+from bnf_align.analysis.summary import edges, shares
 from bnf_align.analysis.table import write_table
 from bnf_align.cli.main import main
 from bnf_align.head import HeadCall, ask, attach

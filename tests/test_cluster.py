@@ -265,7 +265,7 @@ def test_a_unit_that_fails_is_named_and_the_answers_to_the_others_arrive(cluster
 
 
 def test_a_worker_that_spoils_what_it_is_given_ends_the_job(cluster, monkeypatch):
-    monkeypatch.setattr("bnf_align.cluster.cluster.MOST_FAILURES", 2)
+    monkeypatch.setattr("bnf_align.cluster.MOST_FAILURES", 2)
     arrived, message = until_it_ends(cluster.map(lambda: lambda unit: {}[unit], range(40)))
     assert not arrived
     assert message.startswith("3 of 40 batches failed")

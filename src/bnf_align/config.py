@@ -39,58 +39,40 @@ def _json_object(name: str, value: Any) -> dict[str, Any] | None:
     return value
 
 
-def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Callable[[Any], bool]:
-    """Whether a value is a finite number from `low` (itself excluded with `open_low`) to `high`."""
+LEAST, MOST = math.nextafter(0, 1), sys.float_info.max
+"""The smallest number above 0 and the largest finite one; NaN lies between no two."""
 
-    def allowed(value: Any) -> bool:
-        return (
-            isinstance(value, int | float)
-            and abs(value) <= sys.float_info.max  # NaN is not, and isfinite fails on a longer integer
-            and low <= value <= high
-            and value != (low if open_low else None)
-        )
-
-    return allowed
-
-
-NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "learning_rate": (_number(0), "a finite number from 0 up is needed"),
-    "weight_decay": (_number(0), "a finite number from 0 up is needed"),
-    "max_grad_norm": (_number(0), "a finite number from 0 up is needed; 0 switches clipping off"),
-    "num_train_epochs": (_number(0, open_low=True), "a finite number above 0 is needed"),
-    "warmup_steps": (_number(0), "a share below 1 or a number of steps is needed"),
-    "max_length": (_number(2), "at least 2 tokens are needed, one of the prompt and one of the answer"),
-    "max_tokens_per_micro_batch": (_number(1), "at least 1 token is needed"),
-    "batch_size": (_number(1), "at least 1 is needed"),
-    "per_device_train_batch_size": (_number(1), "at least 1 is needed"),
-    "gradient_accumulation_steps": (_number(1), "at least 1 is needed"),
-    "eval_fraction": (_number(0, 0.999999), "a share from 0 up to, not including, 1 is needed"),
-    "logging_steps": (_number(0, open_low=True), "a share below 1 or a number of steps is needed"),
-    "save_steps": (_number(0, open_low=True), "a share below 1 or a number of steps is needed"),
-    "eval_steps": (_number(0, open_low=True), "a share below 1 or a number of steps is needed"),
-    "show_tokens": (_number(0), "a number of responses is needed"),
+NUMBERS: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(("learning_rate", "weight_decay"), (0, MOST, "a finite number from 0 up is needed")),
+    "max_grad_norm": (0, MOST, "a finite number from 0 up is needed; 0 switches clipping off"),
+    "num_train_epochs": (LEAST, MOST, "a finite number above 0 is needed"),
+    "warmup_steps": (0, MOST, "a share below 1 or a number of steps is needed"),
+    "max_length": (2, MOST, "at least 2 tokens are needed, one of the prompt and one of the answer"),
+    "max_tokens_per_micro_batch": (1, MOST, "at least 1 token is needed"),
+    **dict.fromkeys(
+        ("batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"), (1, MOST, "at least 1 is needed")
+    ),
+    "eval_fraction": (0, 0.999999, "a share from 0 up to, not including, 1 is needed"),
+    **dict.fromkeys(
+        ("logging_steps", "save_steps", "eval_steps"), (LEAST, MOST, "a share below 1 or a number of steps is needed")
+    ),
+    "show_tokens": (0, MOST, "a number of responses is needed"),
     "router_aux_loss_coef": (
-        _number(0, 0),
+        0,
+        0,
         "0 is needed. Mixtures of experts are trained without their router loss: it is a product of means over one "
         "forward pass, and would make a step depend on its micro-batches",
     ),
-    "seed": (_number(0, 2**32 - 1), "a whole number from 0 to 4,294,967,295 is needed"),
-    "data_seed": (_number(0, 2**32 - 1), "a whole number from 0 to 4,294,967,295 is needed"),
+    **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1, "a whole number from 0 to 4,294,967,295 is needed")),
 }
-"""Setting -> whether a value makes sense, and what to say where it does not."""
+"""Setting -> the least and the greatest value that make sense, and what to say of another."""
 
-
-def _is(*values: Any) -> Callable[[Any], bool]:
-    return lambda value: value in values
-
-
-_OFF = _is(None, False, 0, 0.0, "", "no")
-_UPDATES_IN_BACKWARD = (
-    "it updates weights during every backward pass, so a step of several micro-batches is not one step"
-)
+_OFF = (None, False, 0, "", "no", [])
+_EVALUATION = ("label_names", "prediction_loss_only", "include_for_metrics", "batch_eval_metrics")
+_EVALUATION += ("eval_use_gather_object", "eval_accumulation_steps")
 _OWN_EVALUATION = "evaluation here keeps sums of losses and log-probabilities, no predictions"
 
-REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+REFUSED: dict[str, tuple[tuple[Any, ...] | Callable[[Any], bool], str]] = {
     "fp16": (_OFF, "gradients of small weights underflow in float16; use bf16 or float32"),
     "fp16_full_eval": (_OFF, "log-probabilities need at least bfloat16"),
     "bf16_full_eval": (_OFF, "evaluation runs in the dtype of training, or the reference would not fit; use --bf16"),
@@ -100,23 +82,25 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
         _OFF,
         "it changes the step; lower --max_tokens_per_micro_batch instead, which changes no result",
     ),
-    "per_device_eval_batch_size": (_is(8), "evaluation cuts by --max_tokens_per_micro_batch, which changes no result"),
+    "per_device_eval_batch_size": ((8,), "evaluation cuts by --max_tokens_per_micro_batch, which changes no result"),
     "label_smoothing_factor": (
         _OFF,
         "it smooths the labels of a cross-entropy; label_smoothing of loss_kwargs is DPO's",
     ),
     "neftune_noise_alpha": (_OFF, "noise would separate the policy from the reference"),
-    "train_sampling_strategy": (_is("random"), "steps are drawn at random and sorted by length inside"),
-    "length_column_name": (_is("length"), "lengths are counted from the tokens"),
-    "average_tokens_across_devices": (_is(True), "a step's loss is always the mean over its responses on all devices"),
-    "use_liger_kernel": (_OFF, "it replaces the forward pass after the reference was computed with another one"),
-    "liger_kernel_config": (_OFF, "it replaces the forward pass after the reference was computed with another one"),
+    "train_sampling_strategy": (("random",), "steps are drawn at random and sorted by length inside"),
+    "length_column_name": (("length",), "lengths are counted from the tokens"),
+    "average_tokens_across_devices": ((True,), "a step's loss is always the mean over its responses on all devices"),
+    **dict.fromkeys(
+        ("use_liger_kernel", "liger_kernel_config"),
+        (_OFF, "it replaces the forward pass after the reference was computed with another one"),
+    ),
     "torch_compile": (_OFF, "the fused head cannot be traced, and reference and policy would use other kernels"),
-    "torch_compile_backend": (_OFF, "the fused head cannot be traced"),
-    "torch_compile_mode": (_OFF, "the fused head cannot be traced"),
+    **dict.fromkeys(("torch_compile_backend", "torch_compile_mode"), (_OFF, "the fused head cannot be traced")),
     "optim": (
         lambda value: not ("layerwise" in str(value) or "lomo" in str(value).lower()),
-        _UPDATES_IN_BACKWARD + ". Choose adamw_torch_fused, or galore_adamw or apollo_adamw without _layerwise",
+        "it updates weights during every backward pass, so a step of several micro-batches is not one step. Choose "
+        "adamw_torch_fused, or galore_adamw or apollo_adamw without _layerwise",
     ),
     "accelerator_config": (
         lambda value: _only_sync_each_batch(value),
@@ -124,18 +108,13 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "--batch_size and micro-batches from --max_tokens_per_micro_batch; num_steps would bring accumulation back",
     ),
     "fsdp": (_OFF, "shard through `accelerate launch --config_file recipes/accelerate/fsdp2.yaml`"),
-    "remove_unused_columns": (_is(False), "the columns are known"),
-    "label_names": (_OFF, _OWN_EVALUATION),
-    "prediction_loss_only": (_OFF, _OWN_EVALUATION),
-    "include_for_metrics": (lambda value: not value, _OWN_EVALUATION),
-    "batch_eval_metrics": (_OFF, _OWN_EVALUATION),
-    "eval_do_concat_batches": (_is(True), _OWN_EVALUATION),
-    "eval_use_gather_object": (_OFF, _OWN_EVALUATION),
-    "eval_accumulation_steps": (_OFF, _OWN_EVALUATION),
+    "remove_unused_columns": ((False,), "the columns are known"),
+    "eval_do_concat_batches": ((True,), _OWN_EVALUATION),
+    **dict.fromkeys(_EVALUATION, (_OFF, _OWN_EVALUATION)),
     "do_predict": (_OFF, "there is nothing to predict; `bnf-align generate` answers prompts"),
     "hub_token": (_OFF, "it would be saved with every checkpoint; set the environment variable HF_TOKEN instead"),
 }
-"""Setting of `TrainingArguments` -> whether a value is supported, and why others are not. All others are honoured."""
+"""Setting of `TrainingArguments` -> the values that are supported, and why others are not. All others are honoured."""
 
 
 def _only_sync_each_batch(value: Any) -> bool:
@@ -256,12 +235,13 @@ class PreferenceConfig(TrainingArguments):
             raise BadInput(f"--template_date {self.template_date}: a date is needed, such as 2026-11-30.") from None
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        for name, (allowed, what) in NUMBERS.items():
+        for name, (low, high, what) in NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and not allowed(value):
+            if value is not None and not (isinstance(value, int | float) and low <= value <= high):
                 raise BadInput(f"--{name} {value}: {what}.")
         for name, (supported, reason) in REFUSED.items():
-            if not supported(value := getattr(self, name)):
+            value = getattr(self, name)
+            if not (supported(value) if callable(supported) else value in supported):
                 shown = name if name == "hub_token" else f"{name} {value}"
                 raise BadInput(f"{shown} is not supported: {reason}.")
         super().__post_init__()
@@ -275,6 +255,11 @@ class PreferenceConfig(TrainingArguments):
     def hyperparameters(self) -> dict[str, Any]:
         """Every hyper-parameter of the objective: its signature's default, or what `loss_kwargs` says."""
         return {**self.loss.hyperparameters, **(self.loss_kwargs or {})}  # type: ignore[dict-item]
+
+    @property
+    def order_seed(self) -> int:
+        """Seed of the order of the rows."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def fold_batch_size(self) -> None:
         """Make the optimizer step one batch: what TRL's keys multiply to, or `batch_size`; accumulation becomes 1.

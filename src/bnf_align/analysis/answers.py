@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import xxhash
 from transformers import PreTrainedTokenizerBase
 
 from bnf_align.data.pairing import response_ids
@@ -17,6 +16,7 @@ from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.records import BadInput, DataReport, rows_text
+from bnf_align.reference.cache import row_key
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def read_answers(
     responses = Responses(dataset)
     names = [(row, side if labelled else "answer") for row, side in response_ids(dataset)]
     _leave_out_unsaid_ends(responses, [raw[row].get("finish_reason") == "length" for row, _ in names])
-    keys = [_key(responses, row) for row in range(len(responses))]
+    keys = [row_key(responses.tokens(row), responses.mask(row)).hex() for row in range(len(responses))]
     return Answers(responses, names, keys, tokenizer, report)
 
 
@@ -138,8 +138,3 @@ def _leave_out_unsaid_ends(responses: Responses, cut: list[bool]) -> None:
     for row in np.flatnonzero(np.array(cut, dtype=bool) & (responses.ends >= 0)):
         masks[responses.starts[row] + responses.ends[row] : responses.starts[row + 1]] = False
     responses.masks = masks
-
-
-def _key(responses: Responses, row: int) -> str:
-    content = responses.tokens(row).astype("<i4").tobytes() + responses.mask(row).astype(np.uint8).tobytes()
-    return str(xxhash.xxh3_128_hexdigest(content))

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnf_align.analysis.bins import BINS
-from bnf_align.analysis.curves import derivative_curve
 from bnf_align.analysis.overlap import BETA, Pair
 from bnf_align.analysis.shifts import MEASURES
-from bnf_align.analysis.summary import PERCENTILES, Files, binned
+from bnf_align.analysis.summary import BINS, PERCENTILES, Files, binned
 from bnf_align.analysis.table import column
 from bnf_align.analysis.tokens import WEIGHT_BINS, weight_shares
+from bnf_align.losses import LOSSES, CompletionLogps
 from bnf_align.outputs import replacing
 
 # Told apart by colour-blind readers too (Okabe and Ito, 2008).
@@ -24,6 +24,22 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#76
 
 REFERENCES = (0.2, 0.5, 0.8)
 """r(y) of the BNF curves in Figure 1."""
+
+
+def derivative_curve(
+    loss: str, likelihoods: np.ndarray, reference: float | None = None, *, preferred: bool = False
+) -> np.ndarray:
+    """(n,) |dL/dz_y| of a response of one token with likelihoods (n,), by autograd through a pointwise loss itself.
+
+    The token stands against one other: what the rest of the vocabulary looks like has no say in Eq. 9. `nll_pll` gives
+    1 - pi, `bnf` Eq. 9 with |y| = 1 and r(y) = `reference`. The label turns the sign and leaves the magnitude.
+    """
+    z = torch.as_tensor(likelihoods, dtype=torch.float64).logit()[:, None].requires_grad_()
+    logps = torch.nn.functional.logsigmoid(z)
+    ref_logps = None if reference is None else torch.full_like(logps, reference).log().detach()
+    completions = CompletionLogps(logps, torch.ones_like(logps, dtype=torch.bool), ref_logps)
+    value = LOSSES[loss].function(completions, torch.full((len(z),), preferred))
+    return torch.autograd.grad(value.sum(), z)[0].abs()[:, 0].numpy()
 
 
 def figure_1(references: Sequence[float] = REFERENCES) -> Figure:

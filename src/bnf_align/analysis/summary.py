@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bnf_align.analysis.bins import edges, shares
 from bnf_align.analysis.overlap import Pair
 from bnf_align.analysis.shifts import MEASURES
 from bnf_align.analysis.table import column
@@ -19,6 +18,8 @@ Files = Mapping[str, Path]
 """Name of a method -> its Parquet file."""
 
 PERCENTILES = (5, 25, 50, 75, 95)
+BINS = 10
+"""Of Figure 4: tenths of one method's token shifts, into which those of the others fall."""
 
 
 def bins_method(names: Sequence[str], wanted: str | None = None) -> str:
@@ -30,6 +31,17 @@ def bins_method(names: Sequence[str], wanted: str | None = None) -> str:
     if wanted is not None and wanted not in names:
         raise BadInput(f"--bins_of {wanted}: there is no such method. Known: {', '.join(names)}.")
     return wanted or next((name for name in names if name.lower() == "dpo"), names[0])
+
+
+def edges(values: np.ndarray) -> np.ndarray:
+    """The nine values that cut `values` into ten equal parts."""
+    return np.quantile(values, np.arange(1, BINS) / BINS)
+
+
+def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Share of `values` in each bin, first to last; a value on an edge counts in the lower one."""
+    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
+    return counts / len(values)
 
 
 def token_shifts(file: Path) -> np.ndarray:

@@ -118,8 +118,7 @@ def measured(
         devices: Number of ranks.
     """
     lengths, scored = parts[0]
-    seed = config.seed if config.data_seed is None else config.data_seed
-    sampler = StepSampler(len(units), _batch_size(config, devices), seed)
+    sampler = StepSampler(len(units), _batch_size(config, devices), config.order_seed)
     most, later, largest = 1, 0, (0, 1, 1)
     looked_at = min(STEPS_LOOKED_AT, config.max_steps) if config.max_steps > 0 else STEPS_LOOKED_AT
     for step in islice(sampler, looked_at):

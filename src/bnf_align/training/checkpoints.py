@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
+from transformers import TrainerCallback
 
 from bnf_align.config import PreferenceConfig
-from bnf_align.data.batching import StepDataset
 from bnf_align.outputs import write_json
 from bnf_align.records import BadInput
 from bnf_align.reference.cache import digest
@@ -33,33 +33,37 @@ STATE = "trainer_state.json"
 """Written last by transformers.Trainer."""
 
 
-def examples_digest(steps: StepDataset) -> str:
-    """A hash of all tokens, masks and labels that a run trains on, in their order."""
-    responses = steps.responses
-    parts = (responses.ids, responses.starts, responses.masks, responses.labels)
-    return digest("".join(digest(part.tobytes()) for part in parts).encode())
-
-
 def card(trainer: PreferenceTrainer) -> dict[str, Any]:
     """What the steps of a run follow from: a checkpoint of other settings is one of another run."""
-    reference = trainer.prepared.reference
-    seed = trainer.args.seed if trainer.args.data_seed is None else trainer.args.data_seed
+    args, steps, reference = trainer.args, trainer.train_dataset, trainer.prepared.reference
+    examples = None
+    if steps is not None:  # all tokens, masks and labels, in their order
+        parts = (steps.responses.ids, steps.responses.starts, steps.responses.masks, steps.responses.labels)
+        examples = digest("".join(digest(part.tobytes()) for part in parts).encode())
     return {
-        "examples": examples_digest(trainer.train_dataset) if trainer.train_dataset is not None else None,
-        "number of examples": len(trainer.train_dataset) if trainer.train_dataset is not None else 0,
+        "examples": examples,
+        "number of examples": len(steps) if steps is not None else 0,
         "reference": reference.namespace if reference else None,
-        "loss_type": trainer.args.loss_type,
+        "loss_type": args.loss_type,
         "loss_kwargs": trainer.loss_kwargs,
-        "batch_size": trainer.args.batch_size,
-        "seed of the order": seed,
-        "dataloader_drop_last": trainer.args.dataloader_drop_last,
-        DATE: trainer.args.template_date,
+        "batch_size": args.batch_size,
+        "seed of the order": args.order_seed,
+        "dataloader_drop_last": args.dataloader_drop_last,
+        DATE: args.template_date,
     }
 
 
-def write_card(folder: Path, trainer: PreferenceTrainer) -> None:
-    """Leave in a checkpoint what it is a checkpoint of, and what BCO's delta is the mean of."""
-    write_json(folder / CARD, {**card(trainer), "rewards": trainer.rewards.tolist()})
+class WriteCard(TrainerCallback):
+    """Leaves in each checkpoint what it is a checkpoint of, and what BCO's delta is the mean of."""
+
+    def __init__(self, trainer: PreferenceTrainer) -> None:
+        self.trainer = trainer
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """On the main process."""
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(folder / CARD, {**card(self.trainer), "rewards": self.trainer.rewards.tolist()})
 
 
 def _read(path: Path) -> dict[str, Any]:

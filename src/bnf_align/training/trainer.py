@@ -31,10 +31,10 @@ from bnf_align.losses import CompletionLogps, eq4_value, kto_kl
 from bnf_align.models import add_adapter, evaluation_mode, load, save_processor, teach_end_of_turn
 from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
-from bnf_align.training.checkpoints import checkpoint_to_resume, date_of_the_run, rewards_until, write_card
+from bnf_align.training.callbacks import LineCallback
+from bnf_align.training.checkpoints import WriteCard, checkpoint_to_resume, date_of_the_run, rewards_until
 from bnf_align.training.health import COLOURS, Metrics, health
 from bnf_align.training.prepare import named_sources, starting_point
-from bnf_align.training.progress import LineCallback
 from bnf_align.training.record import RunRecord
 from bnf_align.training.sharding import check_sharding
 from bnf_align.upstream import OpenTrainer
@@ -133,7 +133,7 @@ class PreferenceTrainer(OpenTrainer):
         teach_end_of_turn(self.model, tokenizer)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(LineCallback)
-        self.add_callback(_CheckpointCard(self))
+        self.add_callback(WriteCard(self))
         self.metrics = Metrics(self.spec, self.beta, self.args.device)
         self.model_name: str = policy.config.name_or_path or "a model given in Python"
         self.tokens_seen = 0  # by this rank, without padding
@@ -150,9 +150,9 @@ class PreferenceTrainer(OpenTrainer):
         """A loader of whole optimizer steps, this rank's share of each."""
         if self.train_dataset is None:
             raise ValueError("Training needs a train_dataset.")
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        assert self.args.batch_size is not None  # since `fold_batch_size`
-        sampler = StepSampler(len(self.train_dataset), self.args.batch_size, seed, self.args.dataloader_drop_last)
+        args = self.args
+        assert args.batch_size is not None  # since `fold_batch_size`
+        sampler = StepSampler(len(self.train_dataset), args.batch_size, args.order_seed, args.dataloader_drop_last)
         return self._loader(self.train_dataset, sampler)
 
     def _loader(self, steps: StepDataset, sampler: StepSampler) -> StepLoader:
@@ -436,17 +436,6 @@ class PreferenceTrainer(OpenTrainer):
 def _numbers(rows: Iterable[int]) -> list[int]:
     """Row numbers, each once, without the -1 of padding rows."""
     return sorted({row for row in rows if row >= 0})
-
-
-class _CheckpointCard(TrainerCallback):
-    """Says in each checkpoint what it is one of."""
-
-    def __init__(self, trainer: PreferenceTrainer) -> None:
-        self.trainer = trainer
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            write_card(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.trainer)
 
 
 class BNFTrainer(PreferenceTrainer):
