@@ -58,11 +58,7 @@ class Cluster:
             raise BadInput(f"--engine ray needs Ray: pip install 'ray[data]' ({error}).") from error
 
     def ask(self, question: Callable[[], Answer]) -> Answer:
-        """What one worker answers to a question that is asked once.
-
-        Raises:
-            BadInput: If `question` fails.
-        """
+        """What one worker answers to a question that is asked once; BadInput if `question` fails."""
         ray = self._connected()
         # Without `max_calls` a process could keep what it has loaded; Ray needs the device for the next one.
         once = {"max_calls": 1} if self._share["num_gpus"] else {}

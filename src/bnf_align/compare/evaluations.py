@@ -173,11 +173,7 @@ class Rule(Task):
         return item["prompt"]
 
     def score(self, rows: Sequence[Row], **_: Any) -> EvalResult:
-        """The verdict on each answer.
-
-        Raises:
-            BadInput: If a verdict is none, or not from 0 to 1.
-        """
+        """The verdict on each answer; BadInput if a verdict is none, or not from 0 to 1."""
         asked = [{**row, "candidates": [{"text": row["output"]}]} for row in rows]
         found = {one.id: one.scores[0] for batch in self.verifier.score(asked) for one in batch}
         if bad := [name for name, value in found.items() if value is None or not 0 <= value <= 1]:

@@ -29,11 +29,7 @@ def dataset_rows(dataset: datasets.Dataset) -> Iterator[dict[str, Any]]:
 
 
 def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, a thousand in memory at a time.
-
-    Raises:
-        BadInput: If it is not a whole Parquet file.
-    """
+    """The rows of a Parquet file, a thousand in memory at a time; BadInput if it is not a whole Parquet file."""
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH):

@@ -76,11 +76,7 @@ class RowChecker:
             raise BadInput(f"{place}: it is nested too deeply to be a conversation.") from None
 
     def finish(self) -> None:
-        """Say what all rows together have.
-
-        Raises:
-            BadInput: If there are unknown roles.
-        """
+        """Say what all rows together have; BadInput if there are unknown roles."""
         if self._unknown:
             found = "; ".join(f"{role!r} in {rows_text(sorted(set(rows)))}" for role, rows in self._unknown.items())
             flags = " ".join(f"{r}={GUESSES.get(r.lower(), 'user|assistant|system|tool')}" for r in self._unknown)

@@ -21,20 +21,47 @@ if TYPE_CHECKING:
     from bnf_align.data.tokenize import Encoded, Outcome
 
 
-LEVELS = {
-    "cut": WARNING,
-    "lost_in_template": WARNING,
-    "no_end": WARNING,
-    "ends_early": WARNING,
-    "not_a_prefix": WARNING,
-    "unwritten": WARNING,
-    "context": NOTE,
-    "thoughts": NOTE,
-    "added_end": NOTE,
-    "two_bos": NOTE,
-    "ended": NOTE,
+FINDINGS = {
+    "cut": (
+        WARNING,
+        "{share:.1%} of answers, in {rows}, are cut at max_length={max_length} and lose their end token, so the model "
+        "is not taught to stop there (prompt and answer: p50 {p50:,}, p95 {p95:,} tokens). Raise --max_length if "
+        "memory allows",
+    ),
+    "lost_in_template": (
+        WARNING,
+        "the chat template leaves out part of the answers, which is not in the tokens: {lost}. Name a template that "
+        "writes it with --chat_template_path, or take it out of the rows",
+    ),
+    "no_end": (WARNING, "no end token after the answer, as the template writes it: {rows}"),
+    "ends_early": (
+        WARNING,
+        "the text of the answer holds an end token before its end, so the model is taught to stop there and to go on: "
+        "{rows}",
+    ),
+    "not_a_prefix": (
+        WARNING,
+        "the tokens of a prompt alone are not those it has before its answer: {rows}. The answer starts where they "
+        "part; of the first, this end of the prompt is left out: {first}",
+    ),
+    "unwritten": (
+        WARNING,
+        "the prompt for generation ends with {first}, which the chat template leaves out before these answers, so "
+        "they are trained without it: {rows}. Bring answers of the form that it asks for (with reasoning in "
+        "`reasoning_content`, or without), set `chat_template_kwargs` in the rows (enable_thinking, for instance), or "
+        "name a template that writes it with --chat_template_path",
+    ),
+    "context": (NOTE, "the chat template's own {first} before the answer is not scored: {rows}"),
+    "thoughts": (NOTE, "reasoning that answers bring is {scored}: {rows}"),
+    "added_end": (
+        NOTE,
+        "the chat template writes no end after the last answer; {first}, with which it opens the next turn, is added "
+        "and scored: {rows}",
+    ),
+    "two_bos": (NOTE, "the text begins with BOS, which the tokenizer adds too; one is kept: {rows}"),
+    "ended": (NOTE, "the answer brings its end token along, so none is added: {rows}"),
 }
-"""What can be found in a response, in the order in which it is said."""
+"""What can be found in a response, in the order in which it is said; `first` is the first text that it is about."""
 
 
 class TokenLedger:
@@ -66,11 +93,10 @@ class TokenLedger:
         self._kept, self._cut = array("q"), 0
         """Tokens of the responses that fit, and how many of these are cut."""
         self._units = {"pairs": 0, "ups": 0, "downs": 0}
-        self._rows: dict[str, list[int]] = {name: [] for name in LEVELS}
+        self._rows: dict[str, list[int]] = {name: [] for name in FINDINGS}
+        self._first: dict[str, str] = {}
         self._lost_in_template: dict[str, list[int]] = {}
         """What of answers the template leaves out, and in which rows."""
-        self._first: dict[str, Encoded] = {}
-        """The first response with each finding."""
         self._beyond: tuple[set[int], list[int]] = (set(), [])
 
     def add(self, row: int, outcome: Outcome) -> list[Encoded] | None:
@@ -90,25 +116,14 @@ class TokenLedger:
             return None
         self._units["pairs" if len(outcome) == 2 else "ups" if outcome[0].label else "downs"] += 1
         self._kept.extend(len(answer.ids) for answer in outcome)
-        cut = sum(is_cut(answer, self.max_length) for answer in outcome)
-        self._cut += cut
         for answer in outcome:
-            found = {
-                "cut": is_cut(answer, self.max_length),
-                "no_end": answer.end == len(answer.ids),
-                "ends_early": answer.ends_early,
-                "not_a_prefix": bool(answer.lost),
-                "unwritten": bool(answer.unwritten) and not answer.context,
-                "context": bool(answer.context),
-                "thoughts": answer.thoughts,
-                "added_end": answer.added,
-                "two_bos": answer.doubled,
-                "ended": answer.ended,
-            }
-            for name in (name for name, has in found.items() if has):
-                self._first.setdefault(name, answer)
-                if self._rows[name][-1:] != [row]:
-                    self._rows[name].append(row)
+            cut = is_cut(answer, self.max_length)
+            self._cut += cut
+            for name, text in {"cut": cut, "no_end": answer.end == len(answer.ids), **answer.found}.items():
+                if text:
+                    self._first.setdefault(name, str(text))
+                    if self._rows[name][-1:] != [row]:
+                        self._rows[name].append(row)
         ids = np.concatenate([answer.ids[: self.max_length] for answer in outcome])
         if self.vocab_size is not None and ids.max() >= self.vocab_size:
             self._beyond[0].update(ids[ids >= self.vocab_size].tolist())
@@ -132,71 +147,29 @@ class TokenLedger:
         p50, p95 = (round(length) for length in np.quantile(self._kept, (0.5, 0.95)))
         self.report.lengths = {"p50": p50, "p95": p95, "max": max(self._kept)}
         self.report.cut = self._rows["cut"]
-        said = {name: rows_text(rows) for name, rows in self._rows.items()}
-        texts = {
-            "cut": (
-                f"{self._cut / len(self._kept):.1%} of answers, in {said['cut']}, are cut at max_length="
-                f"{self.max_length} and lose their end token, so the model is not taught to stop there (prompt and "
-                f"answer: p50 {p50:,}, p95 {p95:,} tokens). Raise --max_length if memory allows"
-            ),
-            "no_end": f"no end token after the answer, as the template writes it: {said['no_end']}",
-            "ends_early": (
-                "the text of the answer holds an end token before its end, so the model is taught to stop there and "
-                f"to go on: {said['ends_early']}"
-            ),
-            "lost_in_template": self._lost_text(),
-            "not_a_prefix": (
-                f"the tokens of a prompt alone are not those it has before its answer: {said['not_a_prefix']}. The "
-                f"answer starts where they part; of the first, this end of the prompt is left out: {self._lost()!r}"
-            ),
-            "unwritten": (
-                f"the prompt for generation ends with {self._of_first('unwritten')!r}, which the chat template leaves "
-                f"out before these answers, so they are trained without it: {said['unwritten']}. Bring answers of the "
-                "form that it asks for (with reasoning in `reasoning_content`, or without), set "
-                "`chat_template_kwargs` in the rows (enable_thinking, for instance), or name a template that writes "
-                "it with --chat_template_path"
-            ),
-            "context": (
-                f"the chat template's own {self._of_first('context')!r} before the answer is not scored: "
-                f"{said['context']}"
-            ),
-            "thoughts": (
-                f"reasoning that answers bring is scored with them; --score_thoughts false leaves it out: "
-                f"{said['thoughts']}"
-                if self.score_thoughts
-                else f"reasoning that answers bring is not scored, only what follows it: {said['thoughts']}"
-            ),
-            "added_end": (
-                f"the chat template writes no end after the last answer; {self._added_end()!r}, with which it opens "
-                f"the next turn, is added and scored: {said['added_end']}"
-            ),
-            "two_bos": f"the text begins with BOS, which the tokenizer adds too; one is kept: {said['two_bos']}",
-            "ended": f"the answer brings its end token along, so none is added: {said['ended']}",
+        facts = {
+            "share": self._cut / len(self._kept),
+            "max_length": self.max_length,
+            "p50": p50,
+            "p95": p95,
+            "lost": self._lost(),
+            "scored": "scored with them; --score_thoughts false leaves it out"
+            if self.score_thoughts
+            else "not scored, only what follows it",
         }
-        return [Finding(name, texts[name], rows, LEVELS[name]) for name, rows in self._rows.items() if rows]
-
-    def _lost_text(self) -> str:
-        kinds = "; ".join(f"{kind} in {rows_text(rows)}" for kind, rows in self._lost_in_template.items())
-        return (
-            f"the chat template leaves out part of the answers, which is not in the tokens: {kinds}. Name a template "
-            "that writes it with --chat_template_path, or take it out of the rows"
-        )
-
-    def _of_first(self, name: str) -> str:
-        """A text that the first response with a finding has of that name; empty where there is none."""
-        return str(getattr(self._first[name], name)) if name in self._first else ""
+        return [
+            Finding(name, text.format(rows=rows_text(rows), first=self._first.get(name), **facts), rows, level)
+            for name, (level, text) in FINDINGS.items()
+            if (rows := self._rows[name])
+        ]
 
     def _lost(self) -> str:
-        first = self._first.get("not_a_prefix")
-        return "" if first is None else str(self.tokenizer.decode(first.lost))
-
-    def _added_end(self) -> str:
-        first = self._first.get("added_end")
-        return "" if first is None else str(self.tokenizer.decode([first.ids[-1]]))
+        return "; ".join(f"{kind} in {rows_text(rows)}" for kind, rows in self._lost_in_template.items())
 
     def _none_left(self) -> str:
         if _too_long(self.max_length) not in self.report.dropped:
-            lost = f" For {self._lost_text()}." if self._lost_in_template else ""
+            lost = FINDINGS["lost_in_template"][1].format(lost=self._lost())
+            lost = f" For {lost}." if self._lost_in_template else ""
             return f"{self.report.source}: no row is left after tokenising. {self.report.left_out()}.{lost}"
         wanted = 1 << int(np.quantile(self._lengths, 0.95)).bit_length()
         return (

@@ -72,22 +72,8 @@ class Encoded(NamedTuple):
     """Position of the scored token that ends the answer; T where there is none."""
     prompt: int
     """Hash of the prompt."""
-    lost: list[int]
-    """Tokens at the end of the prompt, rendered alone, that are not there when the answer follows."""
-    doubled: bool
-    """Whether a second BOS at the start was left out."""
-    ended: bool = False
-    """Whether it is plain text that brought its end token along."""
-    ends_early: bool = False
-    """Whether an end token stands in the text of an answer, before the one that ends it."""
-    context: str = ""
-    """What the template writes of its own between the prompt for generation and the answer."""
-    unwritten: str = ""
-    """The end of the prompt for generation that the template leaves out before an answer."""
-    added: bool = False
-    """Whether its end token was added, because the template writes none."""
-    thoughts: bool = False
-    """Whether it brings reasoning that the template writes."""
+    found: Mapping[str, Any]
+    """What deserves a look, by the names of `token_ledger.FINDINGS` -> True, or the text that it is about, quoted."""
     left_out: frozenset[str] = frozenset()
     """What of the answer the template leaves out: "reasoning", "text", "tool calls"."""
 
@@ -321,26 +307,22 @@ def _plain(
     before = alone if score_thoughts or not thought else tokenizer(text=prompt + thought)["input_ids"]
     mask = np.zeros(len(ids), dtype=bool)
     mask[shared_prefix(before, ids) :] = True
-    found = [i for i, token in enumerate(ids) if mask[i] and token in ends]
-    return _response(
-        row["row"], label, ids, mask, found[-1] if found else None, prompt, tokenizer.bos_token_id
-    )._replace(
-        lost=alone[shared_prefix(alone, ids) :],
-        ended=ended,
-        ends_early=any(ids[i] == ids[found[-1]] for i in found[:-1]),
-        thoughts=bool(thought),
-    )
+    at = [i for i, token in enumerate(ids) if mask[i] and token in ends]
+    lost = alone[shared_prefix(alone, ids) :]
+    found = {
+        "not_a_prefix": lost and repr(tokenizer.decode(lost)),
+        "ended": ended,
+        "ends_early": any(ids[i] == ids[at[-1]] for i in at[:-1]),
+        "thoughts": bool(thought),
+    }
+    return _response(row["row"], label, ids, mask, at[-1] if at else None, prompt, tokenizer, found)
 
 
 def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt: str) -> Encoded | LeftOut:
     """A response in messages; or why there is nothing of it.
 
-    Args:
-        row: Its number.
-        label: True for a thumb up.
-        conversation: Prompt and answer.
-        first: Number of prompt messages; the answer is the rest.
-        prompt: The prompt for generation, with the assistant's turn opened.
+    The answer is what follows the `first` messages, the prompt; `prompt` is that rendered, the assistant's turn
+    opened.
     """
     text, ids, tokenizer = conversation.text, conversation.ids, conversation.tokenizer
     facts = template_facts(tokenizer)
@@ -370,31 +352,39 @@ def _chat(row: int, label: bool, conversation: Conversation, first: int, prompt:
         if end is None and follows is not None and at == len(conversation.messages) - 1:
             ids, end, stop, added = [*ids, follows], len(ids), len(ids) + 1, True
         mask[start:stop] = True
-    answer = _response(row, label, ids, mask[: len(ids)], end, prompt, tokenizer.bos_token_id)
     turn = next(iter(turns.values()))
     context = text[opened : turn.start] if text[opened : turn.start].strip() else ""
-    border, lost_tokens = turn.start if context else opened, []
+    border, alone = turn.start if context else opened, []
     if not conversation.score_thoughts and REASONING in turn.brings - turn.lost:
         context = ""  # it is the row's own
     at = conversation.token_at(border)
     if conversation.straddles(at, border):
         alone = list(tokens_of(tokenizer, text[:border])["input_ids"])
-        lost_tokens = alone[shared_prefix(alone, ids) :]
-    return answer._replace(
-        lost=lost_tokens,
-        ends_early=early,
-        context=context,
-        unwritten=prompt[opened:],
-        added=added,
-        thoughts=REASONING in brings - lost,
-        left_out=lost,
-    )
+    lost_tokens = alone[shared_prefix(alone, ids) :]
+    found = {
+        "not_a_prefix": lost_tokens and repr(tokenizer.decode(lost_tokens)),
+        "ends_early": early,
+        "context": context and repr(context),
+        "unwritten": not context and prompt[opened:] and repr(prompt[opened:]),
+        "added_end": added and repr(tokenizer.decode([ids[-1]])),
+        "thoughts": REASONING in brings - lost,
+    }
+    return _response(row, label, ids, mask[: len(ids)], end, prompt, tokenizer, found, lost)
 
 
 def _response(
-    row: int, label: bool, ids: list[int], mask: np.ndarray, end: int | None, prompt: str, bos: int | None
+    row: int,
+    label: bool,
+    ids: list[int],
+    mask: np.ndarray,
+    end: int | None,
+    prompt: str,
+    tokenizer: PreTrainedTokenizerBase,
+    found: Mapping[str, Any],
+    left_out: frozenset[str] = frozenset(),
 ) -> Encoded:
     # A text that begins with BOS gets a second one from tokenizers that add it; models have never seen two.
+    bos = tokenizer.bos_token_id
     extra = max(next((i for i, token in enumerate(ids) if token != bos), 0) - 1, 0)
     mask = mask[extra:]
     mask[:1] = False  # nothing predicts the first token
@@ -405,8 +395,8 @@ def _response(
         mask,
         end=len(mask) if end is None else end - extra,
         prompt=xxhash.xxh3_64_intdigest(prompt.encode(errors="backslashreplace")),
-        lost=[],
-        doubled=extra > 0,
+        found={"two_bos": extra > 0, **{name: text for name, text in found.items() if text}},
+        left_out=left_out,
     )
 
 

@@ -117,11 +117,7 @@ def stream_seed(seed: int, request_id: str, sample: int) -> int:
 
 
 def refuse_repeated_ids(requests: Sequence[Request]) -> None:
-    """Stop where two requests share an id: their answers could not be told apart.
-
-    Raises:
-        BadInput: If so.
-    """
+    """Stop where two requests share an id: their answers could not be told apart; BadInput if so."""
     counts = Counter(request.id for request in requests)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise BadInput(

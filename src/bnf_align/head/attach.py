@@ -68,11 +68,7 @@ def attach(
 
 
 def head_of(lm: PreTrainedModel) -> Head:
-    """The head of `lm` as it stands now.
-
-    Raises:
-        BadInput: If it is more than a weight and a bias: adapted, or quantised.
-    """
+    """The head of `lm` as it stands now; BadInput if it is more than a weight and a bias: adapted, or quantised."""
     layer = lm.get_output_embeddings()
     if any(isinstance(module, BaseTunerLayer) for module in layer.modules()):
         raise BadInput(

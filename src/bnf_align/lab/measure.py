@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,3 +44,20 @@ def compare(before: Sequence[float], after: Sequence[float], seed: int = 0) -> C
     if first.shape != second.shape:
         raise ValueError(f"Before has {first.shape} values and after {second.shape}: they cannot be paired.")
     return Change(estimate(first, seed), estimate(second, seed), estimate(second - first, seed))
+
+
+def beside_bnf(
+    values: Mapping[str, Mapping[str, Sequence[float]]], names: Iterable[str], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Of each method and measure the mean (`after`), its `change` from "base", and its distance from "bnf"."""
+    return {
+        method: {
+            name: {
+                "after": asdict(estimate(own[name], seed)),
+                "change": asdict(compare(values["base"][name], own[name], seed).change),
+                "against_bnf": asdict(compare(values["bnf"][name], own[name], seed).change),
+            }
+            for name in names
+        }
+        for method, own in values.items()
+    }

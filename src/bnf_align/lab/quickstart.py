@@ -25,7 +25,7 @@ from bnf_align.analysis import Method, analyze, read_answers
 from bnf_align.construct.choice import Choice
 from bnf_align.construct.select import select
 from bnf_align.journal import read_jsonl
-from bnf_align.lab.measure import compare, estimate
+from bnf_align.lab.measure import beside_bnf, compare
 from bnf_align.lab.picture import draw
 from bnf_align.lab.runs import Settings, align, base_model
 from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
@@ -118,17 +118,7 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
         "reference": trainer.prepared.reference.as_dict() if trainer.prepared.reference else None,
         "measures": measures,
         "conclusion": conclude(measures, settings.eval_prompts),
-        "methods": {
-            method: {
-                name: {
-                    "after": asdict(estimate(values[name], seed)),
-                    "change": asdict(compare(before[name], values[name], seed).change),
-                    "against_bnf": asdict(compare(after[name], values[name], seed).change),
-                }
-                for name in ACCURACIES
-            }
-            for method, values in found.items()
-        },
+        "methods": beside_bnf(found, ACCURACIES, seed),
         "health": {  # without a reference there is no shift to judge
             method: one.record.health().colour for method, one in trainers.items() if LOSSES[method].reference
         },

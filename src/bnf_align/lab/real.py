@@ -18,16 +18,11 @@ from statistics import mean
 from typing import Any
 
 from bnf_align.config import PreferenceConfig
-from bnf_align.construct.choice import Choice
-from bnf_align.construct.dataset import write_selection
-from bnf_align.construct.generate import Job, generate
-from bnf_align.construct.score import read_candidates, score
-from bnf_align.construct.scorers.verifier import Verifier
 from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
-from bnf_align.journal import read_jsonl
-from bnf_align.lab.measure import compare, estimate
+from bnf_align.lab.measure import beside_bnf, compare
 from bnf_align.lab.runs import train
+from bnf_align.lab.sample import answered, judged
 from bnf_align.losses import LOSSES
 from bnf_align.models import for_inference, load
 from bnf_align.outputs import write_json, write_text
@@ -126,11 +121,7 @@ def prompts(topics: Sequence[str]) -> list[Row]:
 
 
 def topics_of(seed: int, sizes: Sizes) -> tuple[list[str], list[str]]:
-    """Topics to train on and topics held out.
-
-    Raises:
-        BadInput: If there are not so many.
-    """
+    """Topics to train on and topics held out; BadInput if there are not so many."""
     if sizes.topics + sizes.held_out > len(TOPICS):
         raise BadInput(f"{sizes.topics} + {sizes.held_out} topics are wanted, and there are {len(TOPICS)}.")
     drawn = Random(f"topics {seed}").sample(TOPICS, sizes.topics + sizes.held_out)
@@ -146,10 +137,7 @@ def thumbs(engine: LocalEngine, topics: Sequence[str], folder: Path, seed: int, 
         BadInput: If no answer follows its rule.
     """
     sampling = Sampling(temperature=0.8, n=sizes.samples, seed=seed, max_new_tokens=sizes.max_new_tokens)
-    generate(prompts(topics), [Job(engine, sampling)], folder / "candidates.jsonl")
-    score(read_candidates(folder / "candidates.jsonl"), Verifier(VERIFIER), folder / "scored.jsonl")
-    write_selection(folder / "scored.jsonl", folder / "preferences.jsonl", Choice(unpaired=True, threshold=1.0))
-    rows = list(read_jsonl(folder / "preferences.jsonl"))
+    rows = judged(engine, prompts(topics), sampling, VERIFIER, folder)
     ups = [row for row in rows if row["label"]]
     downs = [row for row in rows if not row["label"]]
     if not ups:
@@ -161,9 +149,7 @@ def thumbs(engine: LocalEngine, topics: Sequence[str], folder: Path, seed: int, 
 def answers(engine: LocalEngine, rows: Sequence[Row], seed: int, sizes: Sizes) -> list[Generation]:
     """One sample for each prompt, at the temperature of the thumbs."""
     sampling = Sampling(temperature=0.8, seed=seed, max_new_tokens=sizes.max_new_tokens)
-    requests = [Request(row["id"], row["prompt"]) for row in rows]
-    found = {one.id: one for batch in engine.generate(requests, sampling) for one in batch}
-    return [found[request.id] for request in requests]
+    return answered(engine, [Request(row["id"], row["prompt"]) for row in rows], sampling)
 
 
 def real_quickstart(model: str, out: str | Path, seed: int = 0, sizes: Sizes | None = None) -> dict[str, Any]:
@@ -225,17 +211,7 @@ def real_quickstart(model: str, out: str | Path, seed: int = 0, sizes: Sizes | N
         "prompts": len(asked),
         "measures": changes,
         "conclusion": conclude(changes, len(asked)),
-        "methods": {
-            method: {
-                name: {
-                    "after": asdict(estimate(of_method[name], seed)),
-                    "change": asdict(compare(values["base"][name], of_method[name], seed).change),
-                    "against_bnf": asdict(compare(values["bnf"][name], of_method[name], seed).change),
-                }
-                for name in MEASURES
-            }
-            for method, of_method in values.items()
-        },
+        "methods": beside_bnf(values, MEASURES, seed),
         "tokens": {method: mean(one.tokens[0] or 0 for one in of_method) for method, of_method in found.items()},
         "health": {method: one.colour for method, one in health.items()},
         "verdicts": {method: one.text for method, one in health.items()},

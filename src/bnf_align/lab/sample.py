@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,27 @@ def generations(
     A temperature of 0 decodes greedily; anything above samples from the whole distribution, uncut.
     """
     requests = [Request(str(number), prompt) for number, prompt in enumerate(prompts)]
-    batches = _engine(model, tokenizer, batch_size * samples).generate(requests, _sampling(temperature, samples, seed))
-    found = {one.id: one for batch in batches for one in batch}
+    engine = _engine(model, tokenizer, batch_size * samples)
+    return answered(engine, requests, _sampling(temperature, samples, seed))
+
+
+def answered(engine: LocalEngine, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+    """The answers to `requests`, in their order."""
+    found = {one.id: one for batch in engine.generate(requests, sampling) for one in batch}
     return [found[request.id] for request in requests]
+
+
+def judged(
+    engine: LocalEngine, rows: Sequence[Mapping[str, Any]], sampling: Sampling, verifier: str, folder: Path
+) -> list[PreferenceRow]:
+    """Answers to the prompts of `rows` with the verifier's thumb, by `generate`, `score` and `select`, resumable.
+
+    `folder` gets `candidates.jsonl`, `scored.jsonl`, `preferences.jsonl` and its data card.
+    """
+    generate(rows, [Job(engine, sampling)], folder / "candidates.jsonl")
+    score(read_candidates(folder / "candidates.jsonl"), Verifier(verifier), folder / "scored.jsonl")
+    write_selection(folder / "scored.jsonl", folder / "preferences.jsonl", Choice(unpaired=True, threshold=1.0))
+    return list(read_jsonl(folder / "preferences.jsonl"))
 
 
 def _engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int) -> LocalEngine:
@@ -84,18 +102,14 @@ def answers_with_thumbs(
 ) -> list[PreferenceRow]:
     """`prompt, completion, label` rows: what the model says to each prompt, with the verifier's thumb.
 
-    By `generate`, `score` and `select`, as everybody's data is made; `folder` gets `candidates.jsonl`, `scored.jsonl`,
-    `preferences.jsonl` and its data card, anew each time. Every sample is a row, so an answer that the model likes to
-    give stands there as often as it gave it.
+    As everybody's data is made, see `judged`, and anew each time. Every sample is a row, so an answer that the model
+    likes to give stands there as often as it gave it.
     """
     for file in folder.glob("*.jsonl*"):  # of a run with another seed or other settings
         file.unlink()
     rows = [{"id": str(number), "prompt": prompt, "skill": skill.name} for number, prompt in enumerate(prompts)]
-    job = Job(_engine(model, tokenizer, 250 * samples), _sampling(TEMPERATURE, samples, seed))
-    generate(rows, [job], folder / "candidates.jsonl")
-    score(read_candidates(folder / "candidates.jsonl"), Verifier(VERIFIER), folder / "scored.jsonl")
-    write_selection(folder / "scored.jsonl", folder / "preferences.jsonl", Choice(unpaired=True, threshold=1.0))
-    return list(read_jsonl(folder / "preferences.jsonl"))
+    engine = _engine(model, tokenizer, 250 * samples)
+    return judged(engine, rows, _sampling(TEMPERATURE, samples, seed), VERIFIER, folder)
 
 
 @torch.no_grad()

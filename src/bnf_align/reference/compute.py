@@ -60,17 +60,6 @@ class Forward:
     max_tokens: int = 8192
     pad_token_id: int = 0
 
-    def namespace(self, model: Any) -> dict[str, Any]:
-        """The cache's namespace of `model` as the reference under this forward pass."""
-        return namespace_of(
-            model,
-            autocast=self.autocast,
-            head=self.head,
-            packing=self.packing,
-            device=self.device.type,
-            sharded=self.sharded,
-        )
-
     @torch.no_grad()
     def __call__(self, model: nn.Module, responses: Responses, rows: Sequence[int]) -> list[np.ndarray]:
         """Of each row one float32 log-probability per scored token; `model` is in evaluation mode."""
@@ -126,7 +115,9 @@ def add_ref_logps(
     """
     state = PartialState()
     # The main process speaks for all: under FSDP the others may hold no weights yet.
-    namespace = broadcast_object_list([forward.namespace(model) if state.is_main_process else {}])[0]
+    ways = {name: getattr(forward, name) for name in ("autocast", "head", "packing", "sharded")}
+    own = namespace_of(model, device=forward.device.type, **ways) if state.is_main_process else {}
+    namespace = broadcast_object_list([own])[0]
     cache = ReferenceCache(cache_dir or default_root(), namespace, about)
     responses = Responses(datasets.concatenate_datasets(list(parts)))
     keys = [row_key(responses.tokens(row), responses.mask(row)) for row in range(len(responses))]
