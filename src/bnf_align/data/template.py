@@ -13,7 +13,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -324,12 +324,9 @@ def _arguments(arguments: Any, as_text: bool) -> Any:
     """Arguments of a tool call in one form or the other; what is no JSON object stays."""
     if as_text:
         return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments
-    if isinstance(arguments, str):
-        try:
-            value = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            return arguments
-        return value if isinstance(value, dict) else arguments
+    with suppress(ValueError, RecursionError):
+        if isinstance(arguments, str) and isinstance(value := json.loads(arguments or "{}"), dict):
+            return value
     return arguments
 
 
