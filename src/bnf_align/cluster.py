@@ -197,11 +197,7 @@ def _in_plain_words() -> Iterator[None]:
 
 
 class Worker:
-    """An actor of `map_batches`.
-
-    Args:
-        load: Gives what answers a unit.
-    """
+    """An actor of `map_batches`; `load` gives what answers a unit."""
 
     def __init__(self, load: Callable[[], Callable[[Any], Any]]) -> None:
         self._work = answer(load)

@@ -81,8 +81,7 @@ def namespace_of(
         head: The head's implementation, `fused` or `logits`.
         packing: Responses stand one after another in one row.
         device: Kind of device: `cpu`, `cuda`, ...
-        sharded: FSDP2 hands the forward pass weights in the dtype of `autocast`; autocast itself leaves them as they
-            are and rounds what is multiplied.
+        sharded: FSDP2 hands out weights in the dtype of `autocast`, which itself rounds what is multiplied.
     """
     adapters = adapters_digest(model)
     packages = ["torch", "transformers", *(["peft"] if adapters else [])]

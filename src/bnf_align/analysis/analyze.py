@@ -22,18 +22,10 @@ def analyze(
     about: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Measure the methods, draw the figures, and write `summary.json`, all into the folder `out`.
+    """Measure the methods, draw the figures, and write `summary.json`, all into the folder `out`; its contents.
 
-    Args:
-        methods: As in `measure`, as are `load_reference` and `options`.
-        load_reference: See there.
-        out: The folder.
-        bins_of: See `bins_method`.
-        about: What is worth knowing beside the numbers: models, data, command.
-        options: See there.
-
-    Returns:
-        What `summary.json` holds.
+    The methods, their reference and the `options` are those of `measure`, `bins_of` that of `bins_method`. `about` is
+    what is worth knowing beside the numbers: models, data, command.
     """
     cut = bins_method([method.name for method in methods], bins_of)
     files = measure(methods, load_reference, out, about=about, **options)

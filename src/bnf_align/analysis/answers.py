@@ -73,19 +73,10 @@ def read_answers(
     score_thoughts: bool = True,
     **row_options: Any,
 ) -> Answers:
-    """Read and tokenise responses as training does, with or without labels.
+    """Read and tokenise responses as training does, with or without labels; errors and settings as there.
 
-    Args:
-        rows: Preference rows; or rows of prompt and completion; or what `bnf-align eval run --task wild_bench` wrote.
-        tokenizer: Of the model that is looked at, with a padding token.
-        source: Name of the source, for messages.
-        max_length: As in training.
-        merge_system_prompt: As in training.
-        score_thoughts: As in training.
-        row_options: `column_map`, `label_map`, ... of `preference_rows`.
-
-    Raises:
-        BadInput: As in training.
+    `rows` are preference rows; or rows of prompt and completion; or what `bnf-align eval run --task wild_bench` wrote.
+    The `tokenizer` has a padding token; `source` is what messages call the rows.
     """
     raw = [{**_texts(row), "row": number} for number, row in enumerate(rows)]
     renamed = (row_options.get("column_map") or {}).keys()

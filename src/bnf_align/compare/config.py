@@ -116,10 +116,7 @@ def read(
 ) -> Plan:
     """The comparison that a mapping describes; see docs/compare.md for its keys.
 
-    Args:
-        found: The mapping.
-        lines: Keys, from the outside in -> the line that they stand on.
-        settings: Reads the mapping `settings`.
+    `lines` are where keys stand, named from the outside in; `settings` reads the mapping of that name.
 
     Raises:
         BadInput: With every fault of the mapping, a line each.

@@ -102,14 +102,9 @@ class Evaluation:
         return load_items(self.asks, source, self.limit)
 
     def of(self, split: str, rows: Sequence[Row], loaded: Loaded, config: PreferenceConfig, out: Path) -> Outcomes:
-        """A model's values on the items of a split.
+        """A model's values on the items of a split, `validation` or `test`, whose held-out rows are `rows`.
 
-        Args:
-            split: `validation` or `test`.
-            rows: The held-out rows of that split.
-            loaded: The model and its tokenizer.
-            config: How rows are read, as in training.
-            out: A file for the answers or log-probabilities; what is there already is not made again.
+        Answers or log-probabilities go to the file `out`; what is there already is not made again.
         """
         if self.generates:
             return self._answers(self.items(split), loaded, out)

@@ -31,15 +31,11 @@ def record_of(
     trained: Found,
     tested: Found,
 ) -> dict[str, Any]:
-    """What is written.
+    """What is written of a comparison.
 
-    Args:
-        plan: The comparison.
-        grids: Method -> its points, each with its runs.
-        winners: Method -> the runs of the point that was chosen, one a seed; a method is missing if all diverged.
-        base: The model before training.
-        trained: Key of a run -> what `runs.train` returned.
-        tested: Key of a run -> what `runs.test` returned.
+    `grids` are the points of each method, each with its runs; `winners` the runs of the point that was chosen, one a
+    seed, where not all have diverged. `trained` and `tested` are what `runs.train` and `runs.test` returned, by the
+    key of a run.
     """
     whole = {name: own for name, own in winners.items() if not any(trained[run.key]["failed"] for run in own)}
     runs = {BASE: [base], **whole}

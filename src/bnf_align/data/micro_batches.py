@@ -131,14 +131,9 @@ def _balanced_edges(lengths: np.ndarray, rows: np.ndarray, max_tokens: int, worl
 def _cheapest_edges(lengths: np.ndarray, rows: np.ndarray, ceiling: int, world: int) -> np.ndarray | None:
     """Where to cut items, sorted by falling length, for the least total cost in a multiple of `world` micro-batches.
 
-    Dynamic programming over the ends of micro-batches and their number modulo `world`; O(items x items per
-    micro-batch x world). None where no such number of micro-batches keeps to the ceiling.
-
-    Args:
-        lengths: (n,), falling.
-        rows: (n + 1,), rows before each item.
-        ceiling: Most padded tokens in a micro-batch of several items.
-        world: Number of ranks.
+    Dynamic programming over the ends of micro-batches and their number modulo `world`; O(items x items per micro-batch
+    x world). None where no such number of micro-batches keeps to the ceiling. `lengths` are (n,), `rows` before each
+    item (n + 1,).
     """
     items = len(lengths)
     reach = rows[:-1] + ceiling // np.maximum(lengths, 1)  # a micro-batch that starts here ends at this row at most

@@ -101,19 +101,13 @@ def kl_rows(responses: datasets.Dataset, max_length: int | None) -> datasets.Dat
 
 
 def kl_donors(prompt_ids: ArrayLike) -> np.ndarray:
-    """Which response gives each prompt its completion: every one gives exactly once, and never to its own prompt.
+    """(n,) which response gives each prompt its completion: every one once, and never to its own prompt.
 
     The responses are put in order of their prompts, each prompt where it first occurs, and rotated by as many as the
     most frequent prompt has. So nothing meets its own prompt, unless one has more than half of all responses: then
     as few do as can be, 2 x its responses - all. Where all prompts differ this is the rotation by one that TRL makes
     when its batch is the whole file (`add_kl_completion_ids` of trl 1.16, kto_trainer.py); of pairs each chosen answer
     comes from a chosen one, and each rejected from a rejected one.
-
-    Args:
-        prompt_ids: (n,) equal for equal prompts.
-
-    Returns:
-        (n,) positions.
 
     Example:
         >>> kl_donors([0, 0, 1, 1, 2]).tolist()

@@ -73,14 +73,9 @@ def split_by_prompt(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Split rows, raw or checked, into training and evaluation so that all rows of one prompt land on one side.
 
-    The side follows from a hash of the prompt alone, so it stays the same when rows are appended or shuffled.
-
-    Args:
-        rows: Rows of TRL's types.
-        fraction: Share of the prompts to hold out, from 0 to 1; the share of rows comes close where prompts are many.
-        seed: Another seed holds out other prompts.
-        column_map: As in `preference_rows`, where rows are raw.
-        flag: What set the fraction, for messages.
+    The side follows from a hash of the prompt and the seed alone, so it stays the same when rows are appended or
+    shuffled. Held out is a `fraction` of the prompts; the share of rows comes close where prompts are many. `flag` is
+    what set it.
 
     Returns:
         Training and evaluation rows, each with its number in `row`, which `preference_rows` keeps.

@@ -41,13 +41,10 @@ class Draft:
 def decode(
     model: PreTrainedModel, drafts: Sequence[Draft], sampling: Sampling, finish: Callable[[Draft], str | None]
 ) -> None:
-    """Write `drafts` to their ends.
+    """Write `drafts` to their ends, for which `finish` is asked after each token: a finish reason, or None to go on.
 
-    Args:
-        model: A causal language model in evaluation mode, without an adapter's wrapper.
-        drafts: Those with the same prompt side by side, equally many of each; a prompt is read once for all of them.
-        sampling: Temperature and top-p.
-        finish: After each token of a draft, its finish reason, or None where it goes on.
+    `model` is in evaluation mode, without an adapter's wrapper. Drafts with the same prompt stand side by side,
+    equally many of each; a prompt is read once for all of them.
     """
     prompts = [draft.prompt for draft in drafts]
     copies = next((i for i, prompt in enumerate(prompts) if prompt is not prompts[0]), len(prompts))

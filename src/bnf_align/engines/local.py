@@ -31,19 +31,12 @@ class Prompt(NamedTuple):
 
 
 class LocalEngine:
-    """A causal language model with its tokenizer.
+    """A causal language model, or an adapter around one, with its tokenizer; it is left in the mode it was in.
 
     Prompts are sorted by length, the longest first, and cut into batches that follow from the requests alone; the
     answers do not depend on their neighbours but for rounding. In float32 the same job gives the same texts, whether
-    it was interrupted or not.
-
-    Args:
-        model: A model, or an adapter around one. It is left in the mode it was in.
-        tokenizer: Its tokenizer.
-        name: The model's name in the files made with it.
-        batch_rows: The most texts at a time.
-        batch_tokens: The most tokens at a time, a row counted at the length it could reach: bounds the cache. A batch
-            that runs out of memory all the same is halved.
+    it was interrupted or not. At a time at most `batch_rows` texts and `batch_tokens` tokens are made, a row counted
+    at the length it could reach, which bounds the cache; a batch that runs out of memory all the same is halved.
 
     Raises:
         BadInput: For prompt-learning adapters.

@@ -53,12 +53,7 @@ class Loaded(NamedTuple):
 
 
 def find(name_or_path: str, adapter: str | None = None, revision: str | None = None) -> Source:
-    """Whether a name is a model's or an adapter's, without loading either.
-
-    Args:
-        name_or_path: A folder, a hub name, or a GGUF file in either.
-        adapter: An adapter to put on it, a folder or a hub name.
-        revision: Branch, tag or commit of `name_or_path` on the hub.
+    """Whether a name is a model's or an adapter's, without loading either; arguments as in `load`.
 
     Raises:
         BadInput: If an adapter does not say what it was trained on, or that is an adapter again.
@@ -234,13 +229,10 @@ def configured_tokenizer(
     eos_token: str | None = None,
     **where: Any,
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer with the chat template and end token asked for, and with a padding token.
+    """A tokenizer, or that of a model or adapter by name, with a padding token and what else is asked for.
 
-    Args:
-        source: The tokenizer, or the name of a model or an adapter, as in `load`.
-        chat_template_path: A .jinja file, or the folder or hub name of a tokenizer with a template.
-        eos_token: A token of the vocabulary.
-        where: See `load_tokenizer`.
+    `chat_template_path` is a .jinja file, or the folder or hub name of a tokenizer with a template; `eos_token` a
+    token of the vocabulary; `where` as in `load_tokenizer`.
 
     Raises:
         BadInput: If it is no text tokenizer, or what is asked for is not there.

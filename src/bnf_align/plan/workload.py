@@ -107,10 +107,10 @@ def measured(
     config: PreferenceConfig,
     devices: int = 1,
 ) -> Workload:
-    """The workload of responses whose lengths are known.
+    """The workload of responses whose lengths are known, from where `source` says in words.
 
     Args:
-        source: Where the lengths come from, in words.
+        source: Where the lengths come from.
         parts: (n,) tokens and (n,) scored tokens of each response: those to train on, then those that the reference
             pass sees besides.
         units: Numbers of the training responses of each unit (a pair or a single response).
