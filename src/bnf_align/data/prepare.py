@@ -44,8 +44,6 @@ def checked_rows(name: str, rows: Rows, config: PreferenceConfig) -> tuple[list[
 
 def held_out(checked: Checked, fraction: float) -> Checked:
     """Training rows without those of the held-out prompts, and these as evaluation rows."""
-    if "eval" in checked:
-        raise BadInput("--eval_fraction holds training rows out, but evaluation rows are given too: leave one away.")
     rows, report = checked["train"]
     kept, held = split_by_prompt(rows, fraction)
     report.notes.append(f"{counted(len(held), 'row')} held out for evaluation, with all rows of their prompts")
