@@ -2,9 +2,9 @@
 
     python benchmarks/real_peers.py        # needs BNF_ALIGN_DATA and the model (`make real` fetches it)
 
-SmolLM2-135M-Instruct in float32 trains on the same 48 pairs of people's preferences, 12 optimizer steps of 4 pairs (KTO:
-their 8 responses), the reference computed beforehand, AdamW, one thread. Each side is a process of its own that trains
-with its own `train()`; a step is taken only when its turn comes, in the order ABBA, so the sides' times are paired.
+SmolLM2-135M-Instruct in float32 trains on the same 48 pairs of people's preferences, 12 optimizer steps of 4 pairs
+(KTO: of 8 responses), the reference computed beforehand, AdamW, one thread. Each side is a process of its own that
+trains with its own `train()`; a step is taken only when its turn comes, in the order ABBA, so the times are paired.
 The time of a step is CPU time from its first forward pass to the end of the optimizer step. Memory is the peak of the
 process after the model is loaded.
 
@@ -152,7 +152,7 @@ def gemm_rate() -> float:
 
 
 def needed(model_path: str, data: str) -> list[float]:
-    """FLOPs that the pairs need, forward and backward: the layers on every token, the head on scored ones, attention."""
+    """FLOPs that each pair needs, forward and backward: layers on every token, the head on scored ones, attention."""
     loaded = load(model_path, **for_inference("float32"))
     config, tokenizer = loaded.model.config, loaded.tokenizer
     head = config.vocab_size * config.hidden_size
@@ -218,7 +218,9 @@ def main() -> None:
         for name, of in times.items()
     }
     listed = ", ".join(f"{name} {one.figure:.0%}" for name, one in shares.items())
-    words = f"needed FLOPs over CPU time, as a share of the machine's matrix-multiply rate, BNF; all: {listed}; {setting}"
+    words = (
+        f"needed FLOPs over CPU time, as a share of the machine's matrix-multiply rate, BNF; all: {listed}; {setting}"
+    )
     write_claim("real-gemm-share", words, shares["bnf"], "low >= 0.7")
     record = {
         "setting": setting,
