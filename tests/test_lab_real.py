@@ -135,7 +135,7 @@ def test_the_real_lab_is_a_comparison_with_equal_grids_and_rows_for_what_is_miss
     plan = read(real_lab.config(str(model), tmp_path, ["bnf", "dpo", "sft"], sizes))
     assert {name: len(method.grid) for name, method in plan.methods.items()} == dict.fromkeys(("bnf", "dpo", "sft"), 2)
     asked = {name: (tmp_path / f"{name}.jsonl").read_text() for name in ("validation", "test")}
-    assert [len(text.splitlines()) for text in asked.values()] == [2, 2]
+    assert [len(text.splitlines()) for text in asked.values()] == [1, 3]
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert all(row["prompt"][0]["content"] not in "".join(asked.values()) for row in pairs)
     real_lab.write_results(tmp_path / "comparison" / "compare.json", tmp_path / "results.csv")
