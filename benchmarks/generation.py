@@ -23,7 +23,8 @@ from protocol import Estimate, median_ratio, paired_seconds, write_claim
 from steps import SIZES, byte_tokenizer, text
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, pipeline
 
-from bnf_align.engines import LocalEngine, Request, Sampling
+from bnf_align.engines import Request, Sampling
+from bnf_align.engines.local import LocalEngine
 
 ROWS, PROMPT, LONGEST, NEW_TOKENS = 48, (60, 1.0), 512, 192
 """Prompts, (median, sigma) of their lognormal lengths, the longest, and the longest answer."""

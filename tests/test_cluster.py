@@ -24,7 +24,8 @@ from bnf_align.construct.score import score
 from bnf_align.construct.scorers import verifier
 from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.reward_model import RewardModel
-from bnf_align.engines import LocalEngine, Request, Sampling
+from bnf_align.engines import Request, Sampling
+from bnf_align.engines.local import LocalEngine
 from bnf_align.records import BadInput
 from tiny_models import llama3_tokenizer
 from tiny_nets import SIZES, tiny_llama

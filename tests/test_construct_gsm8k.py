@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from bnf_align.cli.main import main
-from bnf_align.engines import LocalEngine, Request, Sampling
+from bnf_align.engines import Request, Sampling
+from bnf_align.engines.local import LocalEngine
 from bnf_align.journal import read_jsonl
 from construct_runs import write
 from model_server import ModelServer, prompt_of

@@ -17,10 +17,12 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bnf_align.endpoint import Endpoint
-from bnf_align.engines import LocalEngine, Request, Sampling, UrlEngine, decoding
+from bnf_align.engines import Request, Sampling, decoding
 from bnf_align.engines.decoding import Draft, next_tokens
+from bnf_align.engines.local import LocalEngine
 from bnf_align.engines.request import stream_seed
 from bnf_align.engines.tokens import Ending, end_tokens, prompt_ids
+from bnf_align.engines.url import UrlEngine
 from bnf_align.lab.model import build_tokenizer
 from bnf_align.records import BadInput
 from model_server import ModelServer, prompt_of

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from bnf_align import BadInput, PreferenceConfig, PreferenceTrainer, models
-from bnf_align.engines import LocalEngine, Request, Sampling
+from bnf_align.engines import Request, Sampling
+from bnf_align.engines.local import LocalEngine
 from bnf_align.plan.plan import Hardware, make_plan
 from bnf_align.plan.workload import assumed
 from rounding import ROUNDING

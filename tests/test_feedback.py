@@ -22,7 +22,8 @@ from bnf_align.cli.main import main
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.endpoint import Endpoint
-from bnf_align.engines import LocalEngine, Sampling
+from bnf_align.engines import Sampling
+from bnf_align.engines.local import LocalEngine
 from bnf_align.feedback import app, page, store
 from bnf_align.feedback import serve as serving
 from bnf_align.feedback.answerer import DOWN, LocalAnswerer, NoAnswerError, UrlAnswerer

@@ -10,8 +10,9 @@ import pytest
 from bnf_align.construct.generate import Job, generate
 from bnf_align.construct.prompts import as_messages, read_prompts
 from bnf_align.endpoint import Endpoint
-from bnf_align.engines import LocalEngine, Sampling, UrlEngine
-from bnf_align.engines.local import LazyEngine
+from bnf_align.engines import Sampling
+from bnf_align.engines.local import LazyEngine, LocalEngine
+from bnf_align.engines.url import UrlEngine
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput
 from model_server import ModelServer, prompt_of

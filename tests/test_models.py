@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from bnf_align import BadInput, PreferenceConfig, PreferenceTrainer, models
 from bnf_align.cli.main import main
-from bnf_align.engines import LocalEngine
+from bnf_align.engines.local import LocalEngine
 from runs import first_gradient, make_trainer, singles
 from tiny_models import CHATML_TEMPLATE, byte_tokenizer, chatml_tokenizer, plain_tokenizer
 from tiny_nets import tiny_llama

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from bnf_align import LOSSES, PreferenceConfig, PreferenceTrainer, models, scored_text
 from bnf_align.cli.main import main
 from bnf_align.data.template import render
-from bnf_align.engines import LocalEngine, Request, Sampling
+from bnf_align.engines import Request, Sampling
+from bnf_align.engines.local import LocalEngine
 from bnf_align.head import HeadCall, ask
 from bnf_align.reference.step0 import StepZero, compare, tolerance_of
 from rounding import ROUNDING

@@ -135,7 +135,7 @@ def _answerer(arguments: argparse.Namespace) -> Answerer:
         # A person waits: rather ask for patience soon than try for minutes.
         endpoint = Endpoint(arguments.url, model, api_key_env=key, timeout=120.0, retries=1)
         return UrlAnswerer(endpoint, sampling)
-    from bnf_align.engines import LocalEngine
+    from bnf_align.engines.local import LocalEngine
 
     return LocalAnswerer(LocalEngine.load(model, dtype=arguments.dtype, **where(arguments)), sampling)
 

@@ -14,7 +14,8 @@ from textwrap import shorten
 
 from bnf_align.cluster import Cluster
 from bnf_align.construct.scorers.scorer import Row, Scored, Scorer, SharedScorer
-from bnf_align.engines import Generation, LocalEngine, Request, Sampling
+from bnf_align.engines import Generation, Request, Sampling
+from bnf_align.engines.local import LocalEngine
 from bnf_align.records import BadInput
 
 

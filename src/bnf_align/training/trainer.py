@@ -156,16 +156,10 @@ class PreferenceTrainer(OpenTrainer):
         return self._loader(self.train_dataset, sampler)
 
     def _loader(self, steps: StepDataset, sampler: StepSampler) -> StepLoader:
-        return StepLoader(
-            steps,
-            sampler,
-            num_workers=self.args.dataloader_num_workers,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            multiprocessing_context=self.args.dataloader_multiprocessing_context,
-            in_order=self.args.dataloader_in_order,
-            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
-        )
+        names = ("num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context", "in_order")
+        options = {name: getattr(self.args, f"dataloader_{name}") for name in names}
+        pinned = self.args.dataloader_pin_memory and self.args.device.type == "cuda"
+        return StepLoader(steps, sampler, pin_memory=pinned, **options)
 
     def training_step(self, model: nn.Module, step: Step, num_items_in_batch: Any = None) -> Tensor:  # type: ignore[override]
         """Forward and backward of one optimizer step, micro-batch by micro-batch; returns its mean loss."""
