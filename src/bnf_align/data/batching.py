@@ -8,6 +8,7 @@ the lengths, without talking, and every rank runs the same number of micro-batch
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ class Step(NamedTuple):
     """Responses (pairs for pairwise losses) in the step over all ranks: what its loss is the mean over."""
 
 
+@dataclass(eq=False)
 class StepDataset(Dataset[Step]):
     """Units in, steps out: indexed by a list of units, it returns this rank's micro-batches of that step.
 
@@ -37,22 +39,16 @@ class StepDataset(Dataset[Step]):
     micro-batch, padding included; with `packing` it is one row, responses one after another.
     """
 
-    def __init__(
-        self,
-        responses: Responses,
-        units: Sequence[Sequence[int]],
-        *,
-        keep_pairs: bool,
-        kl_rows: Responses | None,
-        max_tokens: int,
-        pad_token_id: int | None,
-        packing: bool = False,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.responses, self.units, self.keep_pairs, self.kl_rows = responses, units, keep_pairs, kl_rows
-        self.max_tokens, self.pad_token_id, self.packing = max_tokens, pad_token_id, packing
-        self.rank, self.world = rank, world
+    responses: Responses
+    units: Sequence[Sequence[int]]
+    _: KW_ONLY
+    keep_pairs: bool
+    kl_rows: Responses | None
+    max_tokens: int
+    pad_token_id: int | None
+    packing: bool = False
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
         return len(self.units)

@@ -7,7 +7,6 @@ is measured in the run that reports it.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -28,11 +27,11 @@ from bnf_align.journal import read_jsonl
 from bnf_align.lab.measure import beside_bnf, compare
 from bnf_align.lab.picture import draw
 from bnf_align.lab.runs import Settings, align, base_model
-from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
+from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes, write_samples
 from bnf_align.lab.table import ACCURACIES, conclude, table
 from bnf_align.lab.world import MATH, SORT, draw_prompts
 from bnf_align.losses import LOSSES
-from bnf_align.outputs import write_json, write_text
+from bnf_align.outputs import write_json
 from bnf_align.records import PreferenceRow
 from bnf_align.report import write_page
 from bnf_align.training.record import versions
@@ -136,12 +135,8 @@ def _write_samples(folder: Path, base: Path, prompts: Sequence[str], seed: int) 
         found.append(
             [(one[0], bool(MATH.is_right(prompt, one[0]))) for prompt, one in zip(prompts, texts, strict=True)]
         )
-    rows = [
-        {"id": str(at), "prompt": prompt, "before": was[0], "before_correct": was[1]}
-        | {"after": now[0], "after_correct": now[1]}
-        for at, (prompt, was, now) in enumerate(zip(prompts, *found, strict=True))
-    ]
-    write_text(folder / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"id": str(at), "prompt": prompt} for at, prompt in enumerate(prompts)]
+    write_samples(folder / "samples.jsonl", rows, *found)
 
 
 def measure(

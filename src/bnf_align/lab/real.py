@@ -7,7 +7,6 @@ changed.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +21,10 @@ from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
 from bnf_align.lab.measure import beside_bnf, compare
 from bnf_align.lab.runs import train
-from bnf_align.lab.sample import answered, judged
+from bnf_align.lab.sample import answered, judged, write_samples
 from bnf_align.losses import LOSSES
 from bnf_align.models import for_inference, load
-from bnf_align.outputs import write_json, write_text
+from bnf_align.outputs import write_json
 from bnf_align.records import BadInput
 from bnf_align.report import write_page
 from bnf_align.training.record import versions
@@ -217,23 +216,19 @@ def real_quickstart(model: str, out: str | Path, seed: int = 0, sizes: Sizes | N
         "verdicts": {method: one.text for method, one in health.items()},
     }
     base, bnf = ([_outcome(row, one) for row, one in zip(asked, found[name], strict=True)] for name in ("base", "bnf"))
-    samples = [
-        row | {"before": before, "before_correct": was, "after": after, "after_correct": is_}
-        for row, (was, before), (is_, after) in zip(asked, base, bnf, strict=True)
-    ]
-    write_text(folder / "bnf" / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in samples))
+    write_samples(folder / "bnf" / "samples.jsonl", asked, base, bnf)
     write_json(folder / "quickstart.json", result)
     write_page(folder / "report.html", [folder], command=f"bnf-align quickstart --real {model} --seed {seed}")
     return result
 
 
-def _outcome(row: Row, found: Generation) -> tuple[bool, str]:
-    return found.finish_reasons[0] != "length" and follows(row, found.texts[0]), found.texts[0]
+def _outcome(row: Row, found: Generation) -> tuple[str, bool]:
+    return found.texts[0], found.finish_reasons[0] != "length" and follows(row, found.texts[0])
 
 
 def _values(asked: Sequence[Row], found: Sequence[Generation]) -> dict[str, list[float]]:
     return {
-        RIGHT: [float(_outcome(row, one)[0]) for row, one in zip(asked, found, strict=True)],
+        RIGHT: [float(_outcome(row, one)[1]) for row, one in zip(asked, found, strict=True)],
         ENDS: [float(one.finish_reasons[0] != "length") for one in found],
     }
 

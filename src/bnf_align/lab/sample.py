@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bnf_align.engines.local import LocalEngine
 from bnf_align.journal import read_jsonl
 from bnf_align.lab.world import Skill
 from bnf_align.logps import completion_logps
+from bnf_align.outputs import write_text
 from bnf_align.records import DataReport, PreferenceRow
 
 TEMPERATURE = 0.8
@@ -110,6 +112,20 @@ def answers_with_thumbs(
     rows = [{"id": str(number), "prompt": prompt, "skill": skill.name} for number, prompt in enumerate(prompts)]
     engine = _engine(model, tokenizer, 250 * samples)
     return judged(engine, rows, _sampling(TEMPERATURE, samples, seed), VERIFIER, folder)
+
+
+def write_samples(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    before: Sequence[tuple[str, bool]],
+    after: Sequence[tuple[str, bool]],
+) -> None:
+    """Answers before and after, and whether they were right, side by side for the report."""
+    lines = [
+        {**row, "before": was[0], "before_correct": was[1], "after": now[0], "after_correct": now[1]}
+        for row, was, now in zip(rows, before, after, strict=True)
+    ]
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 @torch.no_grad()

@@ -74,26 +74,22 @@ class Hardware:
     """Bytes that the process holds besides the model and its training, where they share one memory (CPU)."""
 
 
+@dataclass(eq=False)
 class FakeModel:
     """A causal language model of shapes; for the arguments see `make_plan`."""
 
-    def __init__(
-        self,
-        model_config: PretrainedConfig,
-        config: PreferenceConfig,
-        hardware: Hardware,
-        dtype: torch.dtype = torch.float32,
-        peft_config: PeftConfig | None = None,
-        attention: str | None = None,
-        quantised_bits: int | None = None,
-    ) -> None:
-        self.model_config, self.head, self.separable = model_config, config.head, config.loss.separable
-        self.bf16, self.accelerator = hardware.bf16, hardware.accelerator
-        self.dtype, self.peft_config, self.attention = dtype, peft_config, attention
-        self.quantised_bits = quantised_bits
+    model_config: PretrainedConfig
+    config: PreferenceConfig
+    hardware: Hardware
+    dtype: torch.dtype = torch.float32
+    peft_config: PeftConfig | None = None
+    attention: str | None = None
+    quantised_bits: int | None = None
+
+    def __post_init__(self) -> None:
         self.mode = FakeTensorMode()
         self.weights, self.trace = cache(self._weights), cache(self._trace)
-        self.model = self.weights(dtype)
+        self.model = self.weights(self.dtype)
         self.lm: Any = inner(self.model)
         """The causal language model without its adapter's wrapper."""
 
@@ -121,7 +117,7 @@ class FakeModel:
     ) -> Trace:
         """Run `rows` responses of `length` tokens, a share `scored` of which the head sees."""
         training = passes != "reference"
-        model = self.weights(torch.bfloat16 if sharded and self.bf16 else self.dtype)
+        model = self.weights(torch.bfloat16 if sharded and self.hardware.bf16 else self.dtype)
         lm, live = inner(model), _Live(model, self.dtype.itemsize)
         if checkpointing and training:
             lm.activation_checkpointing_enable({"use_reentrant": False})
@@ -131,11 +127,12 @@ class FakeModel:
         handles += [p.register_post_accumulate_grad_hook(live.formed) for p in model.parameters() if p.requires_grad]
         try:
             with self.mode, live:
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16), torch.set_grad_enabled(training):
+                autocast = torch.autocast("cpu", torch.bfloat16, enabled=self.hardware.bf16)
+                with autocast, torch.set_grad_enabled(training):
                     ids = torch.zeros(rows, length, dtype=torch.long)
                     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
                     scored_rows = torch.zeros(max(1, int(rows * length * scored)), dtype=torch.long)
-                    if self.head == "logits":
+                    if self.config.head == "logits":
                         logits = lm(**inputs).logits.flatten(0, 1).index_select(0, scored_rows)
                         loss = logits.float().log_softmax(-1).gather(1, scored_rows[:, None]).sum()
                     else:
@@ -159,8 +156,9 @@ class FakeModel:
         """Bytes that the fused head takes for `tokens` scored tokens: buffers of logits, gradients in float32."""
         weight, text = self.lm.get_output_embeddings().weight, self.lm.config.get_text_config()
         softcap = getattr(text, "final_logit_softcapping", None)
-        tile = min(DEVICE_CHUNK_BYTES if self.accelerator else CPU_CHUNK_BYTES, 4 * tokens * len(weight))
-        tile = tile * (2 if softcap else 1) + (tile // 2 if self.accelerator and self.bf16 else 0)
+        accelerator, bf16 = self.hardware.accelerator, self.hardware.bf16
+        tile = min(DEVICE_CHUNK_BYTES if accelerator else CPU_CHUNK_BYTES, 4 * tokens * len(weight))
+        tile = tile * (2 if softcap else 1) + (tile // 2 if accelerator and bf16 else 0)
         return {
             "tile": tile,
             "dX": 4 * tokens * weight.shape[1],
@@ -228,7 +226,7 @@ class _FusedHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, model: FakeModel, training: bool) -> Tensor:
         ctx.save_for_backward(hidden, weight)
-        ctx.model, wanted = model, training and model.separable
+        ctx.model, wanted = model, training and model.config.loss.separable
         ctx.gradients = _sweep(model, hidden, weight, wanted)
         return hidden.new_zeros((), dtype=torch.float32)
 
@@ -243,7 +241,8 @@ class _FusedHead(torch.autograd.Function):
 def _sweep(model: FakeModel, hidden: Tensor, weight: Tensor, wanted: bool) -> list[Tensor | None]:
     new = partial(hidden.new_empty, dtype=torch.float32)
     # Rounded for autocast; a CPU multiplies in float32.
-    operand = weight.to(torch.bfloat16 if model.bf16 and model.accelerator else torch.float32)
+    half = model.hardware.bf16 and model.hardware.accelerator
+    operand = weight.to(torch.bfloat16 if half else torch.float32)
     tile = new(model.head_bytes(len(hidden))["tile"] // 4)
     gradients = [new(hidden.shape), new(weight.shape) if weight.requires_grad else None] if wanted else []
     del operand, tile

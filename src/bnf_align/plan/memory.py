@@ -130,12 +130,12 @@ def _dequantised(setup: Setup) -> int:
 
 def _allocator(setup: Setup, trace: Trace) -> int:
     """Bytes lost between the blocks that a forward pass keeps, where the C library serves; see `UNUSED`."""
-    return 0 if setup.model.accelerator else min(int(UNUSED * trace.passed), trace.activations)
+    return 0 if setup.hardware.accelerator else min(int(UNUSED * trace.passed), trace.activations)
 
 
 def _gathered(setup: Setup) -> int:
     """FSDP2: two layers at a time, embedding and head whole, and one layer's gradient on its way to the others."""
-    width = 2 if setup.model.bf16 else 4
+    width = 2 if setup.hardware.bf16 else 4
     lm: Any = setup.model.lm
     ends = {id(p): p.numel() for p in (lm.get_input_embeddings().weight, lm.get_output_embeddings().weight)}
     layers = lm.config.get_text_config().num_hidden_layers
