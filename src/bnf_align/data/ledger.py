@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from bnf_align.data.findings import Finding
 from bnf_align.data.labels import plain, read_labels
 from bnf_align.reasons import Reason
-from bnf_align.records import BadInput, DataReport, PreferenceRow, counted, rows_text
+from bnf_align.records import BadInput, DataReport, Finding, PreferenceRow, counted, rows_text
 from bnf_align.sources.scores import THRESHOLDS, threshold_hint
 
 UNBALANCED = 20

@@ -8,10 +8,9 @@ import datasets
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bnf_align.data.findings import Finding
 from bnf_align.data.responses import Responses
 from bnf_align.reasons import Reason
-from bnf_align.records import BadInput, DataReport, counted, rows_text
+from bnf_align.records import BadInput, DataReport, Finding, counted, rows_text
 
 
 def units(responses: datasets.Dataset) -> list[list[int]]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnf_align.data.findings import NOTE, WARNING, Finding
 from bnf_align.data.template import takes_system
 from bnf_align.reasons import Reason
-from bnf_align.records import BadInput, DataReport, rows_text
+from bnf_align.records import NOTE, WARNING, BadInput, DataReport, Finding, rows_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

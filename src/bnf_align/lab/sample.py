@@ -25,6 +25,9 @@ from bnf_align.logps import completion_logps
 from bnf_align.outputs import write_text
 from bnf_align.records import DataReport, PreferenceRow
 
+Judged = tuple[str, bool]
+"""An answer, and whether it is right."""
+
 TEMPERATURE = 0.8
 """Of every sample the lab takes, for the preference data and for the evaluation alike."""
 VERIFIER = "bnf_align.lab.world:is_right"
@@ -115,12 +118,9 @@ def answers_with_thumbs(
 
 
 def write_samples(
-    path: Path,
-    rows: Sequence[Mapping[str, Any]],
-    before: Sequence[tuple[str, bool]],
-    after: Sequence[tuple[str, bool]],
+    path: Path, rows: Sequence[Mapping[str, Any]], before: Sequence[Judged], after: Sequence[Judged]
 ) -> None:
-    """Answers before and after, and whether they were right, side by side for the report."""
+    """Answers before and after, side by side for the report."""
     lines = [
         {**row, "before": was[0], "before_correct": was[1], "after": now[0], "after_correct": now[1]}
         for row, was, now in zip(rows, before, after, strict=True)

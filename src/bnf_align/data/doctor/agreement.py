@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from bnf_align.data.findings import NOTE, WARNING, Finding
 from bnf_align.data.ledger import OUT, PAIR, UP, Ledger, answer_key, canonical
-from bnf_align.records import PreferenceRow
+from bnf_align.records import NOTE, WARNING, Finding, PreferenceRow
 
 RATERS = (
     *("rater", "rater_id", "annotator", "annotator_id", "user", "user_id", "username", "worker", "worker_id"),

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnf_align.data.findings import NOTE, Finding
 from bnf_align.data.tokenize import Encoded
-from bnf_align.records import BadInput, rows_text
+from bnf_align.records import NOTE, BadInput, Finding, rows_text
 
 HIGHEST = 0.05
 """Share of the pairs that are listed."""

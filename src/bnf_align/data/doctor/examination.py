@@ -21,9 +21,8 @@ from bnf_align.data.doctor.reasons import IN_EXPORT, left_out, reasons_to_leave_
 from bnf_align.data.doctor.result import DoctorResult
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.doctor.texts import excerpts, texts_of
-from bnf_align.data.findings import LEFT_OUT, NOTE, WARNING, Finding
 from bnf_align.data.ledger import CHAT, OUT, Ledger, balance, with_label
-from bnf_align.records import BadInput, DataReport
+from bnf_align.records import LEFT_OUT, NOTE, WARNING, BadInput, DataReport, Finding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

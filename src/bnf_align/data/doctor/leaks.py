@@ -9,9 +9,8 @@ import numpy as np
 import xxhash
 
 from bnf_align.data.doctor.minhash import PLACES, first_near, signature
-from bnf_align.data.findings import NOTE, Finding
 from bnf_align.data.ledger import Ledger
-from bnf_align.records import PreferenceRow, rows_text
+from bnf_align.records import NOTE, Finding, PreferenceRow, rows_text
 
 NEAR = 0.7
 """Share of three-word runs in common (Jaccard) from which two prompts are nearly the same."""

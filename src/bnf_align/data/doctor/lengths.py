@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnf_align.data.findings import Finding
 from bnf_align.data.ledger import DOWN, PAIR, UP
+from bnf_align.records import Finding
 from bnf_align.stats import auc, wilson
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}

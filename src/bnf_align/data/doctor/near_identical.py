@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from bnf_align.data.findings import NOTE, WARNING, Finding
-from bnf_align.records import rows_text
+from bnf_align.records import NOTE, WARNING, Finding, rows_text
 
 NEAR = 0.1
 """Edits over the length of the longer answer."""

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bnf_align.data.doctor.personal import redact
-from bnf_align.data.findings import NOTE, WARNING, Finding
 from bnf_align.data.ledger import DOWN, PAIR, UP, Ledger
-from bnf_align.records import rows_text
+from bnf_align.records import NOTE, WARNING, Finding, rows_text
 from bnf_align.stats import wilson
 from bnf_align.thoughts import without_thoughts
 

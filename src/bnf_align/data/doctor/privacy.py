@@ -10,9 +10,8 @@ import numpy as np
 
 from bnf_align.data.doctor.personal import find
 from bnf_align.data.doctor.secrets import SECRETS
-from bnf_align.data.findings import Finding
 from bnf_align.data.ledger import Ledger
-from bnf_align.records import rows_text
+from bnf_align.records import Finding, rows_text
 
 SAID = {
     "secrets": "likely keys and tokens ({}): {}. Whoever has the file, or hears them from the model, can use them: "

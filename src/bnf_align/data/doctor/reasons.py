@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bnf_align.data.findings import LEFT_OUT, Finding
 from bnf_align.reasons import Reason
-from bnf_align.records import DataReport
+from bnf_align.records import LEFT_OUT, DataReport, Finding
 
 IN_EXPORT = "in_the_export"
 """The reason whose row numbers are those of the export's records, not of the rows that its importer gives."""

@@ -7,8 +7,7 @@ from typing import Any
 
 from bnf_align.data.doctor.fix import Fixed
 from bnf_align.data.doctor.texts import printable
-from bnf_align.data.findings import LEFT_OUT, NOTE, WARNING, Finding
-from bnf_align.records import DataReport, rows_text
+from bnf_align.records import LEFT_OUT, NOTE, WARNING, DataReport, Finding, rows_text
 
 CLEAN, WARNINGS, UNUSABLE = 0, 1, 2
 VERDICTS = (("clean", "clean"), ("usable", "usable; look at what was found first"), ("unusable", "unusable as it is"))

@@ -11,11 +11,10 @@ import numpy as np
 from bnf_align.data.doctor.ches import Ches
 from bnf_align.data.doctor.lengths import Lengths
 from bnf_align.data.doctor.near_identical import NearIdentical
-from bnf_align.data.findings import Finding
 from bnf_align.data.ledger import CHAT, DOWN, LATE_SYSTEM, PAIR, SYSTEM, UP, Ledger
 from bnf_align.data.token_ledger import TokenLedger, check_tokenizer
 from bnf_align.data.tokenize import encode_row
-from bnf_align.records import DataReport, PreferenceRow
+from bnf_align.records import DataReport, Finding, PreferenceRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
