@@ -43,7 +43,7 @@ def record_of(
     values: Values = {
         one["name"]: {
             name: np.array(
-                [[of[prompt] for prompt in first[one["name"]]] for of in _outcomes(own, tested, one["name"])]
+                [[tested[run.key]["outcomes"][one["name"]][prompt] for prompt in first[one["name"]]] for run in own]
             )
             for name, own in runs.items()
         }
@@ -94,10 +94,6 @@ def _measure(plan: Plan, name: str, prompts: int) -> dict[str, Any]:
     unit, scale, digits = ("nats", 1, 3) if in_nats else ("%", 100, 1)
     tax = plan.evaluations[name.partition(" ")[0]].tax
     return {"name": name, "unit": unit, "scale": scale, "digits": digits, "prompts": prompts, "tax": tax}
-
-
-def _outcomes(runs: Sequence[Run], tested: Found, measure: str) -> list[Mapping[str, float]]:
-    return [tested[run.key]["outcomes"][measure] for run in runs]
 
 
 def _numbers(measure: Mapping[str, Any], mean: float, interval: Sequence[float], name: str) -> dict[str, float]:

@@ -144,8 +144,12 @@ class Ledger:
     def _remarks(self) -> list[Finding]:
         """What is kept but deserves a look."""
         continued, unprompted = self.rows(CONTINUED), self.rows(UNPROMPTED)
+        at = np.flatnonzero(self.kept)
+        keys = np.array(self._keys, dtype=np.uint64)[at] ^ self.sides[at].astype(np.uint64)
+        again = np.ones(len(at), dtype=bool)
+        again[np.unique(keys, return_index=True)[1]] = False
         found = []
-        if repeats := self._repeats():
+        if repeats := self.numbers[at[again]].tolist():
             text = f"an earlier row is repeated word for word, and so counts twice: {rows_text(repeats)}"
             found.append(Finding("repeats", text, repeats))
         if continued:
@@ -154,13 +158,6 @@ class Ledger:
         if unprompted:
             found.append(Finding("empty_prompt", f"the prompt is empty: {rows_text(unprompted)}", unprompted))
         return found
-
-    def _repeats(self) -> list[int]:
-        at = np.flatnonzero(self.kept)
-        keys = np.array(self._keys, dtype=np.uint64)[at] ^ self.sides[at].astype(np.uint64)
-        first = np.zeros(len(at), dtype=bool)
-        first[np.unique(keys, return_index=True)[1]] = True
-        return self.numbers[at[~first]].tolist()
 
     def _leave_out(self, at: int, number: int, reason: Reason) -> None:
         self.sides[at] = OUT

@@ -110,7 +110,9 @@ def render_text(
 ) -> str:
     """The text of a conversation as it stands, for `tokens_of`; arguments and errors as in `render`."""
     keywords = extras.get("chat_template_kwargs", {})
-    if keywords and (odd := sorted(keywords.keys() & _of_the_call(tokenizer))):
+    reach_it = {"tools", "documents", "chat_template", "kwargs"}
+    of_the_call = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - reach_it if keywords else ()
+    if odd := sorted(keywords.keys() & of_the_call):
         raise TemplateRefusal(f"chat_template_kwargs asks for {', '.join(odd)}, which is not for the template")
     _check_powers(tokenizer.chat_template)
     _check_powers(keywords.get("chat_template"))
@@ -180,12 +182,6 @@ def _stopped(template: str, date: str) -> str:
     replaced = "".join(f"|replace({code!r},{then.strftime(code)!r})" for code in codes)
     # Empty text at its end keeps a line feed that the template begins with.
     return f"{{% macro {CLOCK}(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}{template}"
-
-
-def _of_the_call(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Arguments of `apply_chat_template` that do not reach the template."""
-    arguments = inspect.signature(tokenizer.apply_chat_template).parameters.keys()
-    return arguments - {"tools", "documents", "chat_template", "kwargs"}
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str) -> BatchEncoding:

@@ -222,8 +222,8 @@ def _shared_out(
         return
     failed: Exception | None = None
     try:
-        # torch's workers end with this process, and it hears at once of one that was killed. Seeded, for the loader
-        # would draw from the generator that the run's own numbers come from.
+        # torch's workers end with this process, and it hears at once of one that was killed. With a generator of its
+        # own the loader leaves alone the one that the run's numbers come from.
         chunks = DataLoader(
             rows,  # type: ignore[arg-type]
             CHUNK,

@@ -102,16 +102,12 @@ class ReferenceCache:
         offsets = np.cumsum([0, *map(len, lists)], dtype=np.int32)
         column = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(lists)))
         table = pa.table([pa.array(list(values), pa.binary(16)), column.cast(pa.list_(pa.float32()))], schema=SCHEMA)
-        _write_shard(self.folder, table)
-
-
-def _write_shard(folder: Path, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_table(table)
-    data = sink.getvalue().to_pybytes()
-    with replacing(folder / f"{digest(data)}.arrow") as (temporary,):
-        temporary.write_bytes(data)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, SCHEMA) as writer:
+            writer.write_table(table)
+        data = sink.getvalue().to_pybytes()
+        with replacing(self.folder / f"{digest(data)}.arrow") as (temporary,):
+            temporary.write_bytes(data)
 
 
 def read_shards(folder: Path) -> Iterator[tuple[Path, pa.Table | None]]:
@@ -130,13 +126,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _folders(root: str | Path) -> list[Path]:
-    """Every namespace under `root`, with or without a manifest."""
-    return sorted(
-        {path.parent for name in (MANIFEST, "*.arrow") for path in Path(root).expanduser().glob(f"*/{name}")}
-    )
-
-
 @dataclass(frozen=True)
 class NamespaceInfo:
     """What `bnf-align reference ls` and `verify` say of one namespace."""
@@ -153,9 +142,10 @@ class NamespaceInfo:
 
 
 def namespaces(root: str | Path) -> list[NamespaceInfo]:
-    """Every namespace under `root`, the last used first; reads and checks every shard."""
+    """Every namespace under `root`, with or without a manifest, the last used first; reads and checks every shard."""
     found = []
-    for folder in _folders(root):
+    files = [path for name in (MANIFEST, "*.arrow") for path in Path(root).expanduser().glob(f"*/{name}")]
+    for folder in sorted({path.parent for path in files}):
         tables = dict(read_shards(folder))
         whole = [table for table in tables.values() if table is not None]
         found.append(

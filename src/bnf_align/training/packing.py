@@ -34,28 +34,24 @@ def check_packing(model: Any) -> None:
     lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     attention = attention_of(lm)
     if can_be_tried(model):
-        _compare_with_rows(model, lm, attention)
+        tokens = torch.arange(24, device=lm.device).view(2, 12) % lm.config.get_text_config().vocab_size
+        rows: MicroBatch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        rows["completion_mask"] = (torch.arange(12, device=lm.device) > 0).expand(2, -1)
+        with torch.no_grad(), evaluation_mode(model), without_flash_kernels(lm):
+            apart, together = (ask(model, batch, HeadCall(batch)) for batch in (rows, packed(rows)))
+        difference = float((apart - together).abs().max())
+        rounding = torch.bfloat16 if getattr(lm, "is_quantized", False) else lm.dtype
+        tolerance = float((2 * torch.finfo(rounding).eps + 1e-5) * (1 + apart.abs().max()))
+        if not difference <= tolerance:
+            raise BadInput(
+                f"--packing: in {type(lm).__name__} with {attention} attention packed responses see each other. The "
+                f"log-probabilities of two short ones differ by up to {difference:.2g} nats from those in rows of "
+                f"their own (rounding explains {tolerance:.2g}), so an answer would be trained behind those to other "
+                "prompts. Leave --packing out."
+            )
     if not any(name in str(attention) for name in VARIABLE_LENGTH) and PartialState().is_main_process:
         logger.warning(
             f"packing: {attention} attention computes what lies between two responses and masks it out, so its cost "
             "grows with the square of --max_tokens_per_micro_batch. Packing saves time with --attn_implementation "
             "flash_attention_2, where that is installed."
-        )
-
-
-def _compare_with_rows(model: Any, lm: Any, attention: str) -> None:
-    tokens = torch.arange(24, device=lm.device).view(2, 12) % lm.config.get_text_config().vocab_size
-    rows: MicroBatch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    rows["completion_mask"] = (torch.arange(12, device=lm.device) > 0).expand(2, -1)
-    with torch.no_grad(), evaluation_mode(model), without_flash_kernels(lm):
-        apart, together = (ask(model, batch, HeadCall(batch)) for batch in (rows, packed(rows)))
-    difference = float((apart - together).abs().max())
-    rounding = torch.bfloat16 if getattr(lm, "is_quantized", False) else lm.dtype
-    tolerance = float((2 * torch.finfo(rounding).eps + 1e-5) * (1 + apart.abs().max()))
-    if not difference <= tolerance:
-        raise BadInput(
-            f"--packing: in {type(lm).__name__} with {attention} attention packed responses see each other. The "
-            f"log-probabilities of two short ones differ by up to {difference:.2g} nats from those in rows of their "
-            f"own (rounding explains {tolerance:.2g}), so an answer would be trained behind those to other prompts. "
-            "Leave --packing out."
         )
