@@ -42,27 +42,15 @@ MEASURES = (RIGHT, ENDS)
 FEWEST_WORDS = 8
 """Of an answer that may follow a rule: `That is all.` alone would follow one, and a model learns to say just that."""
 
-TOPICS = (
-    *("rain", "bread", "the moon", "bicycles", "tea", "whales", "chess", "volcanoes", "glass", "honey", "trains"),
-    *("coral reefs", "paper", "the violin", "salt", "penguins", "bridges", "coffee", "snow", "gardens", "clocks"),
-    *("the desert", "cheese", "lighthouses", "spiders", "football", "rivers", "silk", "the sun", "castles", "apples"),
-    *("thunder", "maps", "horses", "islands", "soap", "kites", "owls", "rice", "museums", "the wind", "ants", "gold"),
-    *("libraries", "mountains", "candles", "dolphins", "olives", "windmills", "feathers", "canals", "mushrooms"),
-    *(
-        "stars",
-        "wool",
-        "markets",
-        "turtles",
-        "harbors",
-        "pianos",
-        "forests",
-        "ice",
-        "roses",
-        "tunnels",
-        "deer",
-        "clay",
-    ),
+SUBJECTS = (
+    "rain, bread, the moon, bicycles, tea, whales, chess, volcanoes, glass, honey, trains, coral reefs, paper, "
+    "the violin, salt, penguins, bridges, coffee, snow, gardens, clocks, the desert, cheese, lighthouses, "
+    "spiders, football, rivers, silk, the sun, castles, apples, thunder, maps, horses, islands, soap, kites, "
+    "owls, rice, museums, the wind, ants, gold, libraries, mountains, candles, dolphins, olives, windmills, "
+    "feathers, canals, mushrooms, stars, wool, markets, turtles, harbors, pianos, forests, ice, roses, tunnels, "
+    "deer, clay"
 )
+TOPICS = SUBJECTS.split(", ")
 
 
 @dataclass(frozen=True)

@@ -130,13 +130,11 @@ class RunRecord:
         """Write both files into the output folder, on the main process."""
         if not self.trainer.is_world_process_zero():
             return
-        trainer, steps = self.trainer, self.trainer.train_dataset
-        if self.plan is None and steps is not None:
-            policy = trainer.accelerator.unwrap_model(trainer.model)
-            others = trainer.eval_dataset
-            evaluation = list(others.values()) if isinstance(others, dict) else [others] if others is not None else []
-            sharded = bool(trainer.is_fsdp_enabled)
-            self.plan = plan_of_run(policy, trainer.args, steps, evaluation, sharded=sharded, resident=self.resident)
+        trainer, evaluation = self.trainer, dict(self.trainer.prepared.steps)
+        if self.plan is None and (steps := evaluation.pop("train", None)):
+            policy, sharded = trainer.accelerator.unwrap_model(trainer.model), bool(trainer.is_fsdp_enabled)
+            others = list(evaluation.values())
+            self.plan = plan_of_run(policy, trainer.args, steps, others, sharded=sharded, resident=self.resident)
         record, folder = self.as_dict(), Path(str(self.trainer.args.output_dir))
         write_text(folder / "README.md", model_card(record, self.trainer.prepared.reports))
         write_json(folder / "run.json", record)
