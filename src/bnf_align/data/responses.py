@@ -31,15 +31,16 @@ class Responses:
         self.ends = np.asarray(dataset["end"], dtype=np.int64)
         self.rows = np.asarray(dataset["row"], dtype=np.int64)
         self.lengths = np.diff(self.starts)
+        self.scored = np.add.reduceat(self.masks, self.starts[:-1], dtype=np.int64) if len(self) else self.lengths
+        """(n,) scored tokens of each."""
         self.ref_logps: np.ndarray | None = None
         if "ref_logps" in dataset.column_names:
             self.ref_logps, self.ref_starts = ragged_column(dataset, "ref_logps")
             values = np.diff(self.ref_starts)
-            scored = np.add.reduceat(self.masks.astype(np.int64), self.starts[:-1]) if len(self) else np.zeros(0)
-            if len(wrong := np.flatnonzero(values != scored)):
+            if len(wrong := np.flatnonzero(values != self.scored)):
                 row = wrong[0]
                 raise ValueError(
-                    f"Response {row} has {values[row]} reference values for {scored[row]} scored tokens "
+                    f"Response {row} has {values[row]} reference values for {self.scored[row]} scored tokens "
                     f"({len(wrong)} such responses): the reference was computed on other tokens."
                 )
 

@@ -165,15 +165,11 @@ def _shape(cut: Sequence[Item], packing: bool) -> tuple[int, int]:
     return (sum(item.length for item in cut), 1) if packing else (cut[0].length, sum(len(item.rows) for item in cut))
 
 
-def _lengths(responses: Responses) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) tokens and (n,) scored tokens of each response."""
-    return responses.lengths, np.array([int(responses.mask(row).sum()) for row in range(len(responses))])
-
-
 def of_steps(steps: StepDataset, config: PreferenceConfig, others: Sequence[StepDataset] = ()) -> Workload:
     """The workload of a run whose steps are prepared, `others` being its evaluation steps."""
     seen = [part for each in (steps, *others) for part in (each.responses, each.kl_rows) if part is not None]
-    return measured("counted by the tokenizer", [_lengths(part) for part in seen], steps.units, config, steps.world)
+    lengths = [(part.lengths, part.scored) for part in seen]
+    return measured("counted by the tokenizer", lengths, steps.units, config, steps.world)
 
 
 def of_rows(
@@ -193,7 +189,7 @@ def of_rows(
         checked["eval"] = checked_rows("eval", eval_rows, config)
     parts = [tokenized(*each, tokenizer, config) for each in checked.values()]
     seen = [*parts, *(kl_rows(part, config.max_length) for part in parts if config.loss.mismatched)]
-    lengths = [_lengths(Responses(part)) for part in seen]
+    lengths = [(one.lengths, one.scored) for one in map(Responses, seen)]
     return measured("counted by the tokenizer", lengths, units(parts[0]), config, devices)
 
 

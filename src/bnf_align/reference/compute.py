@@ -134,8 +134,8 @@ def add_ref_logps(
         if nodes > 1 and state.is_local_main_process:  # this node's disk gets what other nodes computed
             _write(cache, {key: values[key] for key in lacking - set(cache.read(lacking))})
 
-    tokens = sum(int(responses.mask(row).sum()) for row in missing)
-    report = ReferenceReport(tokens, int(responses.masks.sum()) - tokens, cache.name, cache.unkept)
+    tokens = int(responses.scored[missing].sum())
+    report = ReferenceReport(tokens, int(responses.scored.sum()) - tokens, cache.name, cache.unkept)
     rows = iter(keys)
     return [_with_column(part, [values[next(rows)] for _ in range(len(part))]) for part in parts], report
 
