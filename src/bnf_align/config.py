@@ -29,13 +29,14 @@ def _option(default: Any, text: str, **kwargs: Any) -> Any:
 
 def _json_object(name: str, value: Any) -> dict[str, Any] | None:
     """A dict, from itself or from the JSON text that a flag brings."""
+    wrong = "is not a JSON object"
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise BadInput(f"--{name} {value!r} is not JSON ({error}). Write --{name} '{{\"beta\": 0.1}}'.") from None
-    if value is not None and not isinstance(value, dict):
-        raise BadInput(f"--{name} {value!r} is not a JSON object. Write --{name} '{{\"beta\": 0.1}}'.")
+            wrong = f"is not JSON ({error})"
+    if not isinstance(value, dict | None):
+        raise BadInput(f"--{name} {value!r} {wrong}. Write --{name} '{{\"beta\": 0.1}}'.")
     return value
 
 
