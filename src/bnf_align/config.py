@@ -68,9 +68,11 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
 }
 """Setting -> the least and the greatest value that make sense, and what to say of another."""
 
-_OFF = (None, False, 0, "", "no", [])
-_EVALUATION = ("label_names", "prediction_loss_only", "include_for_metrics", "batch_eval_metrics")
-_EVALUATION += ("eval_use_gather_object", "eval_accumulation_steps")
+_OFF: tuple[Any, ...] = (None, False, 0, "", "no", [])
+_EVALUATION = (
+    *("label_names", "prediction_loss_only", "include_for_metrics", "batch_eval_metrics"),
+    *("eval_use_gather_object", "eval_accumulation_steps"),
+)
 _OWN_EVALUATION = "evaluation here keeps sums of losses and log-probabilities, no predictions"
 
 REFUSED: dict[str, tuple[tuple[Any, ...] | Callable[[Any], bool], str]] = {

@@ -224,7 +224,7 @@ def _shared_out(
     try:
         # torch's workers end with this process, and it hears at once of one that was killed. With a generator of its
         # own the loader leaves alone the one that the run's numbers come from.
-        chunks = DataLoader(
+        chunks: DataLoader[Any] = DataLoader(
             rows,  # type: ignore[arg-type]
             CHUNK,
             collate_fn=partial(_encoded, encode=encode),

@@ -68,7 +68,7 @@ def answered(engine: LocalEngine, requests: Sequence[Request], sampling: Samplin
 
 
 def judged(
-    engine: LocalEngine, rows: Sequence[Mapping[str, Any]], sampling: Sampling, verifier: str, folder: Path
+    engine: LocalEngine, rows: Sequence[dict[str, Any]], sampling: Sampling, verifier: str, folder: Path
 ) -> list[PreferenceRow]:
     """Answers to the prompts of `rows` with the verifier's thumb, by `generate`, `score` and `select`, resumable.
 
