@@ -172,11 +172,11 @@ def test_another_active_adapter_is_a_miss(tmp_path):
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_another_version_of_what_computes_is_a_miss(tmp_path, monkeypatch, package):
-    from bnf_align.reference import namespace
+    from bnf_align import fingerprint
 
     make_trainer(tmp_path, singles(6))
-    installed = namespace.version
-    monkeypatch.setattr(namespace, "version", lambda name: "99.0" if name == package else installed(name))
+    installed = fingerprint.version
+    monkeypatch.setattr(fingerprint, "version", lambda name: "99.0" if name == package else installed(name))
     assert miss(tmp_path, make_trainer(tmp_path, singles(6)))
 
 
