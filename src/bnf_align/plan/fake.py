@@ -95,7 +95,7 @@ class FakeModel:
 
     def _weights(self, dtype: torch.dtype) -> Any:
         """The model, adapter included; a `dtype` other than its own is what FSDP2 hands to its layers."""
-        with torch.random.fork_rng(devices=[]), self.mode:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model_config = copy.deepcopy(self.model_config)
             model = auto_class(model_config).from_config(model_config, dtype=dtype)
             quantised = {id(layer.weight) for layer in linears(model)} if self.quantised_bits else None
@@ -103,10 +103,18 @@ class FakeModel:
                 model.get_submodule(name).requires_grad_(False)
             if self.peft_config is not None:
                 model = get_peft_model(model, of_text(model, self.peft_config))
-            if quantised is not None:  # peft widens whatever of a quantised model is not quantised
-                for values in [*model.parameters(), *model.buffers()]:
-                    if values.is_floating_point() and id(values) not in quantised:
-                        values.data = values.data.float()
+        made: dict[int, Tensor] = {}
+        with self.mode:  # meta -> fake tensors of a CPU, which has autocast
+            for module in model.modules():
+                weights = list(module.named_parameters(recurse=False, remove_duplicate=False))
+                for name, values in [*weights, *module.named_buffers(recurse=False, remove_duplicate=False)]:
+                    if id(values) not in made:
+                        # peft widens whatever of a quantised model is not quantised.
+                        wide = quantised is not None and values.is_floating_point() and id(values) not in quantised
+                        like = torch.empty(values.shape, dtype=torch.float32 if wide else values.dtype)
+                        weight = isinstance(values, nn.Parameter)
+                        made[id(values)] = nn.Parameter(like, values.requires_grad) if weight else like
+                    setattr(module, name, made[id(values)])
         chosen = self.attention or attention_of(model)
         set_attention(model, "planned_flash" if "flash" in chosen or "flex" in chosen else chosen)
         set_experts(model, "planned")
