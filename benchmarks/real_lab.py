@@ -41,6 +41,8 @@ SEEDS = [0, 1, 2]
 MEASURES = ("rule accuracy",)
 """What there is before anything is measured."""
 COLUMNS = ("method", "measure", "unit", "mean", "low", "high", "chosen", "prompts", "seeds", "command", "versions")
+SIZES = Sizes(topics=48, held_out=16, samples=6)
+"""All topics that there are."""
 ENDS = ("mean", "low", "high")
 UNITS = {"tokens": "tokens", "never_ended": "share", "distinct_3": "share"}
 """Of what answers are like: `answers_summary`."""
@@ -79,7 +81,7 @@ def main() -> None:
 
 def config(model: str, folder: Path, methods: list[str], sizes: Sizes | None = None) -> dict[str, Any]:
     """The rows and prompts of a comparison, in `folder`, and its configuration."""
-    sizes = sizes or Sizes(topics=56, samples=6)
+    sizes = sizes or SIZES
     seen, held_out = topics_of(0, sizes)
     loaded = load(model, **for_inference("float32"))
     thumbs(LocalEngine(loaded.model, loaded.tokenizer, name=model), seen, folder / "data", 0, sizes)
