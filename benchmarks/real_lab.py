@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 from protocol import RESULTS
 
-from bnf_align.construct.choice import Choice
 from bnf_align.construct.dataset import write_selection
+from bnf_align.construct.select import Choice
 from bnf_align.data.read import iter_rows
 from bnf_align.engines.local import LocalEngine
 from bnf_align.lab.real import VERIFIER, Sizes, prompts, thumbs, topics_of

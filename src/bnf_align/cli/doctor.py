@@ -73,7 +73,7 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         model=_model(arguments),
     )
     if page is not None:
-        from bnf_align.data.doctor.page import page as page_of
+        from bnf_align.data.doctor.result import page as page_of
         from bnf_align.outputs import write_text
 
         write_text(page, page_of(result))

@@ -15,8 +15,8 @@ from bnf_align.records import counted
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    from bnf_align.construct.choice import Choice
     from bnf_align.construct.dataset import write_selection
+    from bnf_align.construct.select import Choice
 
     choice = Choice(**{entry.name: getattr(arguments, entry.name) for entry in fields(Choice)})
     about = {"command": shlex.join(["bnf-align", "select", *argv])}

@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _train(parsed: Arguments, command: str) -> int:
     from bnf_align.construct.prompts import as_messages, read_prompts
-    from bnf_align.evaluation.samples import SampleCallback
+    from bnf_align.evaluation.callback import SampleCallback
     from bnf_align.training.sigterm import STATUS, StopOnSigterm
 
     # Before the trainer, whose reference pass may take hours: a task that cannot be had shows at once.

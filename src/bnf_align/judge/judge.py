@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from bnf_align.endpoint import Call, Endpoint, Reply, Unanswered
 from bnf_align.endpoint.endpoint import Attempt
-from bnf_align.judge.budget import Budget
 from bnf_align.judge.cache import JudgeCache, question_key
-from bnf_align.judge.prices import Estimate, Prices, likely_prompt_tokens, most_prompt_tokens
+from bnf_align.judge.prices import Budget, Estimate, Prices, likely_prompt_tokens, most_prompt_tokens
 from bnf_align.records import BadInput
 
 Question = tuple[str, list[dict[str, Any]]]

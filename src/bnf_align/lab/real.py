@@ -18,11 +18,11 @@ from statistics import mean
 from typing import Any
 
 from bnf_align.config import PreferenceConfig
-from bnf_align.construct.choice import Choice
 from bnf_align.construct.dataset import write_selection
 from bnf_align.construct.generate import Job, generate
 from bnf_align.construct.score import read_candidates, score
 from bnf_align.construct.scorers.verifier import Verifier
+from bnf_align.construct.select import Choice
 from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
 from bnf_align.journal import read_jsonl

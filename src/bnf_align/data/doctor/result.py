@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from typing import Any
+
+from jinja2 import Environment, StrictUndefined
 
 from bnf_align.data.doctor.fix import Fixed
 from bnf_align.data.doctor.texts import printable
@@ -123,3 +126,15 @@ def _shown(example: dict[str, Any]) -> str:
         f"{name} {text!r}" if name != "label" else f"label {text}" for name, text in example.items() if name != "row"
     ]
     return f"row {example['row']}: {', '.join(parts)}"
+
+
+SHOWN_ROWS = 200
+
+
+def page(result: DoctorResult) -> str:
+    """The findings as a page: every text is escaped, and its policy lets it load and run nothing."""
+    # Rows hold what strangers wrote: autoescape is on for all of it.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["printable"] = printable
+    template = files("bnf_align.data.doctor").joinpath("page.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(result=result, shown_rows=SHOWN_ROWS)

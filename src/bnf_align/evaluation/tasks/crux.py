@@ -9,8 +9,7 @@ from typing import Any
 
 from bnf_align.answers import same_literal, text_of
 from bnf_align.evaluation.task import Hub, Row
-from bnf_align.evaluation.tasks.zero_eval import OPEN_QUESTION, ZeroEvalTask
-from bnf_align.evaluation.tasks.zero_eval_rows import required
+from bnf_align.evaluation.tasks.zero_eval import OPEN_QUESTION, ZeroEvalTask, required
 
 QUESTION = """Below are a Python function `f` and a call of it. Which value does the call return? Follow the code as \
 it is written, mistakes included, and give the value as a Python literal.

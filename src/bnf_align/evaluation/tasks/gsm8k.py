@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bnf_align.evaluation.task import Hub, Row
-from bnf_align.evaluation.tasks.zero_eval import ZeroEvalTask, gold_number
-from bnf_align.evaluation.tasks.zero_eval_rows import required
+from bnf_align.evaluation.tasks.zero_eval import ZeroEvalTask, gold_number, required
 
 
 @dataclass(frozen=True)
