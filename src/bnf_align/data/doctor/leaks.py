@@ -1,9 +1,9 @@
 """Prompts that stand on both sides of a split, word for word or nearly: what is measured on them is memory.
 
-Nearly, by MinHash: the share of equal places of two signatures estimates the Jaccard similarity of their texts' sets
-of three-word runs (Broder, 1997), with a standard error of 0.04; two that have a band in common are compared (Leskovec,
-Rajaraman and Ullman, Mining of Massive Datasets, 3.4). A signature is 256 bytes, one array holds them all, and a band
-is a column of it: an index of sets, as packages for this keep one, takes kilobytes a text.
+Nearly, by MinHash: the share of equal places of two signatures estimates the Jaccard similarity of the sets of
+three-word runs of their texts (Broder, 1997), with a standard error of 0.04; two that have a band in common are
+compared (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.4). A signature is 256 bytes, one array holds
+them all, and a band is a column of it: an index of sets, as packages for this keep one, takes kilobytes a text.
 """
 
 from __future__ import annotations
