@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnf_align.evaluation.bradley_terry import fit_logistic
 from bnf_align.evaluation.ratings import Battle, against
 from bnf_align.records import BadInput
 from bnf_align.stats import Interval, drawn_counts, interval
@@ -108,6 +107,29 @@ def controlled_win_rates(
     ]
     intervals = dict(zip(models, map(interval, np.array(samples).T), strict=True)) if samples else {}
     return Controlled(dict(zip(models, rates.tolist(), strict=True)), shown, intervals)
+
+
+def fit_logistic(design: np.ndarray, scores: np.ndarray, weights: np.ndarray, strength: float) -> list[float]:
+    """Coefficients of a logistic regression without intercept.
+
+    Args:
+        design: (battles, columns).
+        scores: (battles,) outcomes in [0, 1]: a tie is a row that was won and lost half each.
+        weights: (battles,).
+        strength: scikit-learn's `C`, the inverse of the L2 penalty; infinity fits without a penalty.
+
+    Raises:
+        BadInput: If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise BadInput("Length and style control need scikit-learn: pip install scikit-learn") from error
+    outcomes = np.repeat([1, 0], len(scores))
+    shares = np.concatenate([weights * scores, weights * (1 - scores)])
+    # lbfgs, upstream's default, stops some way off the optimum; Newton's method costs no more here and arrives.
+    model = LogisticRegression(C=strength, fit_intercept=False, solver="newton-cholesky", tol=1e-10, max_iter=1_000)
+    return model.fit(np.concatenate([design, design]), outcomes, sample_weight=shares).coef_[0].tolist()
 
 
 def _players(battles: Sequence[Battle], models: list[str]) -> np.ndarray:

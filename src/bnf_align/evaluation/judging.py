@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from bnf_align.evaluation.run import Progress
 from bnf_align.evaluation.score import model_name
-from bnf_align.evaluation.task import JudgedTask, Question, Row
-from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
+from bnf_align.evaluation.task import UNNAMED, JudgedTask, Question, Row, model_of, one_model
 from bnf_align.journal import Journal, read_jsonl
 from bnf_align.judge import Judge
 from bnf_align.judge.wording import wording
@@ -115,11 +114,13 @@ def judge_answers(
         "template": wording(template, task.judge_template),
     } | ({"request": judge.request} if judge.request else {})
     by_id = {question.id: question for question in asked}
-    with Journal(out, card=card, about=about) as journal, _bar(task, by_id, journal.done) as bar:
+    with Journal(out, card=card, about=about) as journal:
+        finished = len(journal.done & by_id.keys())
+        bar = tqdm(total=len(by_id), initial=finished, desc=f"{task.name} judgments", unit="call")
         todo = [question for question in asked if question.id not in journal.done]
-        for question, texts in _asked(task, judge, todo, template):
-            journal.append([_judgment(question, texts, model, judge)])
-            bar.update()
+        with bar:
+            for question, texts in _asked(task, judge, todo, template):
+                bar.update(journal.append([_judgment(question, texts, model, judge)]))
         unanswered = [question for question in asked if question.id not in journal.done]
         missing = len(unanswered)
         if allow_missing:
@@ -133,10 +134,6 @@ def judge_answers(
 
 def _judgment(question: Question, texts: Mapping[str, str | None], model: str, judge: Judge) -> Row:
     return {"id": question.id, "model": model, "judge": judge.model, **question.row, **texts}
-
-
-def _bar(task: JudgedTask, by_id: Mapping[str, Question], done: set[str]) -> tqdm:
-    return tqdm(total=len(by_id), initial=len(done & by_id.keys()), desc=f"{task.name} judgments", unit="call")
 
 
 def _asked(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,8 +53,3 @@ def _shown(value: float | int | None) -> str:
     if value is None:
         return "not measured"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-
-
-def merged(results: Mapping[str, EvalResult]) -> dict[str, Metrics]:
-    """Model -> metrics."""
-    return {model: result.metrics for model, result in results.items()}

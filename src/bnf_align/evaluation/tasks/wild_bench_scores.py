@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import Row
-from bnf_align.evaluation.tasks.one_model import model_of, one_model
+from bnf_align.evaluation.task import Row, model_of, one_model
 from bnf_align.judge.reply import read_score, value_of
 from bnf_align.records import BadInput
 
@@ -51,7 +51,10 @@ def _listed(value: Any) -> list[str] | None:
 
 
 def item_groups(items: Sequence[str], tags: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """The task groups of each item.
+    """The task groups of each item, each once.
+
+    >>> item_groups(["s"], {"s": ["Planning", "Reasoning", "Math"]})
+    [['Planning & Reasoning', 'Math & Data Analysis']]
 
     Raises:
         BadInput: If a tag is not one of WildBench's 12.
@@ -61,7 +64,7 @@ def item_groups(items: Sequence[str], tags: Mapping[str, Sequence[str]]) -> list
             f"WildBench has no tag {', '.join(map(repr, odd))}, so the items that carry it are in no group. Its tags "
             f"are {', '.join(GROUP_OF_TAG)}: mend the file of --tags."
         )
-    return [groups_of(tags[item][0], tags[item][1:]) for item in items]
+    return [list(dict.fromkeys(GROUP_OF_TAG[tag] for tag in tags[item])) for item in items]
 
 
 GROUP_WEIGHTS = {
@@ -94,18 +97,6 @@ OUTCOMES = {2: "win_much", 1: "win", 0: "tie", -1: "lose", -2: "lose_much"}
 REWARDS = {"win_much": 1.0, "win": 0.5, "tie": 0.0, "lose": -0.5, "lose_much": -1.0}
 
 
-def groups_of(primary: str, secondary: Iterable[str] = ()) -> list[str]:
-    """The groups of an item from its primary and secondary tags, each once.
-
-    >>> groups_of("Planning", ["Reasoning", "Math"])
-    ['Planning & Reasoning', 'Math & Data Analysis']
-
-    Raises:
-        KeyError: If a tag is not one of the 12.
-    """
-    return list(dict.fromkeys(GROUP_OF_TAG[tag] for tag in (primary, *secondary)))
-
-
 def adjusted(mean: float) -> float:
     """A mean judge score, 1 to 10, on the published scale: 5 is 0 and 10 is 100."""
     return (mean - 5) * 2 * 10
@@ -116,7 +107,7 @@ def category_scores(scores: Sequence[float], groups: Sequence[Collection[str]]) 
 
     Args:
         scores: 1 to 10, of the items with an output that is neither empty nor truncated.
-        groups: Of each item, from `groups_of`.
+        groups: Of each item, from `item_groups`.
     """
     of_group: dict[str, list[float]] = {}
     for score, names in zip(scores, groups, strict=True):
@@ -126,21 +117,11 @@ def category_scores(scores: Sequence[float], groups: Sequence[Collection[str]]) 
 
 
 def macro(categories: Mapping[str, float]) -> float:
-    """The weighted mean over the five groups.
+    """The weighted mean over the five groups: of `category_scores` the reported WB-Score.
 
-    As upstream, a group without an item counts as 0, the value of a mean score of 5; `missing_groups` names them.
+    As upstream, a group without an item counts as 0, the value of a mean score of 5.
     """
     return sum(value * GROUP_WEIGHTS[name] for name, value in categories.items()) / sum(GROUP_WEIGHTS.values())
-
-
-def wb_score(categories: Mapping[str, float]) -> float:
-    """The reported WB-Score: the weighted mean of `category_scores`."""
-    return macro(categories)
-
-
-def missing_groups(categories: Mapping[str, float]) -> list[str]:
-    """The groups that no item carries: with any, a macro average is not one of WildBench's."""
-    return [name for name in GROUP_WEIGHTS if name not in categories]
 
 
 def outcome(ahead: int, length: int, reference_length: int, margin: int = -1) -> str:
@@ -167,16 +148,6 @@ def reward(counts: Mapping[str, int], total: int | None = None) -> float:
     """
     points = sum(REWARDS[name] * counts.get(name, 0) for name in REWARDS)
     return points / (total if total is not None else sum(counts.get(name, 0) for name in REWARDS))
-
-
-def task_macro_reward(counts_of_group: Mapping[str, Mapping[str, int]]) -> float:
-    """The weighted mean over the groups of the rewards within them."""
-    return macro({name: reward(counts) for name, counts in counts_of_group.items()})
-
-
-def mixed_reward(rewards: Collection[float]) -> float:
-    """The published mix: the mean over the three references."""
-    return sum(rewards) / len(rewards)
 
 
 CHOICES = {"A++": 2, "A+": 1, "A=B": 0, "B+": -1, "B++": -2}
@@ -304,9 +275,9 @@ def _add_weighted(result: EvalResult, whole: Sequence[Scored], tags: Mapping[str
         return
     groups = item_groups([str(row.item) for row in whole], {str(item): found or [] for item, found in known.items()})
     categories = category_scores([row.score or 0.0 for row in whole], groups)
-    result.metrics["wb_score"] = wb_score(categories)
+    result.metrics["wb_score"] = macro(categories)
     result.metrics |= {f"wb_score/{name}": value for name, value in categories.items()}
-    if absent := missing_groups(categories):
+    if absent := [name for name in GROUP_WEIGHTS if name not in categories]:
         result.notes.append(f"no item of {', '.join(absent)}: such a group counts as 0 in wb_score, as upstream")
 
 
@@ -427,8 +398,8 @@ def add_rewards(
     macros = [_macro(found, tags) for found in counted.values()]
     known = [value for value in macros if value is not None]
     result.metrics |= {
-        "wb_reward": mixed_reward(rewards.values()) if rewards else None,
-        "wb_reward_macro": mixed_reward(known) if known and len(known) == len(macros) else None,
+        "wb_reward": fmean(rewards.values()) if rewards else None,
+        "wb_reward_macro": fmean(known) if known and len(known) == len(macros) else None,
         "pairs": sum(map(len, by_baseline.values())),
     }
     if len(rewards) > 1:
@@ -460,4 +431,4 @@ def _macro(counted: Sequence[tuple[Pair, str]], tags: Mapping[str, Sequence[str]
     for (_, name), groups in zip(counted, item_groups([str(pair.item) for pair, _ in counted], known), strict=True):
         for group in groups:
             counts[group][name] += 1
-    return task_macro_reward(counts)
+    return macro({name: reward(found) for name, found in counts.items()})

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 from bnf_align.answers import Extracted, equivalent, extract, final_answer, same_number, text_of
 from bnf_align.evaluation.result import EvalResult, Metrics
-from bnf_align.evaluation.task import Message, Row, Task
-from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
+from bnf_align.evaluation.task import UNNAMED, Message, Row, Task, model_of, one_model
 from bnf_align.records import BadInput
 from bnf_align.thoughts import without_thoughts
 
@@ -68,7 +67,12 @@ def with_gold(
     lacking = [id_of(row) for row in rows if _lacks(row, columns)]
     if not lacking:
         return list(rows), []
-    filled = [{**row, **_gold(items.get(id_of(row), {}), columns)} if _lacks(row, columns) else row for row in rows]
+    filled = [
+        {**row, **{name: items[id_of(row)][name] for name in columns if name in items.get(id_of(row), {})}}
+        if _lacks(row, columns)
+        else row
+        for row in rows
+    ]
     kept = [row for row in filled if not _lacks(row, columns)]
     if not items or not kept:
         have = f"none of the {len(items):,} items of --data has their ids" if items else "there are no items"
@@ -97,10 +101,6 @@ def required(rows: Iterable[Row], columns: Sequence[str], task: str) -> list[Row
 
 def _lacks(row: Row, columns: Sequence[str]) -> bool:
     return any(row.get(name) is None for name in columns)
-
-
-def _gold(item: Row, columns: Sequence[str]) -> Row:
-    return {name: item[name] for name in columns if name in item}
 
 
 FORM = """\
@@ -133,9 +133,25 @@ class ZeroEvalTask(Task):
     template = OPEN_QUESTION
     gold: ClassVar[tuple[str, ...]] = ("answer",)
     """The columns that an answer is graded with."""
+    text: ClassVar[str] = "question"
+    """Another name of the column with the question."""
+    ids: ClassVar[str] = "{}"
+    """What a row without an id is called, by its number."""
     blank_is_answer: ClassVar[bool] = True
     numeric: ClassVar[bool] = True
     """Whether answers are numbers, so that math-verify has an opinion on them."""
+
+    def items(self, rows: Iterable[Row]) -> list[Row]:
+        """Items from rows with a question and an `answer`: a number, a worked solution, or ZeroEval's "# 18"."""
+        named = [{"question": row[self.text], **row} if self.text in row else row for row in rows]
+        return [
+            {
+                "id": str(row.get("id", self.ids.format(number))),
+                "question": row["question"],
+                "answer": gold_number(row["answer"]),
+            }
+            for number, row in enumerate(required(named, ("question", "answer"), self.name))
+        ]
 
     def prompt(self, item: Row, template: str | None = None) -> list[Message]:
         """The message that asks `item`.
@@ -196,25 +212,22 @@ class ZeroEvalTask(Task):
             result.dropped["no item of --data has this id"] = unknown
         called = model or f"{name or ''} {file}"
         found = [extract(output_of(row), called, blank_is_answer=self.blank_is_answer) for row in rows]
-        result.items = [self._verdict(one, row) for one, row in zip(found, rows, strict=True)]
+        result.items = [
+            {"id": id_of(row), "correct": None, "answer": None}
+            if one is None
+            else {"id": id_of(row), "correct": self.right(one.answer, row), "answer": text_of(one.answer)}
+            for one, row in zip(found, rows, strict=True)
+        ]
         result.metrics = _metrics(result.items, found)
         if math_verify and self.numeric:
-            self._second_opinion(result, rows)
+            for item, row in zip(result.items, rows, strict=True):
+                answer = item["answer"]
+                item["correct_math_verify"] = answer is not None and equivalent(answer, gold_number(row["answer"]))
+            agreed = sum(item["correct_math_verify"] for item in result.items)
+            result.metrics["accuracy_math_verify"] = _share(agreed, len(rows))
         if repeated := len(rows) - len({item["id"] for item in result.items}):
             result.notes.append(f"{repeated:,} rows repeat an item, and count again")
         return result
-
-    def _verdict(self, found: Extracted | None, row: Row) -> Row:
-        if found is None:
-            return {"id": id_of(row), "correct": None, "answer": None}
-        return {"id": id_of(row), "correct": self.right(found.answer, row), "answer": text_of(found.answer)}
-
-    def _second_opinion(self, result: EvalResult, rows: Sequence[Row]) -> None:
-        for item, row in zip(result.items, rows, strict=True):
-            answer = item["answer"]
-            item["correct_math_verify"] = answer is not None and equivalent(answer, gold_number(row["answer"]))
-        agreed = sum(item["correct_math_verify"] for item in result.items)
-        result.metrics["accuracy_math_verify"] = _share(agreed, len(rows))
 
 
 def gold_number(answer: Any) -> str:
