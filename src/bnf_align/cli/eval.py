@@ -140,16 +140,9 @@ def _run(arguments: argparse.Namespace) -> int:
     sampling = Sampling(
         temperature=arguments.temperature, seed=arguments.seed, max_new_tokens=arguments.max_new_tokens
     )
+    model, template = engine(arguments, arguments.model), text_of(arguments.template)
     about = {"command": arguments.command}
-    progress = run(
-        task,
-        items,
-        engine(arguments, arguments.model),
-        arguments.out,
-        sampling=sampling,
-        template=text_of(arguments.template),
-        about=about,
-    )
+    progress = run(task, items, model, arguments.out, sampling=sampling, template=template, about=about)
     print(f"{counted(progress.done, 'answer')} in {progress.path}")
     return 1 if progress.missing else 0
 

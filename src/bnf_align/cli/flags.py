@@ -34,8 +34,8 @@ def add_flag(parser: Any, name: str, **kwargs: Any) -> None:
     """A flag under both of its names, where it has a twin, with dashes and with underscores."""
     plain = "--" + name[2:].replace("-", "_")
     twins = [twin for pair in TWINS.items() if plain in pair for twin in pair]
-    spellings = [name, plain, *(spelt for twin in twins for spelt in (twin.replace("_", "-"), twin))]
-    parser.add_argument(*dict.fromkeys(spellings), **kwargs)
+    spellings = [spelt for one in (plain, *twins) for spelt in (one.replace("_", "-"), one)]
+    parser.add_argument(*dict.fromkeys([name, *spellings]), **kwargs)
 
 
 def count(text: str) -> int:

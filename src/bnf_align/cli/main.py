@@ -98,7 +98,8 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
-    verb, *rest = [_value(argument) for argument in arguments]
+    # With a space before it, argparse does not take a value such as -1=down after --label_map for an option.
+    verb, *rest = [f" {argument}" if re.match(r"-\d.*=", argument) else argument for argument in arguments]
     if verb not in VERBS:
         print(f"bnf-align: {verb!r} is not a verb.\n\n{_help()}", file=sys.stderr)
         return 2
@@ -131,11 +132,6 @@ def _run(arguments: list[str]) -> int:
             raise
         print(f"bnf-align {verb}: {said}{GO_ON.get(verb, '')}", file=sys.stderr)
         return 2
-
-
-def _value(argument: str) -> str:
-    """`argument`, with a space before what argparse would take for an option: -1=down after --label_map."""
-    return f" {argument}" if re.match(r"-\d.*=", argument) else argument
 
 
 def _help() -> str:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bnf_align.records import BadInput
+
 if TYPE_CHECKING:
     from bnf_align.plan.workload import Workload
 
@@ -42,7 +44,6 @@ def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
 
     from bnf_align.cli import arguments
     from bnf_align.plan.plan import Hardware, make_plan, resident_bytes
-    from bnf_align.records import BadInput
 
     transformers_logging.set_verbosity_warning()
     # A plan writes nothing, and with --rows it reads nothing either.
@@ -79,7 +80,6 @@ def _model(model: Any) -> tuple[Any, Any]:
     import torch
 
     from bnf_align import models
-    from bnf_align.records import BadInput
 
     source = models.find(model.model_name_or_path, revision=model.model_revision)
     if source.adapter:
@@ -93,7 +93,6 @@ def _workload(own: argparse.Namespace, data: Any, config: Any, model: Any, devic
     from bnf_align.cli.arguments import load_rows
     from bnf_align.models import configured_tokenizer
     from bnf_align.plan.workload import assumed, of_rows
-    from bnf_align.records import BadInput
 
     if own.rows:
         return assumed(own.rows, own.mean_length, config, devices)
