@@ -62,7 +62,8 @@ def build_report(
     documents = [document for path in files for document in read_documents(path)]
     named = {name: read_documents(path) for name, path in (rows or {}).items()}
     subjects = collect(documents, named, base)
-    everything = _once([*documents, *(document for found in named.values() for document in found)])
+    # Each file once, however often it was named.
+    everything = list({one.file: one for found in (documents, *named.values()) for one in found}.values())
     pairs = list(paired(subjects))
     made = _tables(tables or tuple(NEEDS), subjects, pairs, everything, data or {}, published)
     if missing := [name for name in tables if made[name] is None]:
@@ -99,11 +100,6 @@ def _tables(
     compared = [document for document in documents if document.kind == "comparison"]
     makers |= {name: partial(maker, compared) for name, maker in COMPARISONS.items()}
     return {name: makers[name]() for name in names}
-
-
-def _once(documents: Iterable[Document]) -> list[Document]:
-    """Each file once, however often it was named."""
-    return list({document.file: document for document in documents}.values())
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {"markdown": markdown, "html": page, "latex": latex, "csv": csv}

@@ -34,26 +34,24 @@ def training_costs(subjects: Sequence[Subject], beside: bool = False) -> Table |
     costly = [subject for subject in subjects if subject.run or subject.plan]
     if not costly:
         return None
-    sections = [Section(base, _rows(rows)) for base, rows in sections_of(costly).items()]
+    sections = []
+    for base, own in sections_of(costly).items():
+        rows = [Row(subject.label, _cells(subject)) for subject in own]
+        hours = [hours for subject in own if (hours := _measured_hours(subject)) is not None]
+        if len(hours) > 1:
+            cells = [Cell("")] * 2 + [number(sum(hours), 2)] + [Cell("")] * 3
+            rows.append(Row(f"Total of {len(hours)} runs", cells))
+        sections.append(Section(base, rows))
     notes = [*NOTES]
     if beside:
         rows = [
-            _published(f"{model}, {which}", hours)
+            Row(f"{model}, {which}", [Cell("8", 8.0), Cell("–"), Cell(spent, float(spent)), *[Cell("–")] * 3])
             for model, both in published.GPU_HOURS.items()
-            for which, hours in zip(("per training", "total"), both, strict=True)
+            for which, spent in zip(("per training", "total"), both, strict=True)
         ]
         sections.append(Section(published.heading("Table 7"), rows, published=True))
         notes += [HARDWARE, published.API_COSTS]
     return Table("7", "Training costs", "Run", list(COLUMNS), sections, notes)
-
-
-def _rows(subjects: Sequence[Subject]) -> list[Row]:
-    rows = [Row(subject.label, _cells(subject)) for subject in subjects]
-    hours = [hours for subject in subjects if (hours := _measured_hours(subject)) is not None]
-    if len(hours) > 1:
-        blank = Cell("")
-        rows.append(Row(f"Total of {len(hours)} runs", [blank, blank, number(sum(hours), 2), blank, blank, blank]))
-    return rows
 
 
 def _cells(subject: Subject) -> list[Cell]:
@@ -90,8 +88,3 @@ def _measured_hours(subject: Subject) -> float | None:
 
 def _planned(value: float | None, digits: int) -> Cell:
     return Cell(NOT_PLANNED) if value is None else number(value, digits)
-
-
-def _published(label: str, hours: str) -> Row:
-    texts = ("8", "–", hours, "–", "–", "–")
-    return Row(label, [Cell(text, float(text) if text != "–" else None) for text in texts])

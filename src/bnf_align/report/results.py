@@ -150,12 +150,10 @@ def _pool(ranking: Document, subjects: Sequence[Subject]) -> Section:
         pool = {ELO.task: (ranking, model)}
         known = next((subject for subject in subjects if subject.pools.get(ELO.task) == pool[ELO.task]), None)
         cells[model] = ELO.cell(known or Subject(model, pools=pool))
-    rated = sorted((model for model in cells if cells[model].value is not None), key=lambda model: -_elo(cells[model]))
+    rated = sorted(
+        (model for model in cells if cells[model].value is not None), key=lambda model: -(cells[model].value or 0.0)
+    )
     return Section(f"Pool of {len(rated):,} models: {ranking.path}", [Row(model, [cells[model]]) for model in rated])
-
-
-def _elo(cell: Cell) -> float:
-    return cell.value or 0.0
 
 
 TOKENS = (
