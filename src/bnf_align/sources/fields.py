@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from functools import cache
 from typing import Any
 
 from bnf_align.data.columns import IMAGES
@@ -49,12 +48,8 @@ def inside(record: Any, path: str) -> Any:
 
 def first_of(record: Record, paths: str) -> Any:
     """The value of the first of some paths, with `|` between them, that the record has; None where it has none."""
-    return next((value for path in _paths(paths) if (value := inside(record, path)) is not None), None)
-
-
-@cache
-def _paths(paths: str) -> list[str]:
-    return paths.split("|") if paths else []
+    found = (inside(record, path) for path in paths.split("|") if path)
+    return next((value for value in found if value is not None), None)
 
 
 def part(record: Record, where: Where) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from bnf_align.data.labels import Settled
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, counted, rows_text
-from bnf_align.sources.ratings import Key, Ratings, answer_key, items, read_ratings, winner_of
+from bnf_align.sources.ratings import Key, Ratings, answer_key, items, read_ratings, spelled
 from bnf_align.sources.source import Contest, Item, Options, Pair, Source, Thumb
 
 Row = dict[str, Any]
@@ -100,11 +100,9 @@ class _Writer:
             self.report.notes.append(f"corrections of answers that were rated up, left out: {rows_text(self.unused)}")
 
     def _contest(self, item: Contest) -> Iterator[Row]:
-        side = winner_of(item, self.ratings)
-        if side == "tie":
-            self.report.drop(Reason("tie"), item.row)
-        elif side == "both_bad":
-            self.report.drop(Reason("both_bad"), item.row)
+        side = self.ratings.winners[spelled(item.winner)]
+        if side in ("tie", "both_bad"):
+            self.report.drop(Reason(side), item.row)
         else:
             better, worse = (item.first, item.second) if side == "first" else (item.second, item.first)
             yield self._pair(Pair(item.row, item.prompt, better, worse, item.extras))
