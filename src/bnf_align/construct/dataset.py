@@ -145,7 +145,12 @@ def write_selection(
     rows, report = _read(source, split)
     selected = select(rows, choice)
     selected.dropped |= {reason: [str(row) for row in numbers] for reason, numbers in report.dropped.items()}
-    train, test = _split(selected.rows, test_fraction, choice.seed)
+    train: list[Row] = selected.rows
+    test: list[Row] = []
+    if test_fraction:
+        train, test = split_by_prompt(train, test_fraction, choice.seed, flag="--test-fraction")
+        for row in chain(train, test):
+            del row["row"]  # its number, which only checking needs
     card = data_card(
         rows,
         selected,
@@ -229,12 +234,3 @@ def _scorer(source: str | Path, choice: Choice) -> Row | None:
             "prompts are cut at scores that do not compare. Pairs do without that."
         )
     return card
-
-
-def _split(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    if not fraction:
-        return rows, []
-    train, test = split_by_prompt(rows, fraction, seed, flag="--test-fraction")
-    for row in chain(train, test):
-        del row["row"]  # its number, which only checking needs
-    return train, test

@@ -20,15 +20,11 @@ Rule = Callable[[Row, str], Any]
 """(row, candidate) -> whether it is right, a number, or None where the rule has no opinion."""
 
 
-def _gold(row: Row, column: str) -> str:
-    return str(row[column])
-
-
 RULES: dict[str, Callable[[str], Rule]] = {
     # What stands after `####`, `answer is` or in a box; a solution without any of these has come to none.
-    "final_answer": lambda column: lambda row, text: solves(text, _gold(row, column)),
-    "math_verify": lambda column: lambda row, text: equivalent(without_thoughts(text), _gold(row, column)),
-    "exact": lambda column: lambda row, text: without_thoughts(text).strip() == _gold(row, column).strip(),
+    "final_answer": lambda column: lambda row, text: solves(text, str(row[column])),
+    "math_verify": lambda column: lambda row, text: equivalent(without_thoughts(text), str(row[column])),
+    "exact": lambda column: lambda row, text: without_thoughts(text).strip() == str(row[column]).strip(),
 }
 
 
@@ -81,7 +77,7 @@ class Verifier:
         unread: dict[str, str] = {}
         for row in rows:
             try:
-                gold_expression(_gold(row, self.column))
+                gold_expression(str(row[self.column]))
             except BadInput as error:
                 unread[row["id"]] = str(error)
         if unread:
@@ -90,7 +86,8 @@ class Verifier:
 
     def _score(self, row: Row, number: int) -> float | None:
         try:
-            return _number(self._rule(row, row["candidates"][number]["text"]))
+            value = self._rule(row, row["candidates"][number]["text"])
+            return None if value is None else finite(float(value))
         except Exception as error:
             if self._named:
                 raise
@@ -105,10 +102,6 @@ class Verifier:
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
         """See `SharedScorer`."""
         return any_batches(rows)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else finite(float(value))
 
 
 def _code_hash(function: Callable[..., Any]) -> str | None:
