@@ -114,6 +114,10 @@ def lines(plan: dict[str, Any]) -> list[str]:
     """The plan in plain words."""
     memory, work, hours = plan["memory_bytes"], plan["workload"], plan["hours"]
     disk, place = plan["disk_bytes"], f"{plan['devices']} x {plan['sharding']}" if plan["devices"] > 1 else "1 device"
+    spent = "not estimated: state the device's peak with --tflops"
+    if hours is not None:
+        of = f"{hours['device']:,.1f} device hours at {hours['utilisation']:.0%} of the peak"
+        spent = f"{hours['wall']:,.2f} ({of})"
     return [
         "All figures are estimates, made before the run.",
         f"parameters         {plan['parameters']:,}, trained {plan['trainable_parameters']:,}",
@@ -139,7 +143,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
         f"  head             tile {_gib(memory['head_tile'])}, dX {_gib(memory['head_dX'])}, "
         f"dW {_gib(memory['head_dW'])}",
         f"  reference pass   {_gib(memory['reference_pass'])}, before training, the whole model on each device",
-        f"hours              {_hours(hours)}",
+        f"hours              {spent}",
         f"disk               {_gib(disk['total'])}: model {_gib(disk['model'])}, {disk['number_of_checkpoints']} "
         f"checkpoints {_gib(disk['checkpoints'])}",
         f"reference cache    {plan['reference_cache_bytes'] / 2**20:,.1f} MiB (4 bytes a scored token)",
@@ -149,12 +153,6 @@ def lines(plan: dict[str, Any]) -> list[str]:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:,.2f} GiB" if size > 0.1 * GIB else f"{size / 2**20:,.1f} MiB"
-
-
-def _hours(hours: dict[str, float] | None) -> str:
-    if hours is None:
-        return "not estimated: state the device's peak with --tflops"
-    return f"{hours['wall']:,.2f} ({hours['device']:,.1f} device hours at {hours['utilisation']:.0%} of the peak)"
 
 
 def _suggestion(plan: dict[str, Any]) -> list[str]:

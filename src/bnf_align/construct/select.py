@@ -57,29 +57,25 @@ class Choice:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise BadInput(f"{_flag(name)} {value}: a share lies between 0 and 1.")
-        if self.near_identical not in ("keep", "drop"):
-            raise BadInput(f"--near-identical {self.near_identical}: choose keep or drop.")
-        if self.repeats not in ("keep", "drop"):
-            raise BadInput(f"--repeats {self.repeats}: choose keep or drop.")
+        for name in ("near_identical", "repeats"):
+            if getattr(self, name) not in ("keep", "drop"):
+                raise BadInput(f"{_flag(name)} {getattr(self, name)}: choose keep or drop.")
         if not 0 <= self.margin < math.inf:
             raise BadInput(f"--margin {self.margin}: a pair whose sides score alike says nothing; choose 0 or more.")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise BadInput(f"--threshold {self.threshold}: no score is compared with that; choose a number.")
-        self._only_its_own()
+        # A setting of the other kind of rows would do nothing, unsaid.
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        others = OF_PAIRS if self.unpaired else OF_THUMBS
+        if set_ := [name for name in others if getattr(self, name) != defaults[name]]:
+            kind = "pairs, and --unpaired makes none" if self.unpaired else "--unpaired, which was not given"
+            raise BadInput(f"{_flag(set_[0])} is for {kind}.")
         given = [value is not None for value in (self.threshold, self.top, self.bottom)]
         shares = all(given[1:])
         if self.unpaired and given not in ([True, False, False], [False, True, True]):
             raise BadInput("--unpaired needs one way to tell ups from downs: --threshold T, or --top and --bottom.")
         if self.unpaired and shares and (self.top or 0) + (self.bottom or 0) > 1:
             raise BadInput("--top and --bottom together are more than all candidates.")
-
-    def _only_its_own(self) -> None:
-        """A setting of the other kind of rows would do nothing, unsaid."""
-        others = OF_PAIRS if self.unpaired else OF_THUMBS
-        defaults = {entry.name: entry.default for entry in fields(self)}
-        if set_ := [name for name in others if getattr(self, name) != defaults[name]]:
-            kind = "pairs, and --unpaired makes none" if self.unpaired else "--unpaired, which was not given"
-            raise BadInput(f"{_flag(set_[0])} is for {kind}.")
 
 
 def _flag(name: str) -> str:

@@ -11,12 +11,11 @@ from tqdm import tqdm
 
 from bnf_align.evaluation.run import Progress
 from bnf_align.evaluation.score import model_name
-from bnf_align.evaluation.task import UNNAMED, JudgedTask, Question, Row, model_of, one_model
+from bnf_align.evaluation.task import UNNAMED, JudgedTask, Question, Row, answer_text, model_of, one_model
 from bnf_align.journal import Journal, read_jsonl
 from bnf_align.judge import Judge
 from bnf_align.judge.wording import wording
 from bnf_align.records import BadInput
-from bnf_align.thoughts import without_thoughts
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +66,6 @@ def answers_of(task: JudgedTask, path: str | Path) -> tuple[str, dict[str, Row]]
     rows = list(read_jsonl(path))
     model = one_model(map(model_of, rows))
     return (model_name(path) if model == UNNAMED else model), task.answers(rows)
-
-
-def answer_text(row: Row) -> str:
-    """The text of an answer row, ours or ZeroEval's, without the reasoning before it."""
-    output = row["output"]
-    text = next(iter(output), None) if isinstance(output, list) else output
-    return "" if text is None else without_thoughts(str(text))
 
 
 def judge_answers(

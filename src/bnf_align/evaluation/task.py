@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from bnf_align.evaluation.result import EvalResult
 from bnf_align.judge.wording import fill
 from bnf_align.records import BadInput
+from bnf_align.thoughts import without_thoughts
 
 Row = dict[str, Any]
 Message = dict[str, Any]
@@ -91,6 +92,14 @@ class JudgedTask(Task):
     def follow_up(self, question: Question, judgment: str, template: str | None = None) -> Question | None:
         """What to ask next, under the same id, where `judgment` lacks a verdict; None where it is to stay so."""
         return None
+
+
+def answer_text(row: Row) -> str:
+    """The text of an answer row, ours or ZeroEval's, without the reasoning before it; empty where it gave none."""
+    output = row["output"]
+    if isinstance(output, list):
+        output = output[0] if output else None
+    return without_thoughts(output) if isinstance(output, str) else ""
 
 
 UNNAMED = "unknown model"

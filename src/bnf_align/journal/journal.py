@@ -156,6 +156,7 @@ class Journal:
     def _read(self, source: Path) -> None:
         if not source.exists():
             return
+        assert self._fd is not None
         offset = 0
         with open(source, "rb") as file:
             for number, line in enumerate(file, start=1):
@@ -164,29 +165,23 @@ class Journal:
                         self._add(self._name(line), _Place(source, offset, len(line)))
                     except (ValueError, RecursionError) as error:
                         if source != self.partial or line.endswith(b"\n"):
-                            raise BadInput(_not_a_row(source, number, error)) from error
-                        self._cut(offset)
+                            advice = "Mend or remove that line, or give another --out."
+                            raise BadInput(f"{source}, line {number}: not a row ({error}). {advice}") from error
+                        os.ftruncate(self._fd, offset)
+                        logger.warning(
+                            f"{self.partial}: the last line was cut short by a kill; its row will be made again."
+                        )
                 offset += len(line)
-        self._end_last_line(source)
+        # A whole last line gets its newline, or the next row would continue it.
+        size = os.fstat(self._fd).st_size
+        if source == self.partial and size and os.pread(self._fd, 1, size - 1) != b"\n":
+            append_bytes(self._fd, b"\n")
 
     def _name(self, line: bytes) -> str:
         row = json.loads(line)  # of bytes, it takes a byte order mark in its stride
         if not isinstance(row, dict) or self.key not in row:
             raise ValueError(f"no JSON object with {self.key!r}")
         return str(row[self.key])
-
-    def _cut(self, offset: int) -> None:
-        """Drop what a kill in the middle of a write left of the last line."""
-        assert self._fd is not None
-        os.ftruncate(self._fd, offset)
-        logger.warning(f"{self.partial}: the last line was cut short by a kill; its row will be made again.")
-
-    def _end_last_line(self, source: Path) -> None:
-        """Give a whole last line its newline, or the next row would continue it."""
-        assert self._fd is not None
-        size = os.fstat(self._fd).st_size
-        if source == self.partial and size and os.pread(self._fd, 1, size - 1) != b"\n":
-            append_bytes(self._fd, b"\n")
 
     def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Ids and the bytes of their rows, without line ends."""
@@ -254,7 +249,3 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from _differences(one, other, f"{name}.{number}")
     elif before != now:
         yield f"{name}: {before!r} there, {now!r} now"
-
-
-def _not_a_row(source: Path, number: int, error: Exception) -> str:
-    return f"{source}, line {number}: not a row ({error}). Mend or remove that line, or give another --out."

@@ -106,7 +106,12 @@ class Judge:
         if waiting:
             yield from self._asked(waiting)
         if waiting:
-            raise BadInput(self._over_budget(sum(len(names) for _, names in waiting.values())))
+            unasked = sum(len(names) for _, names in waiting.values())
+            raise BadInput(
+                f"The budget of {self.budget:g} is used up: {self.spent:.4g} is spent, {unasked:,} questions are not "
+                "asked yet, and the next one could cost more than what is left. Every answer is kept and costs "
+                "nothing again: give a higher --budget, or the same one once more to spend as much again."
+            )
 
     def estimate(
         self, questions: Iterable[Question], max_tokens: int, temperature: float = 0.0, json_mode: bool = False
@@ -173,13 +178,6 @@ class Judge:
 
     def _cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         return self.prices.cost(prompt_tokens, completion_tokens) if self.prices else 0.0
-
-    def _over_budget(self, unasked: int) -> str:
-        return (
-            f"The budget of {self.budget:g} is used up: {self.spent:.4g} is spent, {unasked:,} questions are not "
-            "asked yet, and the next one could cost more than what is left. Every answer is kept and costs nothing "
-            "again: give a higher --budget, or the same one once more to spend as much again."
-        )
 
 
 def _entry(reply: Reply) -> dict[str, Any]:

@@ -57,10 +57,13 @@ def training_costs(subjects: Sequence[Subject], beside: bool = False) -> Table |
 def _cells(subject: Subject) -> list[Cell]:
     run: Mapping[str, Any] = subject.run.data if subject.run else {}
     plan = plan_of(subject)
+    hours, flops = plan.get("hours"), plan.get("flops")
+    # The plan's own hours also count the reference pass.
+    planned = hours["device"] * flops["training"] / sum(flops.values()) if hours and flops else None
     memory, peak = (plan.get("memory_bytes") or {}).get("total"), run.get("peak_memory_bytes")
     return [
         number(run.get("devices", plan.get("devices")), 0),
-        _planned(planned_hours(plan), 2),
+        _planned(planned, 2),
         number(_measured_hours(subject), 2),
         number(run.get("train_seconds"), 0),
         _planned(memory and memory / GIB, 2),
@@ -72,12 +75,6 @@ def plan_of(subject: Subject) -> Mapping[str, Any]:
     """The plan made for the run, or before it; the one with hours, where there are both."""
     own = (subject.run.data.get("plan") if subject.run else None) or {}
     return subject.plan.data if subject.plan and not own.get("hours") else own
-
-
-def planned_hours(plan: Mapping[str, Any]) -> float | None:
-    """Device hours of training in a plan, whose own hours also count the reference pass."""
-    hours, flops = plan.get("hours"), plan.get("flops")
-    return hours["device"] * flops["training"] / sum(flops.values()) if hours and flops else None
 
 
 def _measured_hours(subject: Subject) -> float | None:

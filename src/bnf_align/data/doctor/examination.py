@@ -109,7 +109,11 @@ class Examination:
             self.result.lengths = lengths.table(self.ledger.sides)
             self.found += [*near.findings(), *lengths.findings(self.ledger.sides)]
         if prompts is not None:
-            tested = None if self.test is None else _prompts_of(self.test, near_duplicates)
+            tested = None if self.test is None else Prompts(near_duplicates)
+            if self.test is not None and tested is not None:
+                steps = self.test.steps(DataReport(self.test.name), "Reading the test rows")
+                for row in (step.row for step in steps if step.row is not None):
+                    tested.add(row)
             self.found += prompts.findings(self.ledger, tested, self.test.name if self.test else "")
         self.found += [*privacy.findings(self.ledger), *phrases.findings(self.ledger)]
         if agreement is not None:
@@ -168,14 +172,6 @@ class Examination:
         if len(reasons) >= self.report.rows:
             raise BadInput(f"--fix {target[0]}: no row of {self.source.name} is clean, so nothing was written.")
         return write_fixed(self._again("Writing"), self.source.columns, reasons, target, redact)
-
-
-def _prompts_of(source: Source, near_duplicates: bool) -> Prompts:
-    prompts = Prompts(near_duplicates)
-    for step in source.steps(DataReport(source.name), "Reading the test rows"):
-        if step.row is not None:
-            prompts.add(step.row)
-    return prompts
 
 
 def _kinds(ledger: Ledger, report: DataReport) -> str:

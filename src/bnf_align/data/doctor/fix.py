@@ -89,9 +89,8 @@ def write_fixed(
         paths: See `fixed_paths`.
         redact: Whether to mask likely personal data and secrets, in both files.
     """
-    path, others = paths
-    fixed = Fixed(str(path), left_out_path=str(others))
-    with whole_files(path, others) as (kept_file, other_file):
+    fixed = Fixed(str(paths[0]), left_out_path=str(paths[1]))
+    with whole_files(*paths) as (kept_file, other_file):
         for step, side in steps:
             reason = left_out.get(step.number)
             if reason is not None or step.row is None or side == OUT:
@@ -101,7 +100,8 @@ def write_fixed(
                     other_file, {"row": step.number, "code": reason and reason.code, "reason": reason, "left_out": raw}
                 )
                 continue
-            row = {**with_label(step.row, side), **_others(step.raw, columns)}
+            others = {name: value for name, value in columns.named(step.raw).items() if name not in COLUMNS}
+            row = {**with_label(step.row, side), **others}
             del row["row"]
             if redact:
                 row, counts = redact_row(row)
@@ -111,14 +111,8 @@ def write_fixed(
     return fixed
 
 
-def _others(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The source's other columns: ids, dates, whatever travels along."""
-    return {name: value for name, value in columns.named(raw).items() if name not in COLUMNS}
-
-
 def _write(file: TextIO, row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False, default=_plain) + "\n")
+    def plain(value: Any) -> Any:
+        return value.value if isinstance(value, Enum) else str(value)
 
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else str(value)
+    file.write(json.dumps(row, ensure_ascii=False, default=plain) + "\n")

@@ -121,7 +121,13 @@ class Prompts:
             others = np.unique(np.array(test._keys, dtype=np.uint64))
             leaked = ledger.kept & np.isin(keys, others)
             if leaked.any():
-                found.append(_leak(ledger.numbers[leaked].tolist(), len(np.unique(keys[leaked])), len(others), name))
+                rows, shared = ledger.numbers[leaked].tolist(), len(np.unique(keys[leaked]))
+                text = (
+                    f"{shared:,} of the {len(others):,} prompts of {name} are also in these rows, so what is measured "
+                    f"on them is memory: {rows_text(rows)}"
+                )
+                figures = {"prompts": shared, "share": round(shared / len(others), 4)}
+                found.append(Finding("leak", text, rows, figures=figures))
         if self.near:
             found += self._near_leaks(ledger, ledger.kept & ~leaked, test, name) if test is not None else []
             found += self._near_repeats(ledger)
@@ -163,14 +169,6 @@ class Prompts:
     @property
     def _table(self) -> np.ndarray:
         return np.frombuffer(self._signatures, dtype=np.uint16).reshape(-1, PLACES)
-
-
-def _leak(rows: list[int], shared: int, others: int, name: str) -> Finding:
-    text = (
-        f"{shared:,} of the {others:,} prompts of {name} are also in these rows, so what is measured on them "
-        f"is memory: {rows_text(rows)}"
-    )
-    return Finding("leak", text, rows, figures={"prompts": shared, "share": round(shared / others, 4)})
 
 
 def _hash(said: Any) -> int:

@@ -134,8 +134,10 @@ def _number(text: str, start: int, end: int) -> Span | None:
     if GOES_ON.match(text, end) or (start and not labelled and PART_OF_MORE.match(text, start - 1)):
         return None
     for match in CARD_FORM.finditer(text, start, end):
-        if _luhn(re.sub(r"\D", "", match[0])) and not _in_calculation(text, *match.span()):
-            return Span(CARD, *match.span())
+        begin, stop = match.span()
+        summed = OPERATOR_BEFORE.search(text[max(begin - 24, 0) : begin]) or OPERATOR_AFTER.match(text, stop)
+        if _luhn(re.sub(r"\D", "", match[0])) and not summed:
+            return Span(CARD, begin, stop)
     if ssn := SSN_FORM.search(text, start, end):
         return Span(SSN, *ssn.span())
     digits = sum(character.isdigit() for character in text[start:end])
@@ -159,11 +161,6 @@ def _ibans(text: str) -> Iterator[Span]:
             if 15 <= len(account) <= 34 and int(digits) % 97 == 1:
                 yield Span(IBAN, match.start(), match.start() + group.end())
                 break
-
-
-def _in_calculation(text: str, start: int, end: int) -> bool:
-    before = text[max(start - 24, 0) : start]
-    return bool(OPERATOR_BEFORE.search(before) or OPERATOR_AFTER.match(text, end))
 
 
 def _in_numbering_plan(number: str) -> bool:

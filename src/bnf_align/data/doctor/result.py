@@ -14,6 +14,8 @@ from bnf_align.data.findings import LEFT_OUT, NOTE, WARNING, Finding
 from bnf_align.records import DataReport, rows_text
 
 CLEAN, WARNINGS, UNUSABLE = 0, 1, 2
+SHOWN_ROWS = 200
+"""Of a finding, on the page."""
 VERDICTS = (("clean", "clean"), ("usable", "usable; look at what was found first"), ("unusable", "unusable as it is"))
 
 
@@ -70,8 +72,13 @@ class DoctorResult:
         if self.format:
             lines.append((NOTE, f"  {self.format}"))
         for finding in self.findings:
-            lines.append((finding.level, _said(finding)))
-            lines += [("example", f"      {_shown(example)}") for example in finding.examples[:examples]]
+            rows = f" {rows_text(list(finding.rows))}" if finding.level == LEFT_OUT else ""  # the others name theirs
+            lines.append((finding.level, f"  {finding.level}{rows}: {finding.text}"))
+            for example in finding.examples[:examples]:
+                said = {name: text if name == "label" else repr(text) for name, text in example.items()}
+                row = said.pop("row")
+                parts = ", ".join(f"{name} {text}" for name, text in said.items())
+                lines.append(("example", f"      row {row}: {parts}"))
         lines += [(WARNING, f"  warning: {text}") for text in self.unsaid(self.report.warnings)]
         lines += [(NOTE, f"  note: {text}") for text in self.unsaid(self.report.notes)]
         if self.report.lengths:
@@ -114,21 +121,6 @@ class DoctorResult:
             "quantiles": {"unit": self.unit, **self.lengths},
             "fixed": None if self.fixed is None else asdict(self.fixed),
         }
-
-
-def _said(finding: Finding) -> str:
-    rows = f" {rows_text(list(finding.rows))}" if finding.level == LEFT_OUT else ""  # the others' texts name theirs
-    return f"  {finding.level}{rows}: {finding.text}"
-
-
-def _shown(example: dict[str, Any]) -> str:
-    parts = [
-        f"{name} {text!r}" if name != "label" else f"label {text}" for name, text in example.items() if name != "row"
-    ]
-    return f"row {example['row']}: {', '.join(parts)}"
-
-
-SHOWN_ROWS = 200
 
 
 def page(result: DoctorResult) -> str:

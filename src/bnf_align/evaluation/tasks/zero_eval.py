@@ -13,9 +13,8 @@ from typing import Any, ClassVar
 
 from bnf_align.answers import Extracted, equivalent, extract, final_answer, same_number, text_of
 from bnf_align.evaluation.result import EvalResult, Metrics
-from bnf_align.evaluation.task import UNNAMED, Message, Row, Task, model_of, one_model
+from bnf_align.evaluation.task import UNNAMED, Message, Row, Task, answer_text, model_of, one_model
 from bnf_align.records import BadInput
-from bnf_align.thoughts import without_thoughts
 
 IDS = {"gsm8k-main-": "gsm8k", "crux-test-": "crux", "mmlu-redux-": "mmlu_redux"}
 """How ZeroEval's ids begin -> the task; those of `math-l5` are plain numbers."""
@@ -24,14 +23,6 @@ IDS = {"gsm8k-main-": "gsm8k", "crux-test-": "crux", "mmlu-redux-": "mmlu_redux"
 def id_of(row: Row) -> str:
     """The item that a row is about, under our name for it or ZeroEval's."""
     return str(row.get("id", row.get("session_id")))
-
-
-def output_of(row: Row) -> str:
-    """A model's text without the reasoning before it; an empty one where it gave none."""
-    output = row["output"]
-    if isinstance(output, list):
-        output = output[0] if output else None
-    return without_thoughts(output) if isinstance(output, str) else ""
 
 
 def outputs_of(rows: Sequence[Row], model: str | None, task: str) -> tuple[list[Row], str | None]:
@@ -211,7 +202,7 @@ class ZeroEvalTask(Task):
         if unknown:
             result.dropped["no item of --data has this id"] = unknown
         called = model or f"{name or ''} {file}"
-        found = [extract(output_of(row), called, blank_is_answer=self.blank_is_answer) for row in rows]
+        found = [extract(answer_text(row), called, blank_is_answer=self.blank_is_answer) for row in rows]
         result.items = [
             {"id": id_of(row), "correct": None, "answer": None}
             if one is None
