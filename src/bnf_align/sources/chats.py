@@ -71,7 +71,6 @@ OPENWEBUI = Tree(
     "openwebui",
     "an Open WebUI export",
     knows=_is_openwebui,
-    id="id",
     parent="parentId",
     role=role_at("role"),
     text=lambda node: node.get("content"),
@@ -148,7 +147,6 @@ LIBRECHAT = Tree(
         if _is_conversation(record)
         else has("messageId", "parentMessageId", "isCreatedByUser")(record)
     ),
-    id="messageId",
     parent="parentMessageId",
     role=role_at("isCreatedByUser", {True: "user", False: "assistant"}),
     text=_librechat_text,
@@ -220,7 +218,6 @@ CHATGPT = Tree(
     "chatgpt",
     "a ChatGPT export",
     knows=lambda record: bool(_is_chatgpt(record)),
-    id="id",
     parent="parent",
     role=_chatgpt_role,
     text=_chatgpt_text,
@@ -291,7 +288,6 @@ OPENASSISTANT = _OpenAssistant(
     knows=lambda record: (
         "message_tree_id" in record and (isinstance(record.get("prompt"), dict) or "parent_id" in record)
     ),
-    id="message_id",
     parent="parent_id",
     role=role_at("role", {"prompter": "user", "assistant": "assistant"}),
     text=lambda node: node.get("text"),

@@ -77,8 +77,8 @@ class Tree(Source):
     title: str
     knows: Callable[[Record], bool]
     """Whether a record is certainly one of this product."""
-    id: str
     parent: str
+    """Where a message has the id of the one that it answers."""
     role: Callable[[Record], str | None]
     """Whose a message is; "" for one that was not shown, such as a tool's or an empty root; None where it is not
     said."""
