@@ -152,4 +152,4 @@ assert win_rates(battles, "base") == {"m": 100.0} and clustered_intervals(battle
     subprocess.run([sys.executable, "-c", code], check=True)
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(BadInput, match="pip install scikit-learn"):
-        fit_logistic(np.ones((1, 1)), np.ones(1), np.ones(1), strength=1.0)
+        fit_logistic(np.ones((1, 1)), np.ones(1), np.ones(1))

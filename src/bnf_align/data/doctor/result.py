@@ -14,6 +14,7 @@ from bnf_align.data.findings import LEFT_OUT, NOTE, WARNING, Finding
 from bnf_align.records import DataReport, rows_text
 
 CLEAN, WARNINGS, UNUSABLE = 0, 1, 2
+SHOWN_EXAMPLES = 2
 SHOWN_ROWS = 200
 """Of a finding, on the page."""
 VERDICTS = (("clean", "clean"), ("usable", "usable; look at what was found first"), ("unusable", "unusable as it is"))
@@ -54,15 +55,11 @@ class DoctorResult:
         """The last line."""
         return VERDICTS[self.status][1]
 
-    def lines(self, examples: int = 2) -> list[str]:
-        """The findings in plain words, one a line, the verdict last.
+    def lines(self) -> list[str]:
+        """The findings in plain words, one a line, the verdict last."""
+        return [line for _, line in self.styled_lines()]
 
-        Args:
-            examples: How many rows to show of each finding.
-        """
-        return [line for _, line in self.styled_lines(examples)]
-
-    def styled_lines(self, examples: int = 2) -> list[tuple[str, str]]:
+    def styled_lines(self) -> list[tuple[str, str]]:
         """The same lines, each with what it is, for colours.
 
         Returns:
@@ -74,7 +71,7 @@ class DoctorResult:
         for finding in self.findings:
             rows = f" {rows_text(list(finding.rows))}" if finding.level == LEFT_OUT else ""  # the others name theirs
             lines.append((finding.level, f"  {finding.level}{rows}: {finding.text}"))
-            for example in finding.examples[:examples]:
+            for example in finding.examples[:SHOWN_EXAMPLES]:
                 said = {name: text if name == "label" else repr(text) for name, text in example.items()}
                 row = said.pop("row")
                 parts = ", ".join(f"{name} {text}" for name, text in said.items())
