@@ -71,7 +71,7 @@ class Examination:
             self.result.not_looked_at.append("near-duplicate prompts (--near_duplicates)")
         self._check(near)
         if self.rules.tokenizer is not None:
-            self._tokenise(self.rules.tokenizer)
+            self._tokenise()
         if (unbalanced := balance(self.report)) is not None:
             self._say(unbalanced)
         self._conclude()
@@ -119,12 +119,10 @@ class Examination:
         if agreement is not None:
             self.found += agreement.findings(self.ledger, self.source.export is not None)
 
-    def _tokenise(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def _tokenise(self) -> None:
         from bnf_align.data.doctor.tokens import Tokens  # imports torch
 
-        rules = self.rules
-        settings = rules.max_length, rules.merge_system_prompt, rules.score_thoughts, rules.vocab_size
-        tokens = Tokens(tokenizer, self.report, *settings, rules.model)
+        tokens = Tokens(self.rules, self.report)
         tokens.check(self.ledger)
         rows = (with_label(step.row, side) for step, side in self._again("Tokenizing") if step.row and side != OUT)
         self._say(*tokens.read(rows))
