@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bnf_align.cli.flags import (
     RESUME,
@@ -19,17 +19,14 @@ from bnf_align.cli.flags import (
     add_url_flags,
     check_out,
     count,
-    endpoint,
     engine,
+    key_variable,
     request_fields,
     row_options,
     text_of,
     where,
 )
 from bnf_align.records import BadInput, counted
-
-if TYPE_CHECKING:
-    from bnf_align.judge import Judge
 
 TASKS = ("gsm8k", "math_l5", "crux", "mmlu_redux", "ifeval", "arena_hard", "wild_bench", "held_out")
 
@@ -173,6 +170,7 @@ def _held_out(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
+    from bnf_align.construct.scorers.load import judge_of
     from bnf_align.evaluation.items import load_items
     from bnf_align.evaluation.judging import answers_of, judge_answers, questions
     from bnf_align.evaluation.score import card_of
@@ -189,7 +187,10 @@ def _judge(arguments: argparse.Namespace) -> int:
     baseline = answers_of(task, arguments.baseline)[1] if arguments.baseline else None
     items = load_items(task, arguments.data, arguments.limit)
     asked = questions(task, items, answers, baseline, template)
-    judge = _judge_model(arguments, task.judge)
+    arguments.url = arguments.url or ["https://api.openai.com/v1"]
+    arguments.request = request_fields(arguments)
+    key_variable(arguments)
+    judge = judge_of(arguments, arguments.judge or task.judge)
     if arguments.dry_run:
         pairs = [(question.id, question.messages) for question in asked]
         print("\n".join(judge.estimate(pairs, task.judge_tokens, json_mode=task.judge_json).lines()))
@@ -208,17 +209,6 @@ def _judge(arguments: argparse.Namespace) -> int:
     )
     print(f"{counted(progress.done, 'judgment')} in {progress.path}; {dict(judge.counts)}")
     return 1 if progress.missing else 0
-
-
-def _judge_model(arguments: argparse.Namespace, default: str) -> Judge:
-    from bnf_align.judge import Judge
-
-    if not arguments.url:
-        arguments.url = ["https://api.openai.com/v1"]
-    prices = tuple(arguments.prices) if arguments.prices else None
-    cache = arguments.cache or Path("~/.cache/bnf-align/judge").expanduser()
-    where_it_is = endpoint(arguments, arguments.judge or default)
-    return Judge(where_it_is, cache, prices, arguments.budget, request_fields(arguments))
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from bnf_align.sources.files import first_record, records_of
 from bnf_align.sources.rows import Format, Labelled, Prompt
 from bnf_align.sources.shelf import Shelf
 from bnf_align.sources.source import Options, Pair, Record, Source
-from bnf_align.sources.trees import BrokenThread, Nodes, Rated, Tree, role_at
+from bnf_align.sources.trees import Nodes, Rated, Tree, role_at
 
 THUMBS_UP = {"thumbsUp": "up", "thumbsDown": "down"}
 
@@ -260,10 +260,11 @@ class _OpenAssistant(Tree):
                     report.drop(Reason("no_lower_rank"), row)
                     continue
                 ends = (Rated(row, shelf, one.get("message_id"), None, "", one) for one in (group[0], group[-1]))
-                try:
-                    best, worst = map(self.thumb, ends)
-                except BrokenThread as error:
-                    report.drop(error.args[0], row)
+                best, worst = map(self.thumb, ends)
+                if isinstance(best, Reason):
+                    report.drop(best, row)
+                elif isinstance(worst, Reason):
+                    report.drop(worst, row)
                 else:
                     extras = filled(id=node.get("parent_id"))
                     yield Pair(row, best.prompt, best.completion, worst.completion, extras)

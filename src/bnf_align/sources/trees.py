@@ -35,10 +35,6 @@ REASONING = re.compile(
 reasoning models and LibreChat's fences."""
 
 
-class BrokenThread(ValueError):
-    """A conversation cannot be rebuilt; it holds the reason for which its row is left out."""
-
-
 def without_reasoning(text: str) -> str:
     r"""An answer as the person read it, without the folded blocks before it.
 
@@ -99,34 +95,33 @@ class Tree(Source):
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
         """A thumb per rating; what cannot be rebuilt is counted."""
         for one in self.rated(paths):
-            try:
-                if one.refused:
-                    raise BrokenThread(one.refused)
-                yield self.thumb(one)
-            except BrokenThread as error:
-                report.drop(error.args[0], one.row)
+            found = one.refused or self.thumb(one)
+            if isinstance(found, Reason):
+                report.drop(found, one.row)
+            else:
+                yield found
 
-    def thumb(self, one: Rated) -> Thumb:
-        """A rating with its conversation.
-
-        Raises:
-            BrokenThread: If that cannot be rebuilt.
-        """
+    def thumb(self, one: Rated) -> Thumb | Reason:
+        """A rating with its conversation, or why that cannot be rebuilt."""
         path: list[Record] = []
         seen, at = set(), one.leaf
         while at not in ROOTS:
             node = one.nodes.get(at) if isinstance(at, str) else None
             if isinstance(at, str) and at in seen:
-                raise BrokenThread(Reason("circle"))
+                return Reason("circle")
             if not isinstance(node, dict):
-                raise BrokenThread(Reason("message_missing" if path else "answer_not_in_thread"))
+                return Reason("message_missing" if path else "answer_not_in_thread")
             seen.add(at)
             path.append(node)
             at = node.get(self.parent)
         said = [self.message(node) for node in reversed(path)]
-        if not said or said[-1] is None or said[-1]["role"] != "assistant":
-            raise BrokenThread(Reason("not_an_answer"))
-        turns = [turn for turn in said if turn is not None]
+        turns: list[Message] = []
+        for turn in said:
+            if isinstance(turn, Reason):
+                return turn
+            turns += [] if turn is None else [turn]
+        if not said or said[-1] is None or turns[-1]["role"] != "assistant":
+            return Reason("not_an_answer")
         if isinstance(one.system, str) and one.system.strip():
             turns.insert(0, {"role": "system", "content": one.system})
         question = path[0].get(self.parent)
@@ -140,24 +135,20 @@ class Tree(Source):
             question=None if question in (None, "") else f"{one.chat}/{question}",
         )
 
-    def message(self, node: Record) -> Message | None:
-        """A message; None of one that was not shown.
-
-        Raises:
-            BrokenThread: If it cannot be read.
-        """
+    def message(self, node: Record) -> Message | Reason | None:
+        """A message, or why it cannot be read; None of one that was not shown."""
         role = self.role(node)
         if role is None:
-            raise BrokenThread(Reason("message_of_nobody"))
+            return Reason("message_of_nobody")
         if not role:
             return None
         if node.get("error") is True:  # older versions put what went wrong in the place of the answer
-            raise BrokenThread(Reason("error_message"))
+            return Reason("error_message")
         if any("image" in str(file.get("type")) for file in dicts(self.files(node))):
-            raise BrokenThread(Reason("image"))
+            return Reason("image")
         text = self.text(node)
         if not isinstance(text, str):
-            raise BrokenThread(Reason("not_text"))
+            return Reason("not_text")
         return {"role": role, "content": without_reasoning(text) if role == "assistant" else text}
 
 

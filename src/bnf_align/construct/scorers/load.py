@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
     from bnf_align.construct.scorers.scorer import Scorer
+    from bnf_align.judge import Judge
 
 JUDGE_CACHE = "~/.cache/bnf-align/judge"
 
@@ -51,7 +51,12 @@ def load_scorer(arguments: Any) -> Scorer:
     if arguments.scorer in FLAGS["model"] and not arguments.model:
         raise BadInput(f"--scorer {arguments.scorer} needs --model: a folder, a hub name or a served model's name.")
     if arguments.scorer == "judge":
-        return _judge(arguments)
+        from bnf_align.construct.scorers.judge import JudgeScorer
+
+        if not arguments.url:
+            raise BadInput("--scorer judge asks a served model: say where it is with --url.")
+        judge = judge_of(arguments, arguments.model)
+        return JudgeScorer(judge, arguments.judge_template, pairs=arguments.pairs)
     module, name = CLASSES[arguments.scorer]
     scorer = getattr(import_module(f"bnf_align.construct.scorers.{module}"), name)
     if arguments.scorer not in MODELS:
@@ -65,20 +70,15 @@ def load_scorer(arguments: Any) -> Scorer:
     return scorer.load(arguments.model, dtype=arguments.dtype, limits=limits, **given, **own)
 
 
-def _judge(arguments: Any) -> Scorer:
-    from bnf_align.construct.scorers.judge import JudgeScorer
+def judge_of(arguments: Any, model: str) -> Judge:
+    """The judge that the flags describe: where it is, what is cached, what it may cost."""
     from bnf_align.endpoint import Endpoint
     from bnf_align.judge import Judge
 
-    if not arguments.url:
-        raise BadInput("--scorer judge asks a served model: say where it is with --url.")
-    endpoint = Endpoint(
-        arguments.url, arguments.model, api_key_env=arguments.api_key_env, concurrency=arguments.concurrency
-    )
-    cache = Path(arguments.cache or JUDGE_CACHE).expanduser()
+    key, at_once = arguments.api_key_env, arguments.concurrency
+    endpoint = Endpoint(arguments.url, model, api_key_env=key, concurrency=at_once)
     prices = tuple(arguments.prices) if arguments.prices else None
-    judge = Judge(endpoint, cache, prices, arguments.budget, arguments.request)
-    return JudgeScorer(judge, arguments.judge_template, pairs=arguments.pairs)
+    return Judge(endpoint, arguments.cache or JUDGE_CACHE, prices, arguments.budget, arguments.request)
 
 
 def _given(**flags: Any) -> dict[str, Any]:
