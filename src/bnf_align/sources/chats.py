@@ -11,9 +11,8 @@ from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import dicts, filled, has, inside, joined, mapping
 from bnf_align.sources.files import first_record, records_of
 from bnf_align.sources.rows import Format, Labelled, Prompt
-from bnf_align.sources.shelf import Shelf
 from bnf_align.sources.source import Options, Pair, Record, Source
-from bnf_align.sources.trees import Nodes, Rated, Tree, role_at
+from bnf_align.sources.trees import Nodes, Rated, Shelf, Tree, role_at
 
 THUMBS_UP = {"thumbsUp": "up", "thumbsDown": "down"}
 

@@ -12,9 +12,8 @@ from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import dicts, filled, first_of, has, mapping
 from bnf_align.sources.files import first_record, records_like, records_of, unpacked
-from bnf_align.sources.shelf import Shelf
 from bnf_align.sources.source import Message, Options, Record, Source, Thumb
-from bnf_align.sources.trees import Rated, Tree, role_at, without_reasoning
+from bnf_align.sources.trees import Rated, Shelf, Tree, role_at, without_reasoning
 from bnf_align.sources.turns import assistant, message, user
 
 RATED = "forId|stepId"
