@@ -65,7 +65,12 @@ class _Writer:
             yield self._pair(item)
             return
         if isinstance(item, Contest):
-            yield from self._contest(item)
+            side = self.ratings.winners[spelled(item.winner)]
+            if side in ("tie", "both_bad"):
+                self.report.drop(Reason(side), item.row)
+            else:
+                better, worse = (item.first, item.second) if side == "first" else (item.second, item.first)
+                yield self._pair(Pair(item.row, item.prompt, better, worse, item.extras))
             return
         answer, label = answer_key(item), self.ratings.meaning[repr(item.value)]
         if label is None and item.value is not None:
@@ -98,14 +103,6 @@ class _Writer:
             )
         if self.unused:
             self.report.notes.append(f"corrections of answers that were rated up, left out: {rows_text(self.unused)}")
-
-    def _contest(self, item: Contest) -> Iterator[Row]:
-        side = self.ratings.winners[spelled(item.winner)]
-        if side in ("tie", "both_bad"):
-            self.report.drop(Reason(side), item.row)
-        else:
-            better, worse = (item.first, item.second) if side == "first" else (item.second, item.first)
-            yield self._pair(Pair(item.row, item.prompt, better, worse, item.extras))
 
     def _once(self, thumb: Thumb, answer: Key) -> Iterator[Row]:
         torn = self.ratings.verdict(answer, self.raters) is None

@@ -49,5 +49,5 @@ class IFEvalScorer:
                 yield [Scored(row["id"], [sum(followed) / len(followed) for followed in found])]
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """See `SharedScorer`."""
+        """See `Scorer`."""
         return any_batches(rows)

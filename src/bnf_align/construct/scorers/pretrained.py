@@ -108,7 +108,7 @@ class PretrainedScorer:
             yield [self._scored(name, values, found[name][1]) for name, values in batch]
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """See `SharedScorer`."""
+        """See `Scorer`."""
         return planned([(row["id"], self._read(row)[0]) for row in rows], self.limits)
 
     def _read(self, row: Row) -> tuple[list[Any], Any]:

@@ -100,7 +100,7 @@ class Verifier:
             ) from error
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """See `SharedScorer`."""
+        """See `Scorer`."""
         return any_batches(rows)
 
 
