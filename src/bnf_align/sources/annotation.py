@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ class Annotation(Source):
     """What to say of files without any answer."""
     unanswered: Reason
     undecided: Reason
-    values: Mapping[str, str]
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def matches(self, record: Record, path: Path) -> bool:
         """Whether a record is certainly one of this product."""
