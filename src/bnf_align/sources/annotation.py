@@ -62,10 +62,6 @@ class Annotation(Source):
     undecided: Reason
     values: Mapping[str, str] = field(default_factory=dict)
 
-    def matches(self, record: Record, path: Path) -> bool:
-        """Whether a record is certainly one of this product."""
-        return self.knows(record)
-
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Item]:
         """Ratings as thumbs and comparisons as pairs, in the order of the records."""
         asked: Counter[str] = Counter()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from bnf_align.data.columns import IMAGES
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
-from bnf_align.sources.fields import Where, filled, first_of, has, inside, part
+from bnf_align.sources.fields import Where, filled, first_of, inside, part
 from bnf_align.sources.files import records_like, records_of, unpacked
 from bnf_align.sources.scores import number_of
 from bnf_align.sources.source import Contest, Extras, Item, Message, Options, Pair, Record, Source, Thumb
@@ -236,7 +236,6 @@ class Format(Source):
     name: str
     title: str
     knows: tuple[str, ...] | Callable[[Record], bool]
-    """The fields that make a record certainly one of this format, or what tells."""
     prompt: Prompt
     verdicts: tuple[Verdict, ...]
     values: Mapping[str, str] = field(default_factory=dict)
@@ -258,10 +257,6 @@ class Format(Source):
     """What is said of every file of this format."""
     no_prompt: Reason | None = None
     """Why a row without a prompt is left out; None where the answers may hold it."""
-
-    def matches(self, record: Record, path: Path) -> bool:
-        """Whether a record is certainly one of this format."""
-        return (has(*self.knows) if isinstance(self.knows, tuple) else self.knows)(record)
 
     def can_read(self, record: Record) -> bool:
         """Whether a record can be read as a row."""

@@ -146,11 +146,7 @@ class Gradio(Source):
     name = "gradio"
     title = "answers flagged in Gradio"
     values: Mapping[str, str] = {"Like": "up", "Dislike": "down"}
-    HEADER = ("conversation", "index", "value", "flag")
-
-    def matches(self, record: Record, path: Path) -> bool:
-        """The header is Gradio's own."""
-        return has(*self.HEADER)(record)
+    knows = ("conversation", "index", "value", "flag")
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
         """Ratings as thumbs, in the order of the log."""
@@ -165,7 +161,7 @@ class Gradio(Source):
                 yield Thumb(row, *texts, rating, extras=filled(created_at=time, rater=record.get("username")))
 
     def _clicks(self, paths: Sequence[Path], report: DataReport) -> Iterator[tuple[int, Record]]:
-        return records_like(paths, has(*self.HEADER), "a line of a chat's flagging log", report)
+        return records_like(paths, has(*self.knows), "a line of a chat's flagging log", report)
 
     def _rating(self, record: Record) -> tuple[Any, Any]:
         """The rating, empty for a click that takes one back, and its time."""

@@ -134,10 +134,6 @@ class Tree(Source):
     files: Callable[[Record], Any] = lambda node: node.get("files")
     """What came with a message, a list of objects with a type."""
 
-    def matches(self, record: Record, path: Path) -> bool:
-        """Whether a record is certainly one of this product."""
-        return self.knows(record)
-
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
         """A thumb per rating; what cannot be rebuilt is counted."""
         for one in self.rated(paths):
