@@ -58,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flag(parser, "--out", required=True, metavar="DIR", help="the folder of rows, figures and summary.json")
     add_flag(parser, "--limit", type=count, help="the first so many rows of a file")
-    add_flag(
-        parser, "--bins-of", metavar="NAME", help="whose tenths are the bins of Figure 4 (default: DPO, or first)"
-    )
+    add_flag(parser, "--bins-of", metavar="NAME", help="whose tenths are Figure 4's bins (default: DPO, or first)")
     add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the models")
     add_flag(parser, "--dtype", default="auto", help="of the weights: auto (default), float32, bfloat16")
     add_flag(parser, "--head", default="fused", choices=("fused", "logits"), help="as in training")

@@ -84,9 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--status", action="store_true", help="say who has judged what and whether they agree, and stop")
     add_flag(parser, "--host", default="127.0.0.1", help="where to listen (default %(default)s: this machine alone)")
     add_flag(parser, "--port", type=int, help="default: the first free one from 7860")
-    add_flag(
-        parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} where that is set"
-    )
+    add_flag(parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} if that is set")
     add_flag(parser, "--delete_user", metavar="NAME", help="delete a person's rows and stop")
     add_flag(parser, "--ref_cache_dir", help="with --delete_user: clear this reference cache too")
     return parser

@@ -52,9 +52,7 @@ def _run_flags(steps: Any) -> None:
     parser = steps.add_parser("run", help="a model's answers", epilog=RESUME)
     _task_flags(parser)
     add_url_flags(parser)
-    add_flag(
-        parser, "--model", required=True, help="a folder or hub name; an adapter too; with --url the server's name"
-    )
+    add_flag(parser, "--model", required=True, help="a folder or hub name; an adapter too; with --url its served name")
     add_flag(parser, "--out", required=True, help="the file of answers")
     add_flag(parser, "--template", help="a file with the wording of the prompt, instead of ours")
     add_batch_flags(parser)
@@ -68,9 +66,7 @@ def _held_out_flags(steps: Any) -> None:
     parser = steps.add_parser(
         "held_out", help="log-probabilities of your own held-out rows, which train reads too", epilog=RESUME
     )
-    add_flag(
-        parser, "--data", required=True, help="preference rows, an export, a folder or a hub name, as in training"
-    )
+    add_flag(parser, "--data", required=True, help="preference rows, an export, folder or hub name, as in training")
     add_flag(parser, "--model", required=True, help="a folder or hub name; an adapter too")
     add_flag(parser, "--out", required=True, help="the file of log-probabilities, for `eval score --task held_out`")
     add_flag(parser, "--limit", type=count, help="the first so many rows")
@@ -90,13 +86,9 @@ def _judge_flags(steps: Any) -> None:
     add_flag(parser, "--baseline", help="answers to compare with: arena_hard: of gpt-4-0314; wild_bench: WB-Reward")
     add_flag(parser, "--judge-template", help="a file with the wording of the question, instead of ours")
     add_flag(parser, "--cache", help="folder of judgments already paid for (default ~/.cache/bnf-align/judge)")
-    add_flag(
-        parser, "--prices", type=float, nargs=2, metavar=("IN", "OUT"), help="per million tokens, for cost and budget"
-    )
+    add_flag(parser, "--prices", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens: cost, budget")
     add_flag(parser, "--budget", type=float, help="stop before it costs more; needs --prices")
-    add_flag(
-        parser, "--allow-missing", action="store_true", help="finish without what the judge does not answer, counted"
-    )
+    add_flag(parser, "--allow-missing", action="store_true", help="finish; what the judge does not answer is counted")
     add_flag(parser, "--dry-run", action="store_true", help="say what it would cost, and ask nothing")
 
 

@@ -76,9 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "is called Base; rows called 0%%, 25%%, ... make Table 6",
     )
     parser.add_argument("--base", metavar="MODEL", help="the model, by its own name, that others are compared with")
-    parser.add_argument(
-        "--data", nargs="+", metavar="TASK=FILE", help="items of arena_hard and wild_bench, for Table 3"
-    )
+    parser.add_argument("--data", nargs="+", metavar="TASK=FILE", help="items of arena_hard, wild_bench for Table 3")
     parser.add_argument("--published", action="store_true", help="add the paper's rows, where they compare with yours")
     parser.add_argument(
         "--format", choices=tuple(dict.fromkeys(SUFFIXES.values())), help="default: by --out, or markdown"
