@@ -92,12 +92,8 @@ class PairRM(PretrainedScorer):
     its share of won comparisons, a tie being half a win. They are what `Blender.rank` of llm-blender calls
     `max_logits`, its default, and `max_wins`. A row with a single candidate has nothing to compare.
 
-    Args:
-        model: A `PairRMModel`.
-        tokenizer: Its tokenizer.
-        name: The model's name in the files made with it.
-        max_length: Tokens of a prompt and two candidates; longer ones lose their ends.
-        limits: Of a batch.
+    Args (see `PretrainedScorer` for the others):
+        max_length: Of a prompt and two candidates; longer ones lose their ends.
         rank_by: What the scores are: mean "logits", or "wins", of which n candidates have few values and many ties.
 
     Raises:

@@ -17,14 +17,9 @@ from bnf_align.records import BadInput
 
 
 class RewardModel(PretrainedScorer):
-    """A reward model in this process; its scores compare within a prompt, and between prompts as its makers say.
+    """A sequence classifier with one label; its scores compare within a prompt, and between prompts as its makers say.
 
-    Args:
-        model: A sequence classifier.
-        tokenizer: Its tokenizer.
-        name: The model's name in the files made with it.
-        max_length: Tokens of prompt and candidate; fewer where the model reads fewer.
-        limits: Of a batch.
+    For the arguments see `PretrainedScorer`. Where the model reads fewer tokens than `max_length`, its number counts.
     """
 
     kind = "reward_model"

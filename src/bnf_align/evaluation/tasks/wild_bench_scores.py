@@ -338,45 +338,21 @@ def pair_models(row: Row) -> set[str]:
 def read_pair(row: Row, model: str) -> Pair:
     """A pair row, ours or upstream's, as seen by `model`."""
     if "model_outputs" in row:
-        return _upstream(row, model)
-    sign = -1 if row["game"] == 1 else 1  # in game 1 the reference is A
-    of_a = read_choice(value_of(row["judgment"], "choice"))
-    return Pair(
-        item=session(row),
-        model=model,
-        baseline=str(row.get("baseline", "the reference")),
-        judge=row.get("judge"),
-        ahead=None if of_a is None else sign * of_a,
-        length=row["length"],
-        baseline_length=row["baseline_length"],
-        truncated=bool(row.get("truncated")),
-        tags=tags_of(row),
-    )
-
-
-def _upstream(row: Row, model: str) -> Pair:
-    is_a = row["model_A"] == model
-    baseline = row["model_B" if is_a else "model_A"]
-    outputs = {name: "" if text.strip() == EMPTY else text for name, text in row["model_outputs"].items()}
-    of_a = read_choice((row.get("parsed_result") or {}).get("choice"))
-    return Pair(
-        item=session(row),
-        model=model,
-        baseline=baseline,
-        judge=row.get("judge"),
-        ahead=_recorded(row, model) if of_a is None else of_a if is_a else -of_a,
-        tags=tags_of(row),
-        **pair_lengths(outputs[model], outputs[baseline]),
-    )
-
-
-def _recorded(row: Row, model: str) -> int | None:
-    """The verdict of a file that has left the judge's reply out: the `winner`'s name or "tie", and by how much."""
-    if row.get("parsed_result") or "winner" not in row:
-        return None
-    if row["winner"] == "tie":
-        return 0
-    return int(row["extent"]) if row["winner"] == model else -int(row["extent"])
+        is_a = row["model_A"] == model
+        baseline = row["model_B" if is_a else "model_A"]
+        outputs = {name: "" if text.strip() == EMPTY else text for name, text in row["model_outputs"].items()}
+        sizes, told = pair_lengths(outputs[model], outputs[baseline]), (row.get("parsed_result") or {}).get("choice")
+    else:
+        is_a, baseline = row["game"] != 1, str(row.get("baseline", "the reference"))
+        sizes = {"length": row["length"], "baseline_length": row["baseline_length"]}
+        sizes["truncated"], told = bool(row.get("truncated")), value_of(row["judgment"], "choice")
+    of_a = read_choice(told)
+    ahead = of_a if of_a is None or is_a else -of_a
+    if of_a is None and "model_outputs" in row and not row.get("parsed_result") and "winner" in row:
+        # A file that has left the judge's reply out: the `winner`'s name or "tie", and by how much.
+        ahead = 0 if row["winner"] == "tie" else int(row["extent"]) * (1 if row["winner"] == model else -1)
+    about = {"item": session(row), "model": model, "baseline": baseline, "judge": row.get("judge")}
+    return Pair(**about, ahead=ahead, tags=tags_of(row), **sizes)
 
 
 def add_rewards(
@@ -390,7 +366,14 @@ def add_rewards(
             result.drop(reason, f"{pair.item} ({pair.baseline})")
         else:
             by_baseline[pair.baseline].append(pair)
-    counted = {name: _outcomes(found, length_margin) for name, found in by_baseline.items()}
+    counted = {
+        name: [
+            (pair, outcome(pair.ahead, pair.length, pair.baseline_length, length_margin))
+            for pair in found
+            if pair.whole and pair.ahead is not None
+        ]
+        for name, found in by_baseline.items()
+    }
     rewards = {
         name: reward(Counter(outcomes for _, outcomes in counted[name]), total=len(found))
         for name, found in by_baseline.items()
@@ -411,15 +394,6 @@ def add_rewards(
         f"wb_reward is in [-1, 1] against {', '.join(by_baseline) or 'nobody'}, with K = {length_margin}: a slight "
         "win of an output longer by more characters is a tie"
     )
-
-
-def _outcomes(pairs: Sequence[Pair], margin: int) -> list[tuple[Pair, str]]:
-    """The comparisons that count, named."""
-    return [
-        (pair, outcome(pair.ahead, pair.length, pair.baseline_length, margin))
-        for pair in pairs
-        if pair.whole and pair.ahead is not None
-    ]
 
 
 def _macro(counted: Sequence[tuple[Pair, str]], tags: Mapping[str, Sequence[str]]) -> float | None:
