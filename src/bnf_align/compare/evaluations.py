@@ -19,10 +19,9 @@ from bnf_align.engines import Sampling
 from bnf_align.engines.local import LocalEngine
 from bnf_align.evaluation.held_out import measure
 from bnf_align.evaluation.items import load_items
-from bnf_align.evaluation.result import EvalResult
 from bnf_align.evaluation.run import run
 from bnf_align.evaluation.score import task_named
-from bnf_align.evaluation.task import JudgedTask, Row, Task
+from bnf_align.evaluation.task import EvalResult, JudgedTask, Row, Task
 from bnf_align.evaluation.tasks import TASKS
 from bnf_align.journal import read_jsonl
 from bnf_align.models import Loaded

@@ -13,8 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
-from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import JudgedTask, Row, Task
+from bnf_align.evaluation.task import EvalResult, JudgedTask, Row, Task
 from bnf_align.journal import read_jsonl
 from bnf_align.outputs import write_text
 from bnf_align.records import BadInput

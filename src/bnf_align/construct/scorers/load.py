@@ -16,7 +16,7 @@ JUDGE_CACHE = "~/.cache/bnf-align/judge"
 MODELS = ("reward_model", "armorm", "pairrm")
 CLASSES = {
     "verifier": ("verifier", "Verifier"),
-    "ifeval": ("ifeval", "IFEvalScorer"),
+    "ifeval": ("verifier", "IFEvalScorer"),
     "reward_model": ("reward_model", "RewardModel"),
     "armorm": ("armorm", "ArmoRM"),
     "pairrm": ("pairrm", "PairRM"),

@@ -1,4 +1,4 @@
-"""Scores of 0 and 1 by a rule: a final answer that is right, a text that is equal, or a function of the user's."""
+"""Scores by a rule: a final answer that is right, an equal text, a function of the user's, IFEval's checkers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 from bnf_align.answers import equivalent, gold_expression, solves, without_thoughts
+from bnf_align.answers.ifeval import instructions_of, verdicts
 from bnf_align.construct.scorers.scorer import Row, Scored, any_batches, finite
 from bnf_align.records import BadInput
 
@@ -130,3 +131,47 @@ def _imported(path: str) -> Rule:
     if not callable(found):
         raise BadInput(f"--rule {path} is {found!r}, not a function of (row, candidate).")
     return found
+
+
+READINGS = ("strict", "loose")
+
+
+class IFEvalScorer:
+    """The share of the instructions in a row's `instruction_id_list` and `kwargs`; 1 follows all of them.
+
+    Scores compare between rows, as far as a half of two instructions is worth two of four.
+
+    Args:
+        rule: `strict`, or `loose`: the better of eight versions of the candidate counts.
+
+    Raises:
+        BadInput: If it is neither.
+    """
+
+    def __init__(self, rule: str = "strict") -> None:
+        if rule not in READINGS:
+            raise BadInput(f"--rule {rule} is not one of --scorer ifeval: {' or '.join(READINGS)}.")
+        self.rule, self.name = rule, f"ifeval:{rule}"
+
+    @property
+    def card(self) -> Row:
+        """The rule."""
+        return {"scorer": self.name}
+
+    def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
+        """One row at a time.
+
+        Raises:
+            BadInput: If rows have no instructions, or such as IFEval does not know; none is scored then.
+        """
+        for row, instructions in zip(rows, instructions_of(rows), strict=True):
+            if row["id"] not in done:
+                found = [
+                    verdicts(without_thoughts(one["text"]), instructions, self.rule == "loose")
+                    for one in row["candidates"]
+                ]
+                yield [Scored(row["id"], [sum(followed) / len(followed) for followed in found])]
+
+    def plan(self, rows: Sequence[Row]) -> list[list[str]]:
+        """See `Scorer`."""
+        return any_batches(rows)

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from bnf_align.evaluation.ratings import Battle, clustered_intervals, official_intervals, win_rates
-from bnf_align.evaluation.result import EvalResult, Metrics
-from bnf_align.evaluation.task import UNNAMED, Hub, JudgedTask, Message, Question, Row, one_judge
+from bnf_align.evaluation.task import UNNAMED, EvalResult, Hub, JudgedTask, Message, Metrics, Question, Row, one_judge
 from bnf_align.evaluation.tasks.arena_hard_games import BASELINE, Answer, Game, labels, read
 from bnf_align.judge.wording import check_places, fill, wording
 from bnf_align.records import BadInput

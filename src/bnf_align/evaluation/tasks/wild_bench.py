@@ -11,8 +11,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnf_align.evaluation.result import EvalResult, Metrics
-from bnf_align.evaluation.task import UNNAMED, Hub, JudgedTask, Message, Question, Row, model_of, one_judge, one_model
+from bnf_align.evaluation.task import (
+    UNNAMED,
+    EvalResult,
+    Hub,
+    JudgedTask,
+    Message,
+    Metrics,
+    Question,
+    Row,
+    model_of,
+    one_judge,
+    one_model,
+)
 from bnf_align.evaluation.tasks.wild_bench_scores import (
     VERDICTS,
     Tags,

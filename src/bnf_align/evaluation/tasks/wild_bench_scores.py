@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import Row, model_of, one_model
+from bnf_align.evaluation.task import EvalResult, Row, model_of, one_model
 from bnf_align.judge.reply import read_score, value_of
 from bnf_align.records import BadInput
 

@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bnf_align.answers import Extracted, equivalent, extract, final_answer, same_number, text_of
-from bnf_align.evaluation.result import EvalResult, Metrics
-from bnf_align.evaluation.task import UNNAMED, Message, Row, Task, answer_text, model_of, one_model
+from bnf_align.evaluation.task import (
+    UNNAMED,
+    EvalResult,
+    Message,
+    Metrics,
+    Row,
+    Task,
+    answer_text,
+    model_of,
+    one_model,
+)
 from bnf_align.records import BadInput
 
 IDS = {"gsm8k-main-": "gsm8k", "crux-test-": "crux", "mmlu-redux-": "mmlu_redux"}
