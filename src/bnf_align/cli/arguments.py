@@ -111,7 +111,12 @@ def parse(argv: Sequence[str]) -> Arguments:
         data, config, model, *unknown = flags.parse_args_into_dataclasses(
             [*from_recipe, *said], return_remaining_strings=True, look_for_args_file=False
         )
-        _refuse_unknown(unknown[-1])
+        if unknown[-1]:
+            name = unknown[-1][0].partition("=")[0]
+            known = [f"--{one.name}" for kind in _TYPES for one in fields(kind) if one.init]
+            near = get_close_matches(name, [*known, *TWINS], n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise BadInput(f"{name} is no flag of this command.{hint} `bnf-align train --help-all` lists every flag.")
     except ArgumentError as error:
         raise BadInput(f"{error}. `bnf-align train --help-all` lists every flag.") from None
     except (ValueError, OverflowError) as error:
@@ -127,21 +132,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     if model.load_in_4bit and model.load_in_8bit:
         raise BadInput("--load_in_4bit and --load_in_8bit: choose one.")
     return data, config, model
-
-
-def _refuse_unknown(words: Sequence[str]) -> None:
-    """Stop where words on the command line are neither flags nor their values.
-
-    Raises:
-        BadInput: If there are any; it names a flag that is spelt alike.
-    """
-    if not words:
-        return
-    name = words[0].partition("=")[0]
-    known = [f"--{one.name}" for kind in _TYPES for one in fields(kind) if one.init]
-    near = get_close_matches(name, [*known, *TWINS], n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise BadInput(f"{name} is no flag of this command.{hint} `bnf-align train --help-all` lists every flag.")
 
 
 def settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], LoraConfig | None]:

@@ -36,7 +36,6 @@ class Journal:
 
     Args:
         path: The finished file, a .jsonl. Rows that are there already count as done.
-        key: The column that tells rows apart.
         card: What the rows depend on besides their id: model, sampling, wording.
         about: What is worth knowing and may differ from run to run, such as the command; kept under `about`.
 
@@ -47,7 +46,6 @@ class Journal:
     def __init__(
         self,
         path: str | Path,
-        key: str = "id",
         card: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
@@ -56,7 +54,6 @@ class Journal:
             raise BadInput(f"{path}: rows are appended one by one, which a .gz cannot take. Name a .jsonl with --out.")
         self.partial = self.path.with_name(f"{self.path.name}.partial")
         self._card = self.path.with_name(f"{self.path.name}.card.json")
-        self.key = key
         self.done: set[str] = set()
         """Ids of the rows that are on disk."""
         self._places: dict[str, _Place] = {}
@@ -106,7 +103,7 @@ class Journal:
         that somebody may have read. When this returns the rows outlive the process; with `sync`, a power cut as well.
         """
         assert self._fd is not None, "the journal is closed"
-        new = {name: row for row in rows if (name := str(row[self.key])) not in self.done}
+        new = {name: row for row in rows if (name := str(row["id"])) not in self.done}
         written = [(name, row_bytes(row)) for name, row in new.items()]
         offset = os.fstat(self._fd).st_size
         append_bytes(self._fd, b"".join(line for _, line in written))
@@ -179,9 +176,9 @@ class Journal:
 
     def _name(self, line: bytes) -> str:
         row = json.loads(line)  # of bytes, it takes a byte order mark in its stride
-        if not isinstance(row, dict) or self.key not in row:
-            raise ValueError(f"no JSON object with {self.key!r}")
-        return str(row[self.key])
+        if not isinstance(row, dict) or "id" not in row:
+            raise ValueError("no JSON object with 'id'")
+        return str(row["id"])
 
     def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Ids and the bytes of their rows, without line ends."""

@@ -74,7 +74,13 @@ class Examination:
             self._tokenise()
         if (unbalanced := balance(self.report)) is not None:
             self._say(unbalanced)
-        self._conclude()
+        order = (LEFT_OUT, WARNING, NOTE)
+        findings = sorted([*left_out(self.report), *self.found], key=lambda finding: order.index(finding.level))
+        ours = [finding for finding in findings if finding.name != IN_EXPORT]
+        shown = self._excerpts({row for finding in ours for row in finding.rows[:EXAMPLES]})
+        for finding in ours:
+            finding.examples = [shown[row] for row in finding.rows[:EXAMPLES] if row in shown]
+        self.result.findings = findings
 
     def _check(self, near_duplicates: bool) -> None:
         """Check every row, and look at its texts while they are here."""
@@ -138,15 +144,6 @@ class Examination:
         for finding in findings:
             finding.say(self.report)
         self.found += findings
-
-    def _conclude(self) -> None:
-        order = (LEFT_OUT, WARNING, NOTE)
-        findings = sorted([*left_out(self.report), *self.found], key=lambda finding: order.index(finding.level))
-        ours = [finding for finding in findings if finding.name != IN_EXPORT]
-        shown = self._excerpts({row for finding in ours for row in finding.rows[:EXAMPLES]})
-        for finding in ours:
-            finding.examples = [shown[row] for row in finding.rows[:EXAMPLES] if row in shown]
-        self.result.findings = findings
 
     def _excerpts(self, wanted: set[int]) -> dict[int, dict]:
         columns, shown = self.source.columns, {}
