@@ -67,7 +67,7 @@ class _Writer:
         if isinstance(item, Contest):
             side = self.ratings.winners[spelled(item.winner)]
             if side in ("tie", "both_bad"):
-                self.report.drop(Reason(side), item.row)
+                self.report.drop(Reason("tie") if side == "tie" else Reason("both_bad"), item.row)
             else:
                 better, worse = (item.first, item.second) if side == "first" else (item.second, item.first)
                 yield self._pair(Pair(item.row, item.prompt, better, worse, item.extras))
