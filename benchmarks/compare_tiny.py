@@ -11,8 +11,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bnf_align.construct.choice import Choice
 from bnf_align.construct.dataset import write_selection
+from bnf_align.construct.select import Choice
 from bnf_align.lab.runs import Settings, base_model
 from bnf_align.lab.sample import VERIFIER, answers_with_thumbs
 from bnf_align.lab.world import MATH, SORT, draw_prompts

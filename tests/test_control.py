@@ -156,20 +156,6 @@ def test_answers_of_one_length_leave_the_plain_win_rate():
     assert controlled.win_rates == pytest.approx(win_rates(battles, "base"), abs=0.1)
 
 
-def test_intervals_draw_questions_and_depend_on_the_seed_alone():
-    styles = lengths({"base": 1, "long": 1.5, "short": 0.7})
-    battles = judged(styles, {"long": 0.5, "short": -0.3}, taste=1.0, seed=6)
-    once = controlled_win_rates(battles, "base", styles, resamples=60)
-    again = controlled_win_rates(battles[::-1], "base", styles, resamples=60)
-    for model, (low, high) in once.intervals.items():
-        # A little over 1.96 * 50 / sqrt(600) = 4.0, since the taste is estimated as well.
-        assert 2.8 < (high - low) / 2 < 6
-        assert low < once.win_rates[model] < high
-        assert again.intervals[model] == pytest.approx((low, high), abs=1e-6)
-    assert controlled_win_rates(battles, "base", styles, resamples=60, seed=1).intervals != once.intervals
-    assert controlled_win_rates(battles, "base", styles).intervals == {}
-
-
 def test_a_missing_length_names_the_answer():
     styles = lengths({"base": 1, "m": 1})
     battles = judged(styles, {"m": 0}, taste=0)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnf_align.data.doctor import DoctorResult, examine
-from bnf_align.data.doctor.page import page
+from bnf_align.data.doctor.result import page
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.ledger import balance
 from bnf_align.data.read import iter_rows
@@ -468,10 +468,10 @@ def test_the_report_names_the_product_whose_export_it_is(tmp_path):
 
 
 def test_an_export_is_recognised_and_its_ratings_are_learnt_once(tmp_path, monkeypatch):
-    from bnf_align.sources import imported
+    from bnf_align.sources import merge
 
     learnt = []
-    monkeypatch.setattr(imported, "read_ratings", lambda *a: learnt.append(1) or read_ratings(*a))
+    monkeypatch.setattr(merge, "read_ratings", lambda *a: learnt.append(1) or read_ratings(*a))
     examine(write_export(tmp_path / "export.json", 1, -1), fix=tmp_path / "clean.jsonl")
     assert len(learnt) == 1
 

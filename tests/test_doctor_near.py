@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnf_align.data.doctor import examination, examine
-from bnf_align.data.doctor.minhash import PLACES, first_near, signature
+from bnf_align.data.doctor.leaks import PLACES, first_near, signature
 from rows import assistant, pair, single, user
 
 GENERATOR = random.Random(0)

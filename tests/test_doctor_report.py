@@ -11,7 +11,7 @@ import pytest
 
 from bnf_align.cli.doctor import main
 from bnf_align.data.doctor import examine
-from bnf_align.data.doctor.page import page
+from bnf_align.data.doctor.result import page
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows
 from bnf_align.outputs import whole_files

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from bnf_align.cli import main as command
-from bnf_align.cli.failures import in_plain_words
-from bnf_align.cli.main import main
+from bnf_align.cli.main import in_plain_words, main
 from bnf_align.outputs import alone, replacing
 from bnf_align.records import BadInput
 from bnf_align.reference.cache import namespaces

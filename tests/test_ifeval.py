@@ -10,7 +10,7 @@ import pytest
 
 from bnf_align.answers.ifeval import KINDS, Instruction, _langdetect, instructions_of, verdicts
 from bnf_align.cli.main import main
-from bnf_align.construct.scorers.ifeval import IFEvalScorer
+from bnf_align.construct.scorers.verifier import IFEvalScorer
 from bnf_align.evaluation import score_outputs
 from bnf_align.evaluation.score import score_file
 from bnf_align.evaluation.tasks import TASKS

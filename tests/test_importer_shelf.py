@@ -7,7 +7,7 @@ import pytest
 
 from bnf_align.records import BadInput
 from bnf_align.sources import import_rows
-from bnf_align.sources.shelf import Shelf
+from bnf_align.sources.trees import Shelf
 from exports_chat import said, step
 
 

@@ -69,13 +69,6 @@ def test_a_finished_file_counts_as_done_and_takes_more(tmp_path):
     assert next(read_jsonl(journal.path))["text"] == ROWS[0]["text"]
 
 
-def test_another_column_may_be_the_key(tmp_path):
-    with Journal(tmp_path / "out.jsonl", key="prompt_id") as journal:
-        journal.append([{"prompt_id": 7, "id": "x"}])
-        journal.finish([7])
-    assert Journal(tmp_path / "out.jsonl", key="prompt_id").done == {"7"}
-
-
 def test_an_empty_journal_leaves_nothing_behind(tmp_path):
     with Journal(tmp_path / "out.jsonl"):
         pass

@@ -1,4 +1,4 @@
-"""Win rates, Bradley-Terry and their intervals: published numbers, and the same rules on battles of our own."""
+"""Win rates and their intervals: published numbers, and the same rules on battles of our own."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnf_align.evaluation.bradley_terry import bradley_terry, expected_score
+from bnf_align.evaluation.control import fit_logistic
 from bnf_align.evaluation.ratings import Battle, clustered_intervals, official_intervals, read_battles, win_rates
 from bnf_align.records import BadInput
 
@@ -53,18 +53,6 @@ def test_every_published_win_rate_comes_out_to_the_printed_digit(file, baseline,
         model: row["score"] for model, row in expected.items()
     }
     assert len(rates) == models
-
-
-@needs_public
-@pytest.mark.parametrize(
-    ("file", "baseline"),
-    [("battles_gpt-4-0613.jsonl.gz", "gpt-4-0314"), ("battles_jl_e99fab2.jsonl.gz", "gpt4_1106_preview")],
-)
-def test_bradley_terry_on_published_battles_is_the_weighted_mean(file, baseline):
-    battles, _ = published(file)
-    ratings = bradley_terry(battles, baseline)
-    for model, rate in win_rates(battles, baseline).items():
-        assert expected_score(ratings[model], ratings[baseline]) == pytest.approx(rate, abs=1e-8)
 
 
 @needs_public
@@ -123,61 +111,6 @@ def test_a_win_rate_needs_the_baseline_in_every_battle(battles):
         win_rates(battles, "base")
 
 
-def test_bradley_terry_is_the_weighted_mean_on_any_star():
-    battles = star()
-    ratings = bradley_terry(battles, "base")
-    assert ratings["base"] == 1000
-    for model, rate in win_rates(battles, "base").items():
-        assert expected_score(ratings[model], ratings["base"]) == pytest.approx(rate, abs=1e-8)
-
-
-def test_bradley_terry_finds_the_ratings_that_made_the_battles():
-    """On a cycle no mean does it: every pair plays its expected score exactly, from either side."""
-    true = {"base": 1000, "a": 1120, "b": 930, "c": 1400}
-    pairs = [("base", "a"), ("b", "a"), ("b", "c"), ("c", "base"), ("a", "c")]
-    battles = [
-        Battle("1", first, second, expected_score(true[first], true[second]) / 100, weight)
-        for weight, (first, second) in enumerate(pairs, start=1)
-    ]
-    assert bradley_terry(battles, "base") == pytest.approx(true, abs=1e-5)
-
-
-def test_bradley_terry_expects_of_every_model_the_points_it_took():
-    """The likelihood equations: where the battles contradict each other, more of them count for more."""
-    rng = np.random.default_rng(0)
-    names = ["base", "a", "b", "c"]
-    battles = [
-        Battle(str(number), *rng.choice(names, size=2, replace=False).tolist(), float(rng.choice([0, 0.5, 1])), weight)
-        for number, weight in enumerate(rng.choice([1, 3, 10], size=60).tolist())
-    ]
-    ratings = bradley_terry(battles, "base")
-    surplus = dict.fromkeys(names, 0.0)
-    for _, model, opponent, score, weight in battles:
-        unexpected = weight * (score - expected_score(ratings[model], ratings[opponent]) / 100)
-        surplus[model] += unexpected
-        surplus[opponent] -= unexpected
-    assert surplus == pytest.approx(dict.fromkeys(names, 0.0), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        [Battle("1", "x", "base", 1.0)],  # always won
-        [Battle("1", "x", "base", 0.0)],  # always lost
-        [Battle("1", "x", "y", 0.5)],  # never met the baseline's pool
-        [Battle("1", "x", "y", 0.5), Battle("1", "y", "base", 1.0)],  # a pair that only took points
-    ],
-)
-def test_models_without_a_finite_rating_are_named(more):
-    with pytest.raises(BadInput, match=r"^x.* no finite rating"):
-        bradley_terry([Battle("1", "m", "base", 0.5), *more], "base")
-
-
-def test_four_hundred_elo_points_are_ten_to_one():
-    assert expected_score(1400, 1000) == pytest.approx(1000 / 11)
-    assert expected_score(1000, 1400) == pytest.approx(100 / 11)
-
-
 def test_the_clustered_interval_is_that_of_the_mean_over_questions():
     battles = [Battle(str(number), "m", "base", float(number % 4 == 0)) for number in range(1_000)]
     expected = 1.96 * 100 * math.sqrt(0.25 * 0.75 / 1_000)
@@ -219,4 +152,4 @@ assert win_rates(battles, "base") == {"m": 100.0} and clustered_intervals(battle
     subprocess.run([sys.executable, "-c", code], check=True)
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(BadInput, match="pip install scikit-learn"):
-        bradley_terry(star(), "base")
+        fit_logistic(np.ones((1, 1)), np.ones(1), np.ones(1))

@@ -10,8 +10,8 @@ from string import Formatter
 import pytest
 
 from bnf_align.data.doctor import examine
-from bnf_align.data.doctor.page import page
-from bnf_align.data.doctor.reasons import IN_EXPORT, MENDED
+from bnf_align.data.doctor.fix import IN_EXPORT, MENDED
+from bnf_align.data.doctor.result import page
 from bnf_align.data.rows import preference_rows
 from bnf_align.reasons import REASONS, Reason
 from bnf_align.records import DataReport

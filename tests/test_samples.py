@@ -8,7 +8,7 @@ import torch
 from bnf_align.cli.main import main
 from bnf_align.engines import Request, Sampling
 from bnf_align.engines.local import LocalEngine
-from bnf_align.evaluation.samples import SampleCallback, measures, repeats_itself
+from bnf_align.evaluation.callback import SampleCallback, measures, repeats_itself
 from bnf_align.training.health import samples_health
 from runs import make_trainer, singles
 from test_eval_callback import recipe

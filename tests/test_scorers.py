@@ -692,9 +692,9 @@ def arguments(**given) -> SimpleNamespace:
 
 def test_the_command_line_names_every_scorer(tmp_path):
     from bnf_align.cli.score import SCORERS
-    from bnf_align.construct.scorers.load import SCORERS as loaders
+    from bnf_align.construct.scorers.load import CLASSES
 
-    assert set(SCORERS) == set(loaders)
+    assert set(SCORERS) == {"judge", *CLASSES}
     assert load_scorer(arguments(scorer="verifier")).card == {"scorer": "verifier:final_answer", "column": "answer"}
     assert load_scorer(arguments(scorer="verifier", rule="exact", answer_column="gold")).card["column"] == "gold"
     model, tokenizer = llama_classifier(), llama3_tokenizer()

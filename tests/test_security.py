@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from bnf_align import models
-from bnf_align.cli.main import main
-from bnf_align.cli.terminal import inert
+from bnf_align.cli.main import inert, main
 from bnf_align.data import template
 from bnf_align.data.template import TemplateRefusal, render_text
 from bnf_align.feedback.store import Store, thumb

@@ -6,10 +6,8 @@ import math
 
 import pytest
 
-from bnf_align.construct.card import card_text, data_card
-from bnf_align.construct.choice import Choice
-from bnf_align.construct.dataset import write_selection
-from bnf_align.construct.select import select, similarity
+from bnf_align.construct.dataset import card_text, data_card, write_selection
+from bnf_align.construct.select import Choice, select, similarity
 from bnf_align.data.rows import preference_rows
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput

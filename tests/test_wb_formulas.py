@@ -13,13 +13,10 @@ from bnf_align.evaluation.tasks.wild_bench_scores import (
     GROUP_WEIGHTS,
     adjusted,
     category_scores,
-    groups_of,
-    missing_groups,
-    mixed_reward,
+    item_groups,
+    macro,
     outcome,
     reward,
-    task_macro_reward,
-    wb_score,
 )
 
 PUBLIC = os.environ.get("BNF_ALIGN_DATA")
@@ -35,8 +32,8 @@ def test_the_categories_of_every_leaderboard_row_give_its_wb_score():
     rows = published("leaderboard_score_v2.0625.json")
     assert len(rows) == 52
     for model, row in rows.items():
-        assert wb_score(row["category_scores"]) == pytest.approx(row["wb_score"], abs=1e-9), model
-        assert not missing_groups(row["category_scores"])
+        assert macro(row["category_scores"]) == pytest.approx(row["wb_score"], abs=1e-9), model
+        assert row["category_scores"].keys() == GROUP_WEIGHTS.keys()
 
 
 @needs_public
@@ -45,7 +42,8 @@ def test_the_counts_of_every_reward_row_give_its_rewards():
     assert len(rows) == 268
     for row in rows:
         assert reward(row, row["total"]) == pytest.approx(row["reward"], abs=1e-12)
-        assert task_macro_reward(row["task_categorized_results"]) == pytest.approx(row["task_macro_reward"], abs=1e-12)
+        rewards = {group: reward(counts) for group, counts in row["task_categorized_results"].items()}
+        assert macro(rewards) == pytest.approx(row["task_macro_reward"], abs=1e-12)
         for group, counts in row["task_categorized_results"].items():
             assert reward(counts) == pytest.approx(row["task_categorized_rewards"][group], abs=1e-12)
 
@@ -87,7 +85,8 @@ def test_twelve_tags_fall_into_five_groups():
 
 
 def test_an_item_counts_once_in_each_of_its_groups():
-    groups = [groups_of("Math", ["Data Analysis", "Coding & Debugging"]), groups_of("Editing"), groups_of("Math")]
+    tags = {"a": ["Math", "Data Analysis", "Coding & Debugging"], "b": ["Editing"], "c": ["Math"]}
+    groups = item_groups(["a", "b", "c"], tags)
     assert groups[0] == ["Math & Data Analysis", "Coding & Debugging"]
     scores = category_scores([8, 3, 5], groups)
     assert scores == {"Math & Data Analysis": 30, "Coding & Debugging": 60, "Creative Tasks": -40}
@@ -104,14 +103,12 @@ def test_wb_score_weighs_the_groups():
         "Coding & Debugging": 50,
     }
     expected = (0.5 * 10 + 1.25 * 20 + 1 * 30 + 0.75 * 40 + 1.25 * 50) / 4.75
-    assert wb_score(categories) == pytest.approx(expected)
-    assert wb_score(dict(reversed(categories.items()))) == pytest.approx(expected)
+    assert macro(categories) == pytest.approx(expected)
+    assert macro(dict(reversed(categories.items()))) == pytest.approx(expected)
 
 
-def test_a_group_without_items_counts_as_zero_and_is_named():
-    assert wb_score({"Math & Data Analysis": 47.5}) == pytest.approx(10)
-    assert "Coding & Debugging" in missing_groups({"Math & Data Analysis": 47.5})
-    assert len(missing_groups({"Math & Data Analysis": 47.5})) == 4
+def test_a_group_without_items_counts_as_zero():
+    assert macro({"Math & Data Analysis": 47.5}) == pytest.approx(10)
 
 
 def test_a_score_of_five_is_zero_and_of_ten_a_hundred():
@@ -148,8 +145,6 @@ def test_a_reward_is_one_for_much_better_and_half_for_slightly():
 
 def test_the_task_macro_reward_weighs_groups_and_not_items():
     counts = {"Creative Tasks": {"win_much": 1}, "Coding & Debugging": {"lose": 900}}
-    assert task_macro_reward(counts) == pytest.approx((0.5 * 1 + 1.25 * -0.5) / 4.75)
-
-
-def test_the_mix_is_the_mean_over_the_references():
-    assert mixed_reward([0.3, -0.1, 0.1]) == pytest.approx(0.1)
+    assert macro({group: reward(found) for group, found in counts.items()}) == pytest.approx(
+        (0.5 * 1 + 1.25 * -0.5) / 4.75
+    )

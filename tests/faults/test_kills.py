@@ -32,7 +32,7 @@ SEED = int(os.environ.get("FAULTS_SEED", "0"))
 FORK.set_forkserver_preload(
     [f"bnf_align.construct.{name}" for name in ("dataset", "generate", "scorers.reward_model", "scorers.judge")]
     + ["bnf_align.engines.local", "bnf_align.endpoint", "openai", "bnf_align.cli.train", "bnf_align.cli.arguments"]
-    + ["bnf_align.training.trainer", "bnf_align.compare", "bnf_align.report", "bnf_align.sources.imported"]
+    + ["bnf_align.training.trainer", "bnf_align.compare", "bnf_align.report", "bnf_align.sources.merge"]
 )
 
 

@@ -56,10 +56,11 @@ def extract(text: str, model: str = "", *, blank_is_answer: bool = True) -> Extr
     if found is None or "answer" not in found:
         found = _loose_values(text)
     if "answer" not in found or (not blank_is_answer and found["answer"] in (None, "")):
-        boxed = _boxed(text) if BOXING_MODEL in model else None
+        boxes = BOXING_MODEL in model and "boxed" in text[-BOXED_WITHIN:]
+        boxed = BOXED.search(text) if boxes else None
         if boxed is None:
             return None
-        found["answer"] = boxed
+        found["answer"] = boxed[1]
     return Extracted(found["answer"], found.get("reasoning", ""))
 
 
@@ -81,15 +82,11 @@ def _first_object(text: str) -> dict[str, Any] | None:
         elif depth:
             depth -= 1
             if depth == 0:
-                return _object(text[start : brace.end()].replace("\n", ""))
+                try:
+                    return json.loads(text[start : brace.end()].replace("\n", ""))
+                except (ValueError, RecursionError):  # no JSON, or a number of more digits than Python reads
+                    return None
     return None
-
-
-def _object(span: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(span)
-    except (ValueError, RecursionError):  # ValueError: no JSON, or a number of more digits than Python reads
-        return None
 
 
 def _loose_values(text: str) -> dict[str, Any]:
@@ -99,8 +96,3 @@ def _loose_values(text: str) -> dict[str, Any]:
         if match:
             values[key] = match[1]
     return values
-
-
-def _boxed(text: str) -> str | None:
-    match = BOXED.search(text) if "boxed" in text[-BOXED_WITHIN:] else None
-    return match[1] if match else None

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnf_align.cli.flags import add_flag, add_row_flags, count, row_options
+from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
-    from bnf_align.analysis import Answers, Method
+    from bnf_align.analysis import Method
 
 DESCRIPTION = """\
 Log-likelihood and logit shifts of models against the one that they were trained from, token by token: rows as
@@ -30,7 +31,10 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     arguments = _parser().parse_args(argv)
     command = shlex.join(["bnf-align", "analyze", *argv])
-    if _all_or_none([bool(arguments.model), bool(arguments.reference), bool(arguments.data)]):
+    given = [bool(arguments.model), bool(arguments.reference), bool(arguments.data)]
+    if any(given) and not all(given):
+        raise BadInput("A shift needs all of --model, --reference and --data; without them only Figure 1 is drawn.")
+    if all(given):
         result = _analyze(arguments, command)
     else:
         from bnf_align.analysis import figure_1, save
@@ -54,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flag(parser, "--out", required=True, metavar="DIR", help="the folder of rows, figures and summary.json")
     add_flag(parser, "--limit", type=count, help="the first so many rows of a file")
-    add_flag(
-        parser, "--bins-of", metavar="NAME", help="whose tenths are the bins of Figure 4 (default: DPO, or first)"
-    )
+    add_flag(parser, "--bins-of", metavar="NAME", help="whose tenths are Figure 4's bins (default: DPO, or first)")
     add_flag(parser, "--trust-remote-code", action="store_true", help="run code that comes with the models")
     add_flag(parser, "--dtype", default="auto", help="of the weights: auto (default), float32, bfloat16")
     add_flag(parser, "--head", default="fused", choices=("fused", "logits"), help="as in training")
@@ -64,15 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     add_row_flags(parser)
     add_flag(parser, "--json", action="store_true", help="print summary.json")
     return parser
-
-
-def _all_or_none(given: Sequence[bool]) -> bool:
-    """Whether there is something to measure."""
-    from bnf_align.records import BadInput
-
-    if any(given) and not all(given):
-        raise BadInput("A shift needs all of --model, --reference and --data; without them only Figure 1 is drawn.")
-    return all(given)
 
 
 def _analyze(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
@@ -96,8 +89,6 @@ def _analyze(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
 
 def _named_models(words: Sequence[str]) -> dict[str, str]:
     """Name of a method -> its model; without NAME= the last part of the path is the name."""
-    from bnf_align.records import BadInput
-
     models: dict[str, str] = {}
     for word in words:
         name, equals, path = word.partition("=")
@@ -113,8 +104,6 @@ def _named_models(words: Sequence[str]) -> dict[str, str]:
 
 def _data(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     """Name of a method -> the file of its responses."""
-    from bnf_align.records import BadInput
-
     own = {name: file for name, equals, file in (word.partition("=") for word in words) if equals and name in names}
     if len(words) == 1 and not own:
         return dict.fromkeys(names, words[0])
@@ -131,29 +120,19 @@ def _methods(
     arguments: argparse.Namespace, models: dict[str, str], data: dict[str, str], switch: _Switch
 ) -> list[Method]:
     """The methods with their responses; what would fail fails here, before a model is loaded."""
-    from bnf_align.analysis import Method
+    from bnf_align.analysis import Method, read_answers
     from bnf_align.analysis.answers import check_tokens
+    from bnf_align.data.read import iter_rows
 
     reference = _tokenizer(arguments.reference, arguments)
     methods = []
     for name, path in models.items():
         tokenizer = _tokenizer(path, arguments)
-        answers = _answers(arguments, data[name], tokenizer)
+        rows = islice(iter_rows(data[name], arguments.dataset_train_split), arguments.limit)
+        answers = read_answers(rows, tokenizer, source=data[name], **row_options(arguments))
         check_tokens(answers, tokenizer, reference, name)
         methods.append(Method(name, partial(switch, path), answers))
     return methods
-
-
-def _answers(arguments: argparse.Namespace, file: str, tokenizer: Any) -> Answers:
-    from bnf_align.analysis import read_answers
-    from bnf_align.data.read import iter_rows
-
-    return read_answers(
-        islice(iter_rows(file, arguments.dataset_train_split), arguments.limit),
-        tokenizer,
-        source=file,
-        **row_options(arguments),
-    )
 
 
 def _tokenizer(path: str, arguments: argparse.Namespace) -> Any:

@@ -105,11 +105,18 @@ def parse(argv: Sequence[str]) -> Arguments:
         if len(own.config) > 1:
             raise BadInput(f"--config is given {len(own.config)} times, and one recipe is read.")
         from_recipe = [flag for path in own.config for flag in _flags_of(read_recipe(path), f"--config {path}", flags)]
-        said = [_long_name(word) for word in given]
+        # Under their long names, which are TRL's and those of recipes.
+        parts = [word.partition("=") for word in given]
+        said = [TWINS.get(name, name) + equals + value for name, equals, value in parts]
         data, config, model, *unknown = flags.parse_args_into_dataclasses(
             [*from_recipe, *said], return_remaining_strings=True, look_for_args_file=False
         )
-        _refuse_unknown(unknown[-1])
+        if unknown[-1]:
+            name = unknown[-1][0].partition("=")[0]
+            known = [f"--{one.name}" for kind in _TYPES for one in fields(kind) if one.init]
+            near = get_close_matches(name, [*known, *TWINS], n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise BadInput(f"{name} is no flag of this command.{hint} `bnf-align train --help-all` lists every flag.")
     except ArgumentError as error:
         raise BadInput(f"{error}. `bnf-align train --help-all` lists every flag.") from None
     except (ValueError, OverflowError) as error:
@@ -125,27 +132,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     if model.load_in_4bit and model.load_in_8bit:
         raise BadInput("--load_in_4bit and --load_in_8bit: choose one.")
     return data, config, model
-
-
-def _refuse_unknown(words: Sequence[str]) -> None:
-    """Stop where words on the command line are neither flags nor their values.
-
-    Raises:
-        BadInput: If there are any; it names a flag that is spelt alike.
-    """
-    if not words:
-        return
-    name = words[0].partition("=")[0]
-    known = [f"--{one.name}" for kind in _TYPES for one in fields(kind) if one.init]
-    near = get_close_matches(name, [*known, *TWINS], n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise BadInput(f"{name} is no flag of this command.{hint} `bnf-align train --help-all` lists every flag.")
-
-
-def _long_name(word: str) -> str:
-    """A flag under its long name, which is TRL's and that of recipes; anything else as it is."""
-    name, equals, value = word.partition("=")
-    return TWINS.get(name, name) + equals + value
 
 
 def settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], LoraConfig | None]:

@@ -9,15 +9,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bnf_align.cli.flags import add_model_flags, count, key_variable, where
+from bnf_align.cli.flags import add_flag, add_model_flags, count, key_variable, where
 from bnf_align.records import BadInput, counted
 
 if TYPE_CHECKING:
     import gradio as gr
 
     from bnf_align.feedback.answerer import Answerer
+    from bnf_align.feedback.store import Store
 
 PASSWORD = "BNF_ALIGN_PASSWORD"
 CACHE_STAYS = """\
@@ -68,34 +69,25 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _flag(parser, "--store", default="feedback.jsonl", help="the file of thumbs (default %(default)s)")
-    _flag(
-        parser,
-        "--model_name_or_path",
-        help="a folder or hub name, an adapter too; with --url the server's name",
-    )
+    add_flag(parser, "--store", default="feedback.jsonl", help="the file of thumbs (default %(default)s)")
+    add_flag(parser, "--model_name_or_path", help="a folder or hub name, an adapter too; with --url its served name")
     add_model_flags(parser)
-    _flag(parser, "--url", nargs="+", help="OpenAI-compatible endpoints: http://localhost:8000/v1")
-    _flag(parser, "--api_key_env", default="OPENAI_API_KEY", help="the environment variable that holds its key")
-    _flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
-    _flag(parser, "--system_prompt", default="", help="what every conversation begins with")
-    _flag(parser, "--temperature", type=float, default=0.8, help="0 is greedy (default %(default)s)")
-    _flag(parser, "--max_new_tokens", type=count, default=1024, help="the longest answer (default %(default)s)")
-    _flag(parser, "--review", metavar="FILE", help="judge the answers in FILE, blind, instead of chatting")
-    _flag(parser, "--pairs", action="store_true", help="with --review: ask for the better of two answers")
-    _flag(parser, "--raters", type=count, help="with --review: how many people judge a task (default: everybody)")
-    _flag(parser, "--status", action="store_true", help="say who has judged what and whether they agree, and stop")
-    _flag(parser, "--host", default="127.0.0.1", help="where to listen (default %(default)s: this machine alone)")
-    _flag(parser, "--port", type=int, help="default: the first free one from 7860")
-    _flag(parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} where that is set")
-    _flag(parser, "--delete_user", metavar="NAME", help="delete a person's rows and stop")
-    _flag(parser, "--ref_cache_dir", help="with --delete_user: clear this reference cache too")
+    add_flag(parser, "--url", nargs="+", help="OpenAI-compatible endpoints: http://localhost:8000/v1")
+    add_flag(parser, "--api_key_env", default="OPENAI_API_KEY", help="the environment variable that holds its key")
+    add_flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
+    add_flag(parser, "--system_prompt", default="", help="what every conversation begins with")
+    add_flag(parser, "--temperature", type=float, default=0.8, help="0 is greedy (default %(default)s)")
+    add_flag(parser, "--max_new_tokens", type=count, default=1024, help="the longest answer (default %(default)s)")
+    add_flag(parser, "--review", metavar="FILE", help="judge the answers in FILE, blind, instead of chatting")
+    add_flag(parser, "--pairs", action="store_true", help="with --review: ask for the better of two answers")
+    add_flag(parser, "--raters", type=count, help="with --review: how many people judge a task (default: everybody)")
+    add_flag(parser, "--status", action="store_true", help="say who has judged what and whether they agree, and stop")
+    add_flag(parser, "--host", default="127.0.0.1", help="where to listen (default %(default)s: this machine alone)")
+    add_flag(parser, "--port", type=int, help="default: the first free one from 7860")
+    add_flag(parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} if that is set")
+    add_flag(parser, "--delete_user", metavar="NAME", help="delete a person's rows and stop")
+    add_flag(parser, "--ref_cache_dir", help="with --delete_user: clear this reference cache too")
     return parser
-
-
-def _flag(parser: argparse.ArgumentParser, name: str, **kwargs: Any) -> None:
-    """A flag in both spellings, with underscores and with hyphens."""
-    parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("_", "-"))), **kwargs)
 
 
 def _password(asked: bool) -> str | None:
@@ -144,11 +136,8 @@ def _status(arguments: argparse.Namespace) -> list[str]:
     """Progress for whoever runs the page: people, tasks, agreement."""
     from bnf_align.data.doctor import examine
     from bnf_align.feedback.review import read_tasks, times_judged
-    from bnf_align.feedback.store import Store
 
-    if not Path(arguments.store).expanduser().is_file():
-        raise BadInput(f"There is no file {arguments.store}. Name the file of thumbs with --store.")
-    store = Store(arguments.store)
+    store = _store(arguments)
     rows, users = store.rows(), store.users()
     lines = [f"{arguments.store}: {counted(len(rows), 'row')}"]
     for name, number in users.most_common():
@@ -171,12 +160,16 @@ def _status(arguments: argparse.Namespace) -> list[str]:
     return lines
 
 
-def _delete(arguments: argparse.Namespace) -> int:
+def _store(arguments: argparse.Namespace) -> Store:
     from bnf_align.feedback.store import Store
 
     if not Path(arguments.store).expanduser().is_file():
         raise BadInput(f"There is no file {arguments.store}. Name the file of thumbs with --store.")
-    store = Store(arguments.store)
+    return Store(arguments.store)
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    store = _store(arguments)
     name, rows = arguments.delete_user, store.rows()
     theirs = sum(row.get("user") == name for row in rows)
     if not theirs:

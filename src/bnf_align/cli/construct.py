@@ -9,6 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bnf_align.cli.recipe import read_recipe
+from bnf_align.records import BadInput
+
 STEPS = ("generate", "score", "select", "train")
 EPILOG = """The file has `folder`, and per step the flags of its verb, without dashes; `select` and `train` hold a name
 for each set. Run the same command again after a kill: what `generate` and `score` have done stays, `select` and
@@ -42,9 +45,6 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: If it is none, or has steps that do not exist.
     """
-    from bnf_align.cli.recipe import read_recipe
-    from bnf_align.records import BadInput
-
     config = read_recipe(path)
     if unknown := set(config) - {"folder", *STEPS}:
         raise BadInput(f"--config {path}: {', '.join(sorted(unknown))}: known are folder, {', '.join(STEPS)}.")
@@ -54,7 +54,6 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _check(config: Mapping[str, Any], path: Path) -> None:
     """Before the first step runs, what a later one could not read."""
-    from bnf_align.records import BadInput
 
     def settings(name: str, found: Any) -> Mapping[str, Any]:
         if not isinstance(found, Mapping) or not found:

@@ -8,14 +8,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bnf_align.cli.flags import add_flag, add_model_flags, add_row_flags, row_options, where
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from bnf_align.data.doctor import DoctorResult
 
 EPILOG = (
@@ -58,11 +56,17 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         raise BadInput("--ches compares hidden states: name the model with --model_name_or_path.")
     from bnf_align.data.doctor import examine
 
-    page = _page_path(arguments)
+    page, name, tokenizer, model = _page_path(arguments), arguments.model_name_or_path, None, None
+    if name:
+        from bnf_align.models import configured_tokenizer, for_inference, load
+
+        template, end = arguments.chat_template_path, arguments.eos_token
+        tokenizer = configured_tokenizer(name, template, end, **where(arguments))
+        model = load(name, **for_inference(), **where(arguments)).model if arguments.ches else None
     result = examine(
         arguments.data,
         split=arguments.dataset_train_split,
-        tokenizer=_tokenizer(arguments),
+        tokenizer=tokenizer,
         **row_options(arguments),
         test=arguments.test_dataset_name,
         test_split=arguments.dataset_test_split,
@@ -70,10 +74,10 @@ def _examined(arguments: argparse.Namespace) -> DoctorResult:
         redact=arguments.redact,
         vocab_size=_vocab_size(arguments),
         near_duplicates=arguments.near_duplicates,
-        model=_model(arguments),
+        model=model,
     )
     if page is not None:
-        from bnf_align.data.doctor.page import page as page_of
+        from bnf_align.data.doctor.result import page as page_of
         from bnf_align.outputs import write_text
 
         write_text(page, page_of(result))
@@ -105,23 +109,6 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--html", metavar="FILE", help="write the findings as one page")
     add_flag(parser, "--json", action="store_true", help="one JSON object instead of text")
     return parser
-
-
-def _tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase | None:
-    if not arguments.model_name_or_path:
-        return None
-    from bnf_align.models import configured_tokenizer
-
-    name, template, end = arguments.model_name_or_path, arguments.chat_template_path, arguments.eos_token
-    return configured_tokenizer(name, template, end, **where(arguments))
-
-
-def _model(arguments: argparse.Namespace) -> Any:
-    if not arguments.ches:
-        return None
-    from bnf_align.models import for_inference, load
-
-    return load(arguments.model_name_or_path, **for_inference(), **where(arguments)).model
 
 
 def _vocab_size(arguments: argparse.Namespace) -> int | None:

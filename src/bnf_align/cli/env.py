@@ -28,7 +28,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     arguments = parser.parse_args(argv)
     found = environment()
-    print(json.dumps(found) if arguments.json else _text(found))
+    lines = [f"{name:<14} {number}" for name, number in found["versions"].items()]
+    lines += [f"{'devices':<14} {', '.join(found['devices'])} ({found['cores']} cores, {found['threads']} threads)"]
+    lines += [f"{'bfloat16':<14} {'on by default' if found['bf16'] else 'off by default: no device that has it'}"]
+    for name, line in found["missing"].items():
+        lines.append(f"{'not installed':<14} {name}, for {OPTIONAL[name][0]}: {line}")
+    print(json.dumps(found) if arguments.json else "\n".join(lines))
     return 0
 
 
@@ -47,12 +52,3 @@ def environment() -> dict[str, Any]:
         "bf16": cuda and torch.cuda.is_bf16_supported(),
         "missing": {name: line for name, (_, line) in OPTIONAL.items() if find_spec(name) is None},
     }
-
-
-def _text(found: dict[str, Any]) -> str:
-    lines = [f"{name:<14} {number}" for name, number in found["versions"].items()]
-    lines += [f"{'devices':<14} {', '.join(found['devices'])} ({found['cores']} cores, {found['threads']} threads)"]
-    lines += [f"{'bfloat16':<14} {'on by default' if found['bf16'] else 'off by default: no device that has it'}"]
-    for name, line in found["missing"].items():
-        lines.append(f"{'not installed':<14} {name}, for {OPTIONAL[name][0]}: {line}")
-    return "\n".join(lines)

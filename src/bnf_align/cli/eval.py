@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bnf_align.cli.flags import (
     RESUME,
@@ -19,17 +19,14 @@ from bnf_align.cli.flags import (
     add_url_flags,
     check_out,
     count,
-    endpoint,
     engine,
+    key_variable,
     request_fields,
     row_options,
     text_of,
     where,
 )
 from bnf_align.records import BadInput, counted
-
-if TYPE_CHECKING:
-    from bnf_align.judge import Judge
 
 TASKS = ("gsm8k", "math_l5", "crux", "mmlu_redux", "ifeval", "arena_hard", "wild_bench", "held_out")
 
@@ -55,9 +52,7 @@ def _run_flags(steps: Any) -> None:
     parser = steps.add_parser("run", help="a model's answers", epilog=RESUME)
     _task_flags(parser)
     add_url_flags(parser)
-    add_flag(
-        parser, "--model", required=True, help="a folder or hub name; an adapter too; with --url the server's name"
-    )
+    add_flag(parser, "--model", required=True, help="a folder or hub name; an adapter too; with --url its served name")
     add_flag(parser, "--out", required=True, help="the file of answers")
     add_flag(parser, "--template", help="a file with the wording of the prompt, instead of ours")
     add_batch_flags(parser)
@@ -71,9 +66,7 @@ def _held_out_flags(steps: Any) -> None:
     parser = steps.add_parser(
         "held_out", help="log-probabilities of your own held-out rows, which train reads too", epilog=RESUME
     )
-    add_flag(
-        parser, "--data", required=True, help="preference rows, an export, a folder or a hub name, as in training"
-    )
+    add_flag(parser, "--data", required=True, help="preference rows, an export, folder or hub name, as in training")
     add_flag(parser, "--model", required=True, help="a folder or hub name; an adapter too")
     add_flag(parser, "--out", required=True, help="the file of log-probabilities, for `eval score --task held_out`")
     add_flag(parser, "--limit", type=count, help="the first so many rows")
@@ -93,13 +86,9 @@ def _judge_flags(steps: Any) -> None:
     add_flag(parser, "--baseline", help="answers to compare with: arena_hard: of gpt-4-0314; wild_bench: WB-Reward")
     add_flag(parser, "--judge-template", help="a file with the wording of the question, instead of ours")
     add_flag(parser, "--cache", help="folder of judgments already paid for (default ~/.cache/bnf-align/judge)")
-    add_flag(
-        parser, "--prices", type=float, nargs=2, metavar=("IN", "OUT"), help="per million tokens, for cost and budget"
-    )
+    add_flag(parser, "--prices", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens: cost, budget")
     add_flag(parser, "--budget", type=float, help="stop before it costs more; needs --prices")
-    add_flag(
-        parser, "--allow-missing", action="store_true", help="finish without what the judge does not answer, counted"
-    )
+    add_flag(parser, "--allow-missing", action="store_true", help="finish; what the judge does not answer is counted")
     add_flag(parser, "--dry-run", action="store_true", help="say what it would cost, and ask nothing")
 
 
@@ -140,16 +129,9 @@ def _run(arguments: argparse.Namespace) -> int:
     sampling = Sampling(
         temperature=arguments.temperature, seed=arguments.seed, max_new_tokens=arguments.max_new_tokens
     )
+    model, template = engine(arguments, arguments.model), text_of(arguments.template)
     about = {"command": arguments.command}
-    progress = run(
-        task,
-        items,
-        engine(arguments, arguments.model),
-        arguments.out,
-        sampling=sampling,
-        template=text_of(arguments.template),
-        about=about,
-    )
+    progress = run(task, items, model, arguments.out, sampling=sampling, template=template, about=about)
     print(f"{counted(progress.done, 'answer')} in {progress.path}")
     return 1 if progress.missing else 0
 
@@ -180,6 +162,7 @@ def _held_out(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
+    from bnf_align.construct.scorers.load import judge_of
     from bnf_align.evaluation.items import load_items
     from bnf_align.evaluation.judging import answers_of, judge_answers, questions
     from bnf_align.evaluation.score import card_of
@@ -196,7 +179,10 @@ def _judge(arguments: argparse.Namespace) -> int:
     baseline = answers_of(task, arguments.baseline)[1] if arguments.baseline else None
     items = load_items(task, arguments.data, arguments.limit)
     asked = questions(task, items, answers, baseline, template)
-    judge = _judge_model(arguments, task.judge)
+    arguments.url = arguments.url or ["https://api.openai.com/v1"]
+    arguments.request = request_fields(arguments)
+    key_variable(arguments)
+    judge = judge_of(arguments, arguments.judge or task.judge)
     if arguments.dry_run:
         pairs = [(question.id, question.messages) for question in asked]
         print("\n".join(judge.estimate(pairs, task.judge_tokens, json_mode=task.judge_json).lines()))
@@ -215,17 +201,6 @@ def _judge(arguments: argparse.Namespace) -> int:
     )
     print(f"{counted(progress.done, 'judgment')} in {progress.path}; {dict(judge.counts)}")
     return 1 if progress.missing else 0
-
-
-def _judge_model(arguments: argparse.Namespace, default: str) -> Judge:
-    from bnf_align.judge import Judge
-
-    if not arguments.url:
-        arguments.url = ["https://api.openai.com/v1"]
-    prices = tuple(arguments.prices) if arguments.prices else None
-    cache = arguments.cache or Path("~/.cache/bnf-align/judge").expanduser()
-    where_it_is = endpoint(arguments, arguments.judge or default)
-    return Judge(where_it_is, cache, prices, arguments.budget, request_fields(arguments))
 
 
 def _score(arguments: argparse.Namespace) -> int:

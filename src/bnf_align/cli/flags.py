@@ -34,8 +34,8 @@ def add_flag(parser: Any, name: str, **kwargs: Any) -> None:
     """A flag under both of its names, where it has a twin, with dashes and with underscores."""
     plain = "--" + name[2:].replace("-", "_")
     twins = [twin for pair in TWINS.items() if plain in pair for twin in pair]
-    spellings = [name, plain, *(spelt for twin in twins for spelt in (twin.replace("_", "-"), twin))]
-    parser.add_argument(*dict.fromkeys(spellings), **kwargs)
+    spellings = [spelt for one in (plain, *twins) for spelt in (one.replace("_", "-"), one)]
+    parser.add_argument(*dict.fromkeys([name, *spellings]), **kwargs)
 
 
 def count(text: str) -> int:
@@ -63,9 +63,7 @@ def true_or_false(text: str) -> bool:
 
 def add_url_flags(parser: Any) -> None:
     """Where a served model is."""
-    add_flag(
-        parser, "--url", nargs="+", help="OpenAI-compatible endpoints that share the load: http://localhost:8000/v1"
-    )
+    add_flag(parser, "--url", nargs="+", help="OpenAI-compatible URLs that share the load: http://localhost:8000/v1")
     add_flag(parser, "--api-key-env", default="OPENAI_API_KEY", help="the environment variable that holds the key")
     add_flag(parser, "--concurrency", type=count, default=16, help="calls at a time (default %(default)s)")
     add_flag(
@@ -129,9 +127,7 @@ def row_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def add_cluster_flags(parser: Any) -> None:
     """Who computes."""
-    add_flag(
-        parser, "--engine", default="local", choices=("local", "ray"), help="this process, or the workers of a cluster"
-    )
+    add_flag(parser, "--engine", default="local", choices=("local", "ray"), help="this process or a cluster's workers")
     add_flag(parser, "--ray-address", help="a running cluster: auto, or HOST:PORT (default $RAY_ADDRESS, or none)")
     add_flag(parser, "--workers", type=count, help="copies of the model (default one a GPU, else one a machine)")
 

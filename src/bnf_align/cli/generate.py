@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
 
 from bnf_align.cli.flags import (
     RESUME,
@@ -20,9 +19,7 @@ from bnf_align.cli.flags import (
     count,
     engine,
 )
-
-if TYPE_CHECKING:
-    from bnf_align.engines import Sampling
+from bnf_align.records import BadInput
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,14 +28,23 @@ def main(argv: Sequence[str]) -> int:
     from bnf_align.construct.generate import Job, generate
     from bnf_align.construct.prompts import as_messages, read_prompts
     from bnf_align.data.assignments import assignments
-    from bnf_align.records import BadInput
+    from bnf_align.engines import Sampling
 
     check_out(arguments.out, arguments.prompts)
     columns = assignments("map", arguments.map)
     if others := columns.keys() - {"prompt"}:
         raise BadInput(f"--map {sorted(others)[0]}: only prompt=COLUMN is read; other columns keep their names.")
     # Before models are loaded, which may take longer than to mend a number.
-    drawn = [_sampling(arguments, temperature) for temperature in arguments.temperature]
+    drawn = [
+        Sampling(
+            temperature=temperature,
+            top_p=arguments.top_p,
+            max_new_tokens=arguments.max_new_tokens,
+            n=arguments.n,
+            stop=tuple(arguments.stop),
+        )
+        for temperature in arguments.temperature
+    ]
     prompts = read_prompts(arguments.prompts, arguments.split, columns.get("prompt"), arguments.limit)
     if arguments.chat:
         prompts = as_messages(prompts)
@@ -55,18 +61,6 @@ def main(argv: Sequence[str]) -> int:
     done = generate(prompts, jobs, arguments.out, about=about)
     print("\n".join(done.lines()))
     return 1 if done.missing else 0
-
-
-def _sampling(arguments: argparse.Namespace, temperature: float) -> Sampling:
-    from bnf_align.engines import Sampling
-
-    return Sampling(
-        temperature=temperature,
-        top_p=arguments.top_p,
-        max_new_tokens=arguments.max_new_tokens,
-        n=arguments.n,
-        stop=tuple(arguments.stop),
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,9 +28,7 @@ def main(argv: Sequence[str]) -> int:
     add_flag(run, "--budget-minutes", type=float, default=math.inf, help="start no run after so long")
     add_flag(run, "--processes", type=count, default=1, help="of one thread each (default %(default)s)")
     add_flag(run, "--output_dir", default="lab", help="receives bases and data (default %(default)s)")
-    add_flag(
-        run, "--results", default="benchmarks/results/lab/runs.csv", help="every run, added (default %(default)s)"
-    )
+    add_flag(run, "--results", default="benchmarks/results/lab/runs.csv", help="gets every run (default %(default)s)")
     arguments = parser.parse_args(argv)
     from bnf_align.lab.experiment import FIRST_SEED, run_all
 

@@ -1,19 +1,103 @@
-"""The command `bnf-align`: finds the verb, runs it, and turns an error that the user can mend into one clear text."""
+"""The command `bnf-align`: finds the verb, runs it, and turns an error that the user can mend into one clear text.
+
+What is printed of data, models and servers must not drive the terminal that shows it.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from keyword import iskeyword
+from typing import Any, TextIO, cast
 
-from bnf_align.cli.failures import in_plain_words
-from bnf_align.cli.terminal import inert_streams
 from bnf_align.records import BadInput
+
+# C0 and C1 control characters but for line feed and tab, marks that turn the direction of writing, and halves of
+# surrogate pairs, which an output in UTF-8 cannot hold.
+ACTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+BAR = re.compile(r"\r|(\n|\x1b\[A)+\Z")
+"""How a progress bar begins a line anew, or goes to the line of another bar."""
+
+
+def inert(text: str) -> str:
+    r"""`text` with the characters that a terminal obeys spelled out, and those of a progress bar left.
+
+    Example:
+        >>> print(inert("a row with \x1b[2J in it"))
+        a row with \x1b[2J in it
+    """
+    start = bar.end() if (bar := BAR.match(text)) else 0
+    return text[:start] + ACTIVE.sub(lambda found: found[0].encode("unicode_escape").decode(), text[start:])
+
+
+class _Inert:
+    """A stream that writes `inert` text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(inert(text))
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def inert_streams() -> Iterator[None]:
+    """Let everything that is written to the standard streams, messages of libraries too, be `inert`."""
+    with redirect_stdout(cast(TextIO, _Inert(sys.stdout))), redirect_stderr(cast(TextIO, _Inert(sys.stderr))):
+        yield
+
+
+LESS_MEMORY = dict.fromkeys(
+    ("train", "reference", "compare"),
+    "A smaller --max_tokens_per_micro_batch (default 8192) takes less and changes no result; then --use_peft, "
+    "--gradient_checkpointing true, or --max_length. `bnf-align plan` says what a run needs.",
+)
+LESS_MEMORY |= dict.fromkeys(
+    ("generate", "score", "eval", "analyze", "construct"),
+    "A smaller --batch-rows, --batch-tokens, --max-length or --max-new-tokens takes less, as far as the verb has it.",
+)
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}
+NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory", re.IGNORECASE)
+# What safetensors and torch make of an error of the disk.
+NOT_WRITTEN = re.compile(r"os error (\d+)|PytorchStreamWriter failed|unexpected pos \d+|file write failed")
+
+
+def in_plain_words(error: Exception, verb: str) -> str | None:
+    """What happened and what mends it; None for an error that is none of these."""
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(said)):
+        advice = LESS_MEMORY.get(verb, "Close other programs, or take a machine with more.")
+        return f"Out of memory ({said or type(error).__name__}). {advice}"
+    if isinstance(error, OSError):
+        written = error.errno in DISK
+        where = f"{error.filename}: " if error.filename else ""
+        said = f"{where}{error.strerror or error}"
+    else:
+        found = NOT_WRITTEN.search(said)
+        written = found is not None and (found[1] is None or int(found[1]) in DISK)
+    if written:
+        return f"A file cannot be written or read: {said}. Make room or give another folder; what was whole stays."
+    if type(error).__name__ == "BrokenProcessPool":
+        return (
+            "A process that worked for this command has died, most often because the machine had no memory left for "
+            "it. Fewer processes take less; what was done is kept, and the same command goes on."
+        )
+    return None
+
 
 VERBS = {
     "quickstart": "offline, two cores, minutes: a tiny model learns from thumbs, with a table and a picture",
@@ -60,7 +144,8 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
-    verb, *rest = [_value(argument) for argument in arguments]
+    # With a space before it, argparse does not take a value such as -1=down after --label_map for an option.
+    verb, *rest = [f" {argument}" if re.match(r"-\d.*=", argument) else argument for argument in arguments]
     if verb not in VERBS:
         print(f"bnf-align: {verb!r} is not a verb.\n\n{_help()}", file=sys.stderr)
         return 2
@@ -93,11 +178,6 @@ def _run(arguments: list[str]) -> int:
             raise
         print(f"bnf-align {verb}: {said}{GO_ON.get(verb, '')}", file=sys.stderr)
         return 2
-
-
-def _value(argument: str) -> str:
-    """`argument`, with a space before what argparse would take for an option: -1=down after --label_map."""
-    return f" {argument}" if re.match(r"-\d.*=", argument) else argument
 
 
 def _help() -> str:

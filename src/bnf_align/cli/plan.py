@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bnf_align.records import BadInput
+
 if TYPE_CHECKING:
     from bnf_align.plan.workload import Workload
 
@@ -42,7 +44,6 @@ def _plan(own: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
 
     from bnf_align.cli import arguments
     from bnf_align.plan.plan import Hardware, make_plan, resident_bytes
-    from bnf_align.records import BadInput
 
     transformers_logging.set_verbosity_warning()
     # A plan writes nothing, and with --rows it reads nothing either.
@@ -79,7 +80,6 @@ def _model(model: Any) -> tuple[Any, Any]:
     import torch
 
     from bnf_align import models
-    from bnf_align.records import BadInput
 
     source = models.find(model.model_name_or_path, revision=model.model_revision)
     if source.adapter:
@@ -93,7 +93,6 @@ def _workload(own: argparse.Namespace, data: Any, config: Any, model: Any, devic
     from bnf_align.cli.arguments import load_rows
     from bnf_align.models import configured_tokenizer
     from bnf_align.plan.workload import assumed, of_rows
-    from bnf_align.records import BadInput
 
     if own.rows:
         return assumed(own.rows, own.mean_length, config, devices)
@@ -115,6 +114,10 @@ def lines(plan: dict[str, Any]) -> list[str]:
     """The plan in plain words."""
     memory, work, hours = plan["memory_bytes"], plan["workload"], plan["hours"]
     disk, place = plan["disk_bytes"], f"{plan['devices']} x {plan['sharding']}" if plan["devices"] > 1 else "1 device"
+    spent = "not estimated: state the device's peak with --tflops"
+    if hours is not None:
+        of = f"{hours['device']:,.1f} device hours at {hours['utilisation']:.0%} of the peak"
+        spent = f"{hours['wall']:,.2f} ({of})"
     return [
         "All figures are estimates, made before the run.",
         f"parameters         {plan['parameters']:,}, trained {plan['trainable_parameters']:,}",
@@ -140,7 +143,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
         f"  head             tile {_gib(memory['head_tile'])}, dX {_gib(memory['head_dX'])}, "
         f"dW {_gib(memory['head_dW'])}",
         f"  reference pass   {_gib(memory['reference_pass'])}, before training, the whole model on each device",
-        f"hours              {_hours(hours)}",
+        f"hours              {spent}",
         f"disk               {_gib(disk['total'])}: model {_gib(disk['model'])}, {disk['number_of_checkpoints']} "
         f"checkpoints {_gib(disk['checkpoints'])}",
         f"reference cache    {plan['reference_cache_bytes'] / 2**20:,.1f} MiB (4 bytes a scored token)",
@@ -150,12 +153,6 @@ def lines(plan: dict[str, Any]) -> list[str]:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:,.2f} GiB" if size > 0.1 * GIB else f"{size / 2**20:,.1f} MiB"
-
-
-def _hours(hours: dict[str, float] | None) -> str:
-    if hours is None:
-        return "not estimated: state the device's peak with --tflops"
-    return f"{hours['wall']:,.2f} ({hours['device']:,.1f} device hours at {hours['utilisation']:.0%} of the peak)"
 
 
 def _suggestion(plan: dict[str, Any]) -> list[str]:

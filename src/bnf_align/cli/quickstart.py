@@ -34,14 +34,11 @@ def main(argv: Sequence[str]) -> int:
         from bnf_align.lab.quickstart import quickstart, table
 
         result = quickstart(out, seed=arguments.seed)
-        text = f"{table(result)}\n{_places(out)}"
+        text = (
+            f"{table(result)}\n\n"
+            f"Open {out / 'report.html'} in a browser: the same with curves, answers side by side and tokens.\n"
+            f"The picture is {out / 'quickstart.png'}, every number is in {out / 'quickstart.json'}.\n"
+            f"What was trained on is in {out / 'data' / 'preferences.jsonl'}: look at it with `bnf-align doctor`."
+        )
     print(json.dumps(result) if arguments.json else text)
     return 0
-
-
-def _places(folder: Path) -> str:
-    return (
-        f"\nOpen {folder / 'report.html'} in a browser: the same with curves, answers side by side and tokens.\n"
-        f"The picture is {folder / 'quickstart.png'}, every number is in {folder / 'quickstart.json'}.\n"
-        f"What was trained on is in {folder / 'data' / 'preferences.jsonl'}: look at it with `bnf-align doctor`."
-    )

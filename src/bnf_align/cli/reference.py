@@ -7,11 +7,10 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from bnf_align.cli.flags import add_flag
 from bnf_align.records import BadInput, counted
-from bnf_align.reference.cache import NamespaceInfo, collect_garbage, default_root, namespaces
+from bnf_align.reference.cache import collect_garbage, default_root, namespaces
 
 EPILOG = """\
 build takes the flags of `bnf-align train` and stops before step 1, for example to fill the cache on one machine for
@@ -70,7 +69,12 @@ def _build(argv: Sequence[str]) -> int:
 def _ls(arguments: argparse.Namespace) -> int:
     found = namespaces(arguments.ref_cache_dir)
     if arguments.json:
-        print(json.dumps({"root": arguments.ref_cache_dir, "namespaces": [_as_dict(info) for info in found]}))
+        listed = [
+            {"namespace": info.folder.name, "rows": info.rows, "tokens": info.tokens, "bytes": info.size}
+            | {"used": info.used, "damaged": [str(path) for path in info.damaged], **info.manifest}
+            for info in found
+        ]
+        print(json.dumps({"root": arguments.ref_cache_dir, "namespaces": listed}))
         return 0
     print(f"{arguments.ref_cache_dir}: {counted(len(found), 'namespace')}")
     for info in found:
@@ -103,11 +107,6 @@ def _gc(arguments: argparse.Namespace) -> int:
     else:
         print(f"{'Would delete' if arguments.dry_run else 'Deleted'} {counted(len(doomed), 'file')}, {_mib(size)}.")
     return 0
-
-
-def _as_dict(info: NamespaceInfo) -> dict[str, Any]:
-    counts = {"rows": info.rows, "tokens": info.tokens, "bytes": info.size, "used": info.used}
-    return {"namespace": info.folder.name, **counts, "damaged": [str(p) for p in info.damaged], **info.manifest}
 
 
 def _mib(size: int) -> str:

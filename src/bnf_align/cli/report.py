@@ -6,7 +6,11 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
+
+from bnf_align.records import BadInput
 
 DESCRIPTION = """\
 One HTML page that shows what a run, a comparison or an evaluation recorded (--html FILE), and as tables of their own
@@ -24,7 +28,12 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     command = shlex.join(["bnf-align", "report", *argv])
     if arguments.watch:
-        return _watch(arguments.watch, arguments.port, command)
+        from bnf_align.report.watch import watching
+
+        with suppress(KeyboardInterrupt), watching(arguments.watch, arguments.port, command) as url:
+            print(f"The page is at {url}, and follows {arguments.watch}. Stop with Ctrl-C.", flush=True)
+            Event().wait()
+        return 0
     from bnf_align.outputs import check_targets, write_text
     from bnf_align.report import build_report, render
 
@@ -55,20 +64,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _watch(folder: str, port: int | None, command: str) -> int:
-    from threading import Event
-
-    from bnf_align.report.watch import watching
-
-    with watching(folder, port, command) as url:
-        print(f"The page is at {url}, and follows {folder}. Stop with Ctrl-C.", flush=True)
-        try:
-            Event().wait()
-        except KeyboardInterrupt:
-            return 0
-    return 0
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bnf-align report", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("files", nargs="*", metavar="FILES", help="records, or folders with them")
@@ -81,9 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "is called Base; rows called 0%%, 25%%, ... make Table 6",
     )
     parser.add_argument("--base", metavar="MODEL", help="the model, by its own name, that others are compared with")
-    parser.add_argument(
-        "--data", nargs="+", metavar="TASK=FILE", help="items of arena_hard and wild_bench, for Table 3"
-    )
+    parser.add_argument("--data", nargs="+", metavar="TASK=FILE", help="items of arena_hard, wild_bench for Table 3")
     parser.add_argument("--published", action="store_true", help="add the paper's rows, where they compare with yours")
     parser.add_argument(
         "--format", choices=tuple(dict.fromkeys(SUFFIXES.values())), help="default: by --out, or markdown"
@@ -98,8 +91,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _assigned(flag: str, values: Sequence[str] | None) -> dict[str, str]:
     """`NAME=VALUE` words as a dict."""
-    from bnf_align.records import BadInput
-
     found: dict[str, str] = {}
     for word in values or []:
         name, equals, value = word.partition("=")

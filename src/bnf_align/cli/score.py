@@ -6,7 +6,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bnf_align.cli.flags import (
     RESUME,
@@ -22,9 +22,6 @@ from bnf_align.cli.flags import (
     text_of,
 )
 
-if TYPE_CHECKING:
-    from bnf_align.construct.scorers.scorer import Scorer
-
 SCORERS = ("verifier", "ifeval", "reward_model", "armorm", "pairrm", "judge")
 
 
@@ -32,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status: 0 done, 1 where rows have no scores yet."""
     arguments = _parser().parse_args(argv)
     from bnf_align.construct.score import read_candidates, score
+    from bnf_align.construct.scorers.load import load_scorer
 
     arguments.judge_template = text_of(arguments.judge_template)
     key_variable(arguments)
@@ -39,21 +37,14 @@ def main(argv: Sequence[str]) -> int:
     check_out(arguments.out, arguments.candidates)
     rows = read_candidates(arguments.candidates)
     about = {"command": shlex.join(["bnf-align", "score", *argv])}
-    report = score(rows, _scorer(arguments), arguments.out, about=about)
+    load: Any = partial(load_scorer, arguments)
+    if workers := cluster(arguments):
+        from bnf_align.construct.cluster import ClusterScorer
+
+        load = partial(ClusterScorer, workers, load)
+    report = score(rows, load(), arguments.out, about=about)
     print("\n".join(report.lines()))
     return 1 if report.missing else 0
-
-
-def _scorer(arguments: argparse.Namespace) -> Scorer:
-    """The scorer in this process, or a copy on every worker."""
-    from bnf_align.construct.scorers.load import load_scorer
-
-    workers = cluster(arguments)
-    if workers is None:
-        return load_scorer(arguments)
-    from bnf_align.construct.cluster import ClusterScorer
-
-    return ClusterScorer(workers, partial(load_scorer, arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

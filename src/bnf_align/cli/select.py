@@ -15,8 +15,8 @@ from bnf_align.records import counted
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    from bnf_align.construct.choice import Choice
     from bnf_align.construct.dataset import write_selection
+    from bnf_align.construct.select import Choice
 
     choice = Choice(**{entry.name: getattr(arguments, entry.name) for entry in fields(Choice)})
     about = {"command": shlex.join(["bnf-align", "select", *argv])}
@@ -54,9 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--margin", type=float, default=0.0, help="a pair's scores differ by more (default 0: no ties)")
     add_flag(parser, "--pairing-ratio", type=float, default=1.0, help="share of pairs that stay pairs (paper: 5.2)")
     add_flag(parser, "--balance", action="store_true", help="as many ups as downs, by leaving some out at random")
-    add_flag(
-        parser, "--near-identical", default="keep", choices=("keep", "drop"), help="pairs that differ in few words"
-    )
+    add_flag(parser, "--near-identical", default="keep", choices=("keep", "drop"), help="pairs differing in few words")
     add_flag(parser, "--test-fraction", type=float, default=0.0, help="share of the prompts into OUT's test file")
     add_flag(parser, "--seed", type=int, default=0)
     add_flag(parser, "--json", action="store_true", help="the data card as one JSON object")

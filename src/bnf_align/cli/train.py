@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bnf_align.records import BadInput
+
 if TYPE_CHECKING:
-    from bnf_align.cli.arguments import Arguments, DataArguments
-    from bnf_align.evaluation.callback import EvalCallback
+    from bnf_align.cli.arguments import Arguments
     from bnf_align.training.trainer import PreferenceTrainer
 
 HELP = """\
@@ -65,12 +66,19 @@ def main(argv: Sequence[str]) -> int:
 
 def _train(parsed: Arguments, command: str) -> int:
     from bnf_align.construct.prompts import as_messages, read_prompts
-    from bnf_align.evaluation.samples import SampleCallback
+    from bnf_align.evaluation.callback import EvalCallback, SampleCallback, refuse_judged
+    from bnf_align.evaluation.items import load_items
+    from bnf_align.evaluation.score import task_named
     from bnf_align.training.callbacks import STATUS, StopOnSigterm
 
     # Before the trainer, whose reference pass may take hours: a task that cannot be had shows at once.
     data = parsed[0]
-    evaluation = _evaluation(data) if data.eval_task else None
+    evaluation = None
+    if data.eval_task:
+        task = task_named(data.eval_task)
+        refuse_judged(task)
+        items = load_items(task, data.eval_task_data, data.eval_task_items)
+        evaluation = partial(EvalCallback, task=task, items=items, every=data.eval_task_steps)
     prompts = read_prompts(data.sample_prompts) if data.sample_prompts else []
     trainer = make_trainer(parsed)
     trainer.record.command = command  # it holds no secret: --hub_token is refused
@@ -111,18 +119,6 @@ def make_trainer(parsed: tuple) -> PreferenceTrainer:
     )
 
 
-def _evaluation(data: DataArguments) -> Callable[[PreferenceTrainer], EvalCallback]:
-    """Answers a slice of a benchmark during training."""
-    from bnf_align.evaluation.callback import EvalCallback, refuse_judged
-    from bnf_align.evaluation.items import load_items
-    from bnf_align.evaluation.score import task_named
-
-    task = task_named(str(data.eval_task))
-    refuse_judged(task)
-    items = load_items(task, data.eval_task_data, data.eval_task_items)
-    return partial(EvalCallback, task=task, items=items, every=data.eval_task_steps)
-
-
 def load(parsed: tuple, **placed: Any) -> tuple:
     """The model with its tokenizer, the settings, the training and the evaluation rows that the arguments name.
 
@@ -132,7 +128,6 @@ def load(parsed: tuple, **placed: Any) -> tuple:
     """
     from bnf_align import models
     from bnf_align.cli.arguments import load_rows, model_kwargs
-    from bnf_align.records import BadInput
 
     data, config, model = parsed
     main_process = config.process_index == 0

@@ -19,10 +19,9 @@ from bnf_align.engines import Sampling
 from bnf_align.engines.local import LocalEngine
 from bnf_align.evaluation.held_out import measure
 from bnf_align.evaluation.items import load_items
-from bnf_align.evaluation.result import EvalResult
 from bnf_align.evaluation.run import run
 from bnf_align.evaluation.score import task_named
-from bnf_align.evaluation.task import JudgedTask, Row, Task
+from bnf_align.evaluation.task import EvalResult, JudgedTask, Row, Task
 from bnf_align.evaluation.tasks import TASKS
 from bnf_align.journal import read_jsonl
 from bnf_align.models import Loaded
@@ -169,7 +168,9 @@ class Rule(Task):
 
     def score(self, rows: Sequence[Row], **_: Any) -> EvalResult:
         """The verdict on each answer; BadInput if a verdict is none, or not from 0 to 1."""
-        asked = [{**row, "candidates": [{"text": row["output"]}]} for row in rows]
+        asked = [
+            {**row, "candidates": [{"text": row["output"], "finish_reason": row["finish_reason"]}]} for row in rows
+        ]
         found = {one.id: one.scores[0] for batch in self.verifier.score(asked) for one in batch}
         if bad := [name for name, value in found.items() if value is None or not 0 <= value <= 1]:
             raise BadInput(

@@ -13,7 +13,7 @@ from itertools import chain
 from textwrap import shorten
 
 from bnf_align.cluster import Cluster
-from bnf_align.construct.scorers.scorer import Row, Scored, Scorer, SharedScorer
+from bnf_align.construct.scorers.scorer import Row, Scored, Scorer
 from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
 from bnf_align.records import BadInput
@@ -71,12 +71,7 @@ class ClusterScorer:
 
     def __init__(self, cluster: Cluster, load: Callable[[], Scorer]) -> None:
         self.cluster, self.load = cluster, load
-        self.name, self._card = cluster.ask(partial(_name_and_card, load))
-
-    @property
-    def card(self) -> Row:
-        """What the scores depend on, the same for every worker."""
-        return self._card
+        self.name, self.card = cluster.ask(partial(_name_and_card, load))
 
     def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
         """See `Scorer`.
@@ -138,9 +133,9 @@ def _name_and_card(load: Callable[[], Scorer]) -> tuple[str, Row]:
 
 def _planned_rows(load: Callable[[], Scorer], rows: Sequence[Row]) -> list[list[str]]:
     scorer = load()
-    if not isinstance(scorer, SharedScorer):
+    if (plan := getattr(scorer, "plan", None)) is None:
         raise BadInput(f"{scorer.name} cannot be shared by workers: score without --engine ray.")
-    return scorer.plan(rows)
+    return plan(rows)
 
 
 def _check_same(what: str, here: object, expected: object) -> None:

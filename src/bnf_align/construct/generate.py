@@ -153,9 +153,8 @@ def _merge(
 
 
 def _card(job: Job) -> Row:
-    return {"model": job.engine.name, "weights": job.engine.weights, "sampling": asdict(job.sampling)} | asked_with(
-        job.engine
-    )
+    made = {"model": job.engine.name, "weights": job.engine.weights, "sampling": asdict(job.sampling)}
+    return made | asked_with(job.engine)
 
 
 def _counted(prompts: Sequence[Row], missing: int, files: Sequence[Path]) -> Generated:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -53,7 +53,8 @@ def read_prompts(source: str, split: str = "train", column: str | None = None, l
     repeated, differ = [], 0
     for number, row in enumerate(rows):
         prompt, own = _asked(row[name], f"{source}, row {number}"), row.get("id")
-        entry = {"id": _digest(prompt) if own is None else str(own), "prompt": prompt, **_others(row, name)}
+        others = {key: value for key, value in row.items() if key not in (*MADE, name) and _is_json(value)}
+        entry = {"id": _digest(prompt) if own is None else str(own), "prompt": prompt, **others}
         if entry["id"] in found and own is not None:
             raise BadInput(f"{source}: two rows have the id {entry['id']!r}; candidates are filed by id.")
         repeated += [number] * (entry["id"] in found)
@@ -79,10 +80,6 @@ def _digest(prompt: Any) -> str:
     """The same prompt has the same id in every file, so appended prompts find the finished ones."""
     text = json.dumps(prompt, ensure_ascii=True, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _others(row: Mapping[str, Any], name: str) -> Row:
-    return {key: value for key, value in row.items() if key not in (*MADE, name) and _is_json(value)}
 
 
 def _is_json(value: Any) -> bool:

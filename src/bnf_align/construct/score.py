@@ -95,8 +95,7 @@ def score(
     """
     by_id = {row["id"]: {name: row[name] for name in row if name not in OF_SCORERS} for row in rows}
     with Journal(out, card=scorer.card, about=about) as journal:
-        _whole_rows(journal)
-        _same_rows(journal, by_id)
+        _refuse_other_rows(journal, by_id)
         finished = journal.done & by_id.keys()
         with tqdm(total=len(rows), initial=len(finished), desc=f"Scores by {scorer.name}", unit="row") as bar:
             for batch in scorer.score(rows, finished):
@@ -121,28 +120,20 @@ def _counted(journal: Journal, ids: Collection[str]) -> ScoreReport:
     return ScoreReport(path=journal.partial if missing else journal.path, missing=missing, **numbers)
 
 
-def _whole_rows(journal: Journal) -> None:
-    """Stop where somebody has changed the file by hand, or a disk has."""
+def _refuse_other_rows(journal: Journal, by_id: Mapping[str, Row]) -> None:
+    """Rows made anew under the same ids, or whose right answer was mended, must not keep their old scores."""
+    others: dict[str, list[str]] = {}
     for name, row in journal.read():
         counts = [row.get(column, 0) for column in ("candidates_cut", "replies_unread")]
         if not isinstance(row.get("scores"), list) or not all(isinstance(count, int) for count in counts):
             raise BadInput(f"{journal.path}: row {name!r} is not as `score` writes it. Give another --out.")
-
-
-def _same_rows(journal: Journal, by_id: Mapping[str, Row]) -> None:
-    """Rows made anew under the same ids, or whose right answer was mended, must not keep their old scores."""
-    others = {name: made_of for name, row in journal.read() if (made_of := _differing(row, by_id.get(name)))}
+        new = by_id.get(name, row)
+        names = (row.keys() | new.keys()) - set(OF_SCORERS)
+        if differing := sorted(column for column in names if row.get(column) != new.get(column)):
+            others[name] = differing
     if others:
         name, columns = next(iter(others.items()))
         raise BadInput(
             f"{len(others):,} rows of {journal.path} were scored when their columns were other ones: of the first, "
             f"{name!r}, {', '.join(columns)}. Their scores are not those of the rows here. Give another --out."
         )
-
-
-def _differing(scored: Row, row: Row | None) -> list[str]:
-    """Columns that a scored row was made from and that are others in the row to score."""
-    if row is None:
-        return []
-    names = (scored.keys() | row.keys()) - set(OF_SCORERS)
-    return sorted(name for name in names if scored.get(name) != row.get(name))

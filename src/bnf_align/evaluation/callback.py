@@ -1,18 +1,21 @@
-"""Evaluation during training: a small fixed slice of a task every n steps, with sample answers."""
+"""Answers while a run trains: a slice of a task every n steps, and a user's own prompts before and after it."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
-from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import JudgedTask, Row, Task
+from bnf_align.evaluation.task import EvalResult, JudgedTask, Row, Task
+from bnf_align.journal import read_jsonl
+from bnf_align.outputs import write_text
 from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
@@ -76,25 +79,29 @@ class EvalCallback(TrainerCallback):
     def _evaluate(self, args: TrainingArguments, state: TrainerState, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
-        engine = LocalEngine(kwargs["model"], kwargs["processing_class"], name="in training")
-        requests = [Request(str(item["id"]), self.task.prompt(item)) for item in self.items]
-        found = {one.id: one for batch in engine.generate(requests, self.sampling) for one in batch}
+        found = _answered(
+            kwargs, [Request(str(item["id"]), self.task.prompt(item)) for item in self.items], self.sampling
+        )
         rows = [{**item, "output": found[str(item["id"])].texts[0]} for item in self.items]
         result = self.task.score(rows)
         self.results.append((state.global_step, result))
         numbers = {name: value for name, value in result.metrics.items() if value is not None}
         self.trainer.log({f"eval_{self.task.name}/{name}": float(value) for name, value in numbers.items()})
-        self._keep_samples(Path(str(args.output_dir)), state.global_step, rows, found)
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
-        logger.warning(f"step {state.global_step}: {self.task.name} on {len(rows)} items: {shown}")
-
-    def _keep_samples(self, folder: Path, step: int, rows: list[Row], found: dict[str, Generation]) -> None:
+        folder = Path(str(args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"answers_{self.task.name}.jsonl").open("a", encoding="utf-8") as file:
             for row in rows[: self.samples]:
                 reason = found[str(row["id"])].finish_reasons[0]
-                line = {"step": step, "id": row["id"], "output": row["output"], "finish_reason": reason}
+                line = {"step": state.global_step, "id": row["id"], "output": row["output"], "finish_reason": reason}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
+        logger.warning(f"step {state.global_step}: {self.task.name} on {len(rows)} items: {shown}")
+
+
+def _answered(given: dict[str, Any], requests: Sequence[Request], sampling: Sampling) -> dict[str, Generation]:
+    """Request -> answer by the model that a callback was given."""
+    engine = LocalEngine(given["model"], given["processing_class"], name="in training")
+    return {one.id: one for batch in engine.generate(requests, sampling) for one in batch}
 
 
 def refuse_judged(task: Task) -> None:
@@ -105,3 +112,88 @@ def refuse_judged(task: Task) -> None:
     """
     if isinstance(task, JudgedTask) or not task.template:
         raise BadInput(f"{task.name} cannot be scored during training: it needs more than the answers.")
+
+
+REPEATED = 4
+"""Words of a stretch that counts as repeated where an answer has it again."""
+
+
+class SampleCallback(TrainerCallback):
+    """Answers the same prompts greedily before training and after it, into `samples.jsonl` of the output folder.
+
+    A line: `id`, `prompt` (text or messages), `before` and `after` (text; `before` is null where the run was begun
+    without this), `before_ended` and `after_ended` (bool: whether the answer ended by itself). The log gets
+    `samples/never_ended`, `samples/repeated` (shares of the answers) and `samples/tokens` (their mean length), each
+    with `_before` too. Training goes on bit for bit as without it.
+
+    Args:
+        trainer: The trainer that logs.
+        prompts: Rows with `id` and `prompt`.
+        max_new_tokens: The longest answer.
+
+    Raises:
+        BadInput: If the model is sharded: one process alone cannot generate with it.
+    """
+
+    def __init__(self, trainer: Trainer, prompts: Sequence[Row], max_new_tokens: int = 256) -> None:
+        if trainer.is_fsdp_enabled:
+            raise BadInput("--sample_prompts needs a whole model: under FSDP run `bnf-align generate` afterwards.")
+        self.trainer, self.prompts, self.sampling = trainer, prompts, Sampling(max_new_tokens=max_new_tokens)
+        self.path = Path(str(trainer.args.output_dir)) / "samples.jsonl"
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Answer with the model as it starts; a resumed run finds these answers in the file."""
+        if state.is_world_process_zero and state.global_step == 0:
+            self._write(self._answers("before", **kwargs))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Answer with the trained model."""
+        if not state.is_world_process_zero:
+            return
+        earlier = {row["id"]: row for row in read_jsonl(self.path)} if self.path.exists() else {}
+        if missing := [row["id"] for row in self.prompts if row["id"] not in earlier]:
+            logger.warning(f"{self.path}: {len(missing):,} prompts have no answer from before training.")
+        after = self._answers("after", **kwargs)
+        rows = [{"before": None} | earlier.get(row["id"], {}) | row for row in after]
+        self._write(rows)
+        self.trainer.log({f"samples/{name}": value for name, value in measures(rows).items()})
+
+    def _answers(self, when: str, **kwargs: Any) -> list[Row]:
+        requests = [Request(str(row["id"]), row["prompt"]) for row in self.prompts]
+        found = _answered(kwargs, requests, self.sampling)
+        return [
+            {
+                "id": request.id,
+                "prompt": request.prompt,
+                when: found[request.id].texts[0],
+                f"{when}_ended": found[request.id].finish_reasons[0] != "length",
+                f"{when}_tokens": found[request.id].tokens[0],
+            }
+            for request in requests
+        ]
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def measures(rows: Sequence[Row]) -> dict[str, float]:
+    """Of the rows of `samples.jsonl`: shares that never ended and that repeat themselves, and the mean length."""
+    found = {}
+    for when, suffix in (("before", "_before"), ("after", "")):
+        answered = [row for row in rows if row.get(when) is not None]
+        if answered:
+            found[f"never_ended{suffix}"] = mean(not row[f"{when}_ended"] for row in answered)
+            found[f"repeated{suffix}"] = mean(repeats_itself(row[when]) for row in answered)
+            found[f"tokens{suffix}"] = float(mean(row[f"{when}_tokens"] for row in answered))
+    return found
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether more than half of the stretches of `REPEATED` words were there before in the same text."""
+    words = text.split()
+    stretches = list(zip(*(words[start:] for start in range(REPEATED)), strict=False))
+    return len(stretches) > 0 and len(set(stretches)) < len(stretches) / 2

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from bnf_align.evaluation.bradley_terry import fit_logistic
 from bnf_align.evaluation.ratings import Battle, against
 from bnf_align.records import BadInput
-from bnf_align.stats import Interval, drawn_counts, interval
 
 
 class Style(NamedTuple):
@@ -42,16 +39,13 @@ LISTS = (re.compile(r"^\s*\d+\.\s", re.MULTILINE), re.compile(r"^\s*[-*+]\s", re
 BOLD = (re.compile(r"\*\*[^*\n]+\*\*"), re.compile(r"__[^_\n]+__"))
 
 
-@dataclass(frozen=True)
-class Controlled:
-    """Win rates with the form of the answers held equal."""
+class Controlled(NamedTuple):
+    """What is left with the form of the answers held equal."""
 
     win_rates: dict[str, float]
     """Model -> per cent."""
     coefficients: dict[str, float]
     """Controlled column -> log-odds (nats) that one standard deviation more of it is worth to the judge."""
-    intervals: dict[str, Interval] = field(default_factory=dict)
-    """Model -> 95 % by question, where resamples were asked for."""
 
 
 def markdown_style(text: str, tokens: int) -> Style:
@@ -64,12 +58,7 @@ def markdown_style(text: str, tokens: int) -> Style:
 
 
 def controlled_win_rates(
-    battles: Sequence[Battle],
-    baseline: str,
-    styles: Styles,
-    columns: Sequence[str] = LENGTH,
-    resamples: int = 0,
-    seed: int = 42,
+    battles: Sequence[Battle], baseline: str, styles: Styles, columns: Sequence[str] = LENGTH
 ) -> Controlled:
     """Win rates against `baseline` in per cent with `columns` of the style held equal.
 
@@ -83,9 +72,6 @@ def controlled_win_rates(
         baseline: The model on one side of every battle.
         styles: Of every answer in `battles`, the baseline's too.
         columns: `LENGTH` or `STYLE`.
-        resamples: Fits on questions drawn anew, for intervals; upstream makes 100, on single battles. The z-scores
-            stay those of the pool, as upstream.
-        seed: Of the resamples.
 
     Raises:
         BadInput: If an answer's style is missing, or scikit-learn.
@@ -95,19 +81,34 @@ def controlled_win_rates(
     weights = np.array([battle.weight for battle in turned], dtype=float)
     design = np.hstack([_players(turned, models), _differences(turned, styles, columns, weights)])
     scores = np.array([battle.score for battle in turned])
+    # Upstream holds every battle twice, so that a tie can be a win and a loss; against a penalty that matters.
+    coefficients = fit_logistic(design, scores, 2 * weights)
+    of_models, of_baseline = np.array(coefficients[: len(models)]), coefficients[len(models)]
+    rates = 100 / (1 + 10 ** (of_baseline - of_models))
+    of_columns = dict(zip(columns, coefficients[len(models) + 1 :], strict=True))
+    return Controlled(dict(zip(models, rates.tolist(), strict=True)), of_columns)
 
-    def fit(drawn: np.ndarray | float = 1.0) -> np.ndarray:
-        # Upstream holds every battle twice, so that a tie can be a win and a loss; against a penalty that matters.
-        return np.array(fit_logistic(design, scores, 2 * weights * drawn, strength=1.0))
 
-    coefficients = fit()
-    rates = _rates(coefficients, len(models))
-    shown = dict(zip(columns, coefficients[len(models) + 1 :].tolist(), strict=True))
-    samples = [
-        _rates(fit(drawn), len(models)) for drawn in _drawn([battle.question for battle in turned], resamples, seed)
-    ]
-    intervals = dict(zip(models, map(interval, np.array(samples).T), strict=True)) if samples else {}
-    return Controlled(dict(zip(models, rates.tolist(), strict=True)), shown, intervals)
+def fit_logistic(design: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> list[float]:
+    """Coefficients of a logistic regression without intercept, with scikit-learn's default penalty.
+
+    Args:
+        design: (battles, columns).
+        scores: (battles,) outcomes in [0, 1]: a tie is a row that was won and lost half each.
+        weights: (battles,).
+
+    Raises:
+        BadInput: If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise BadInput("Length and style control need scikit-learn: pip install scikit-learn") from error
+    outcomes = np.repeat([1, 0], len(scores))
+    shares = np.concatenate([weights * scores, weights * (1 - scores)])
+    # lbfgs, upstream's default, stops some way off the optimum; Newton's method costs no more here and arrives.
+    model = LogisticRegression(fit_intercept=False, solver="newton-cholesky", tol=1e-10, max_iter=1_000)
+    return model.fit(np.concatenate([design, design]), outcomes, sample_weight=shares).coef_[0].tolist()
 
 
 def _players(battles: Sequence[Battle], models: list[str]) -> np.ndarray:
@@ -139,15 +140,3 @@ def _forms(styles: Styles, answers: Sequence[tuple[str, str]], columns: Sequence
         )
     chosen = [Style._fields.index(name) for name in columns]
     return np.array([styles[model][question] for model, question in answers], dtype=float)[:, chosen]
-
-
-def _rates(coefficients: np.ndarray, models: int) -> np.ndarray:
-    return 100 / (1 + 10 ** (coefficients[models] - coefficients[:models]))
-
-
-def _drawn(questions: Sequence[str], resamples: int, seed: int) -> Iterable[np.ndarray]:
-    """For each resample, (battles,): how often each battle's question was drawn."""
-    number = {name: number for number, name in enumerate(sorted(set(questions)))}
-    of_battle = np.array([number[question] for question in questions])
-    for block in drawn_counts(len(number), resamples, seed):
-        yield from block[:, of_battle].astype(float)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from bnf_align.data.responses import Responses
 from bnf_align.data.rows import preference_rows
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.evaluation.run import Progress
-from bnf_align.evaluation.task import Row
 from bnf_align.fingerprint import weights_hash
 from bnf_align.journal import Journal
 from bnf_align.logps import completion_logps
@@ -67,37 +66,23 @@ def measure(
     )
     logger.warning("\n".join(report.lines()))
     responses, names = Responses(dataset), response_ids(dataset)
+    ids = [f"{item}/{side}" for item, side in names]
     model.eval()
     data = xxhash.xxh3_128(responses.ids.tobytes() + responses.masks.tobytes()).hexdigest()
     card = {"task": "held_out", "model": name, "weights": weights_hash(model), "max_length": max_length, "data": data}
     bar = tqdm(total=len(names), desc="held-out responses", unit="row")
     with bar, Journal(out, card=card, about=about) as journal:
         for batch in batches(responses.lengths, max_tokens):
-            if not {_id(names[row]) for row in batch} <= journal.done:
-                journal.append(_measured(model, responses, batch, names, name, tokenizer.pad_token_id))
+            if not {ids[row] for row in batch} <= journal.done:
+                tensors = responses.collate(batch, tokenizer.pad_token_id).items()
+                with torch.no_grad():
+                    found = completion_logps(model, {key: value.to(model.device) for key, value in tensors})
+                logps, tokens = found.logp.tolist(), found.length.tolist()
+                journal.append(
+                    {"id": ids[row], "item": names[row][0], "side": names[row][1], "model": name}
+                    | {"logp": logps[i], "tokens": int(tokens[i])}
+                    for i, row in enumerate(batch)
+                )
             bar.update(len(batch))
-        path = journal.finish([_id(one) for one in names])
+        path = journal.finish(ids)
     return Progress(Path(path), len(names), 0)
-
-
-def _id(name: tuple[int, str]) -> str:
-    return f"{name[0]}/{name[1]}"
-
-
-@torch.no_grad()
-def _measured(
-    model: PreTrainedModel | PeftModel,
-    responses: Responses,
-    batch: Sequence[int],
-    names: Sequence[tuple[int, str]],
-    model_name: str,
-    pad_token_id: int,
-) -> list[Row]:
-    tensors = {key: value.to(model.device) for key, value in responses.collate(batch, pad_token_id).items()}
-    completions = completion_logps(model, tensors)
-    logps, tokens = completions.logp.tolist(), completions.length.tolist()
-    return [
-        {"id": _id(names[row]), "item": names[row][0], "side": names[row][1], "model": model_name}
-        | {"logp": logps[i], "tokens": int(tokens[i])}
-        for i, row in enumerate(batch)
-    ]

@@ -11,13 +11,11 @@ from tqdm import tqdm
 
 from bnf_align.evaluation.run import Progress
 from bnf_align.evaluation.score import model_name
-from bnf_align.evaluation.task import JudgedTask, Question, Row
-from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
+from bnf_align.evaluation.task import UNNAMED, JudgedTask, Question, Row, answer_text, model_of, one_model
 from bnf_align.journal import Journal, read_jsonl
 from bnf_align.judge import Judge
 from bnf_align.judge.wording import wording
 from bnf_align.records import BadInput
-from bnf_align.thoughts import without_thoughts
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +68,6 @@ def answers_of(task: JudgedTask, path: str | Path) -> tuple[str, dict[str, Row]]
     return (model_name(path) if model == UNNAMED else model), task.answers(rows)
 
 
-def answer_text(row: Row) -> str:
-    """The text of an answer row, ours or ZeroEval's, without the reasoning before it."""
-    output = row["output"]
-    text = next(iter(output), None) if isinstance(output, list) else output
-    return "" if text is None else without_thoughts(str(text))
-
-
 def judge_answers(
     task: JudgedTask,
     asked: Sequence[Question],
@@ -115,11 +106,13 @@ def judge_answers(
         "template": wording(template, task.judge_template),
     } | ({"request": judge.request} if judge.request else {})
     by_id = {question.id: question for question in asked}
-    with Journal(out, card=card, about=about) as journal, _bar(task, by_id, journal.done) as bar:
+    with Journal(out, card=card, about=about) as journal:
+        finished = len(journal.done & by_id.keys())
+        bar = tqdm(total=len(by_id), initial=finished, desc=f"{task.name} judgments", unit="call")
         todo = [question for question in asked if question.id not in journal.done]
-        for question, texts in _asked(task, judge, todo, template):
-            journal.append([_judgment(question, texts, model, judge)])
-            bar.update()
+        with bar:
+            for question, texts in _asked(task, judge, todo, template):
+                bar.update(journal.append([_judgment(question, texts, model, judge)]))
         unanswered = [question for question in asked if question.id not in journal.done]
         missing = len(unanswered)
         if allow_missing:
@@ -133,10 +126,6 @@ def judge_answers(
 
 def _judgment(question: Question, texts: Mapping[str, str | None], model: str, judge: Judge) -> Row:
     return {"id": question.id, "model": model, "judge": judge.model, **question.row, **texts}
-
-
-def _bar(task: JudgedTask, by_id: Mapping[str, Question], done: set[str]) -> tqdm:
-    return tqdm(total=len(by_id), initial=len(done & by_id.keys()), desc=f"{task.name} judgments", unit="call")
 
 
 def _asked(

@@ -12,11 +12,9 @@ from bnf_align.evaluation.control import LENGTH, STYLE, Style, controlled_win_ra
 from bnf_align.evaluation.elo import ScoredOutput, virtual_votes, wb_elo
 from bnf_align.evaluation.ranks import rank_table
 from bnf_align.evaluation.ratings import Battle
-from bnf_align.evaluation.result import EvalResult
 from bnf_align.evaluation.score import CARD, card_of, model_name, score_outputs, task_named
-from bnf_align.evaluation.task import Row
+from bnf_align.evaluation.task import UNNAMED, EvalResult, Row, model_of
 from bnf_align.evaluation.tasks.arena_hard_games import is_battle, oriented, read
-from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of
 from bnf_align.evaluation.tasks.wild_bench_scores import is_pair, read_scored
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,14 +70,14 @@ def win_rates(battles: Sequence[Battle], baseline: str) -> dict[str, float]:
 
     Upstream fits Bradley-Terry and takes the expected score against the baseline. Where every battle is against the
     baseline, each model has a parameter to itself, and its likelihood is largest where the expected score is the mean
-    score, so nothing need be fitted (`bradley_terry` gives the same number).
+    score, so nothing need be fitted.
 
     Raises:
         BadInput: If a battle is not against `baseline`.
     """
-    table = _by_question(battles, baseline)
-    rates = 100 * table.scores.sum(axis=1) / table.weights.sum(axis=1)
-    return dict(zip(table.models, rates.tolist(), strict=True))
+    models, scores, weights = _by_question(battles, baseline)
+    rates = 100 * scores.sum(axis=1) / weights.sum(axis=1)
+    return dict(zip(models, rates.tolist(), strict=True))
 
 
 def clustered_intervals(
@@ -90,11 +89,11 @@ def clustered_intervals(
     apart and comes out too narrow: about +-2.5 for gpt-4-0613, where this one is about +-4. The order of the battles
     plays no part.
     """
-    table = _by_question(battles, baseline)
-    counts = drawn_counts(table.scores.shape[1], resamples, seed)
+    models, scores, weights = _by_question(battles, baseline)
+    counts = drawn_counts(scores.shape[1], resamples, seed)
     with np.errstate(invalid="ignore"):  # a model of few questions may be missing from a resample
-        rates = [100 * (drawn @ table.scores.T) / (drawn @ table.weights.T) for drawn in counts]
-    return dict(zip(table.models, map(interval, np.concatenate(rates).T), strict=True))
+        rates = [100 * (drawn @ scores.T) / (drawn @ weights.T) for drawn in counts]
+    return dict(zip(models, map(interval, np.concatenate(rates).T), strict=True))
 
 
 def official_intervals(
@@ -120,16 +119,8 @@ def official_intervals(
     return intervals
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Sums over the battles of a model (row) on a question (column)."""
-
-    models: list[str]
-    scores: np.ndarray
-    weights: np.ndarray
-
-
-def _by_question(battles: Sequence[Battle], baseline: str) -> _Table:
+def _by_question(battles: Sequence[Battle], baseline: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Models, and (models, questions) sums over their battles: of scores and of weights."""
     turned = against(battles, baseline)
     models = {name: row for row, name in enumerate(sorted({battle.model for battle in turned}))}
     questions = {name: column for column, name in enumerate(sorted({battle.question for battle in turned}))}
@@ -137,4 +128,4 @@ def _by_question(battles: Sequence[Battle], baseline: str) -> _Table:
     for question, model, _, score, weight in turned:
         scores[models[model], questions[question]] += weight * score
         weights[models[model], questions[question]] += weight
-    return _Table(list(models), scores, weights)
+    return list(models), scores, weights

@@ -70,7 +70,7 @@ def run(
         finished = journal.done & by_id.keys()
         with tqdm(total=len(requests), initial=len(finished), desc=f"{task.name} answers", unit="item") as bar:
             for batch in engine.generate(requests, sampling, finished):
-                bar.update(journal.append([_answer(by_id[one.id], one, engine.name) for one in batch]))
+                bar.update(journal.append(_answer(by_id[one.id], one, engine.name) for one in batch))
         missing = len(by_id.keys() - journal.done)
         path = journal.finish(by_id) if not missing else journal.partial
     if missing:

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import Row, Task
+from bnf_align.evaluation.task import EvalResult, Row, Task
 from bnf_align.evaluation.tasks import TASKS
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput

@@ -36,7 +36,6 @@ class Journal:
 
     Args:
         path: The finished file, a .jsonl. Rows that are there already count as done.
-        key: The column that tells rows apart.
         card: What the rows depend on besides their id: model, sampling, wording.
         about: What is worth knowing and may differ from run to run, such as the command; kept under `about`.
 
@@ -47,7 +46,6 @@ class Journal:
     def __init__(
         self,
         path: str | Path,
-        key: str = "id",
         card: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
@@ -56,7 +54,6 @@ class Journal:
             raise BadInput(f"{path}: rows are appended one by one, which a .gz cannot take. Name a .jsonl with --out.")
         self.partial = self.path.with_name(f"{self.path.name}.partial")
         self._card = self.path.with_name(f"{self.path.name}.card.json")
-        self.key = key
         self.done: set[str] = set()
         """Ids of the rows that are on disk."""
         self._places: dict[str, _Place] = {}
@@ -106,7 +103,7 @@ class Journal:
         that somebody may have read. When this returns the rows outlive the process; with `sync`, a power cut as well.
         """
         assert self._fd is not None, "the journal is closed"
-        new = {name: row for row in rows if (name := str(row[self.key])) not in self.done}
+        new = {name: row for row in rows if (name := str(row["id"])) not in self.done}
         written = [(name, row_bytes(row)) for name, row in new.items()]
         offset = os.fstat(self._fd).st_size
         append_bytes(self._fd, b"".join(line for _, line in written))
@@ -156,6 +153,7 @@ class Journal:
     def _read(self, source: Path) -> None:
         if not source.exists():
             return
+        assert self._fd is not None
         offset = 0
         with open(source, "rb") as file:
             for number, line in enumerate(file, start=1):
@@ -164,29 +162,23 @@ class Journal:
                         self._add(self._name(line), _Place(source, offset, len(line)))
                     except (ValueError, RecursionError) as error:
                         if source != self.partial or line.endswith(b"\n"):
-                            raise BadInput(_not_a_row(source, number, error)) from error
-                        self._cut(offset)
+                            advice = "Mend or remove that line, or give another --out."
+                            raise BadInput(f"{source}, line {number}: not a row ({error}). {advice}") from error
+                        os.ftruncate(self._fd, offset)
+                        logger.warning(
+                            f"{self.partial}: the last line was cut short by a kill; its row will be made again."
+                        )
                 offset += len(line)
-        self._end_last_line(source)
-
-    def _name(self, line: bytes) -> str:
-        row = json.loads(line)  # of bytes, it takes a byte order mark in its stride
-        if not isinstance(row, dict) or self.key not in row:
-            raise ValueError(f"no JSON object with {self.key!r}")
-        return str(row[self.key])
-
-    def _cut(self, offset: int) -> None:
-        """Drop what a kill in the middle of a write left of the last line."""
-        assert self._fd is not None
-        os.ftruncate(self._fd, offset)
-        logger.warning(f"{self.partial}: the last line was cut short by a kill; its row will be made again.")
-
-    def _end_last_line(self, source: Path) -> None:
-        """Give a whole last line its newline, or the next row would continue it."""
-        assert self._fd is not None
+        # A whole last line gets its newline, or the next row would continue it.
         size = os.fstat(self._fd).st_size
         if source == self.partial and size and os.pread(self._fd, 1, size - 1) != b"\n":
             append_bytes(self._fd, b"\n")
+
+    def _name(self, line: bytes) -> str:
+        row = json.loads(line)  # of bytes, it takes a byte order mark in its stride
+        if not isinstance(row, dict) or "id" not in row:
+            raise ValueError("no JSON object with 'id'")
+        return str(row["id"])
 
     def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Ids and the bytes of their rows, without line ends."""
@@ -254,7 +246,3 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from _differences(one, other, f"{name}.{number}")
     elif before != now:
         yield f"{name}: {before!r} there, {now!r} now"
-
-
-def _not_a_row(source: Path, number: int, error: Exception) -> str:
-    return f"{source}, line {number}: not a row ({error}). Mend or remove that line, or give another --out."

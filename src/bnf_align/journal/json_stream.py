@@ -115,7 +115,8 @@ class JsonStream:
             first, place = self.peek(), self._place + self._at
             yield key, first
             if self._place + self._at == place:
-                self._pass_over(first)
+                for _ in self.elements() if first == "[" else [self.value()]:
+                    pass
             if self.take(",}") == "}":
                 return
 
@@ -123,13 +124,6 @@ class JsonStream:
         """Make sure that nothing follows."""
         if self.peek():
             raise self._fault("more follows after the end of the list", self._at)
-
-    def _pass_over(self, first: str) -> None:
-        if first == "[":
-            for _ in self.elements():
-                pass
-        else:
-            self.value()
 
     def _more(self) -> bool:
         """Read on, by as much again as is left, so that a value of many megabytes is begun anew a few times only."""

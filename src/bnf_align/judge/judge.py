@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from bnf_align.endpoint import Call, Endpoint, Reply, Unanswered
 from bnf_align.endpoint.endpoint import Attempt
-from bnf_align.judge.budget import Budget
 from bnf_align.judge.cache import JudgeCache, question_key
-from bnf_align.judge.prices import Estimate, Prices, likely_prompt_tokens, most_prompt_tokens
+from bnf_align.judge.prices import Budget, Estimate, Prices, likely_prompt_tokens, most_prompt_tokens
 from bnf_align.records import BadInput
 
 Question = tuple[str, list[dict[str, Any]]]
@@ -80,9 +79,7 @@ class Judge:
         """
         return self._budget.spent
 
-    def ask(
-        self, questions: Iterable[Question], max_tokens: int, temperature: float = 0.0, json_mode: bool = False
-    ) -> Iterator[Judgment]:
+    def ask(self, questions: Iterable[Question], max_tokens: int, json_mode: bool = False) -> Iterator[Judgment]:
         """Judgments: those in the cache first, the others as they arrive. One `ask` at a time.
 
         Every answer is on disk before it is yielded. What stays without one after all attempts comes with an `error`.
@@ -90,7 +87,6 @@ class Judge:
         Args:
             questions: Ids and messages; equal messages are asked once.
             max_tokens: Of the longest judgment.
-            temperature: 0 takes the likeliest token.
             json_mode: Ask for a JSON object (`response_format`).
 
         Raises:
@@ -98,7 +94,7 @@ class Judge:
         """
         waiting: dict[str, tuple[Call, list[str]]] = {}
         for name, messages in questions:
-            call = self._call(messages, max_tokens, temperature, json_mode)
+            call = self._call(messages, max_tokens, json_mode)
             if entry := self.cache.get(call.id):
                 self.counts["cached"] += 1
                 yield _judgment(name, entry, cached=True)
@@ -107,16 +103,19 @@ class Judge:
         if waiting:
             yield from self._asked(waiting)
         if waiting:
-            raise BadInput(self._over_budget(sum(len(names) for _, names in waiting.values())))
+            unasked = sum(len(names) for _, names in waiting.values())
+            raise BadInput(
+                f"The budget of {self.budget:g} is used up: {self.spent:.4g} is spent, {unasked:,} questions are not "
+                "asked yet, and the next one could cost more than what is left. Every answer is kept and costs "
+                "nothing again: give a higher --budget, or the same one once more to spend as much again."
+            )
 
-    def estimate(
-        self, questions: Iterable[Question], max_tokens: int, temperature: float = 0.0, json_mode: bool = False
-    ) -> Estimate:
+    def estimate(self, questions: Iterable[Question], max_tokens: int, json_mode: bool = False) -> Estimate:
         """What `ask` would take, without a call: prompts by their bytes, answers at their longest."""
         number, prompt_tokens, new = 0, 0, set()
         for _, messages in questions:
             number += 1
-            key = self._call(messages, max_tokens, temperature, json_mode).id
+            key = self._call(messages, max_tokens, json_mode).id
             if key not in self.cache and key not in new:
                 new.add(key)
                 prompt_tokens += likely_prompt_tokens(messages)
@@ -124,10 +123,10 @@ class Judge:
         cost = self.prices.cost(prompt_tokens, completion_tokens) if self.prices else None
         return Estimate(number, number - len(new), prompt_tokens, completion_tokens, cost)
 
-    def _call(self, messages: list[dict[str, Any]], max_tokens: int, temperature: float, json_mode: bool) -> Call:
-        """The question, with what is sent as its id: equal questions are one."""
+    def _call(self, messages: list[dict[str, Any]], max_tokens: int, json_mode: bool) -> Call:
+        """The question at temperature 0, with what is sent as its id: equal questions are one."""
         extra = {**({"response_format": {"type": "json_object"}} if json_mode else {}), **self.request}
-        call = Call("", messages, max_tokens=max_tokens, temperature=temperature, extra=extra)
+        call = Call("", messages, max_tokens=max_tokens, temperature=0.0, extra=extra)
         return replace(call, id=question_key(call.body(self.model)))
 
     def _asked(self, waiting: dict[str, tuple[Call, list[str]]]) -> Iterator[Judgment]:
@@ -174,13 +173,6 @@ class Judge:
 
     def _cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         return self.prices.cost(prompt_tokens, completion_tokens) if self.prices else 0.0
-
-    def _over_budget(self, unasked: int) -> str:
-        return (
-            f"The budget of {self.budget:g} is used up: {self.spent:.4g} is spent, {unasked:,} questions are not "
-            "asked yet, and the next one could cost more than what is left. Every answer is kept and costs nothing "
-            "again: give a higher --budget, or the same one once more to spend as much again."
-        )
 
 
 def _entry(reply: Reply) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.trainer_callback import ProgressCallback
 
 from bnf_align.config import PreferenceConfig
-from bnf_align.construct.choice import Choice
-from bnf_align.construct.select import select
+from bnf_align.construct.select import Choice, select
 from bnf_align.data.responses import MicroBatch, Responses
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.journal import read_jsonl

@@ -21,8 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from bnf_align.analysis import Method, analyze, read_answers
-from bnf_align.construct.choice import Choice
-from bnf_align.construct.select import select
+from bnf_align.construct.select import Choice, select
 from bnf_align.journal import read_jsonl
 from bnf_align.lab.measure import beside_bnf, compare
 from bnf_align.lab.picture import draw

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bnf_align.construct.choice import Choice
 from bnf_align.construct.dataset import write_selection
 from bnf_align.construct.generate import Job, generate
 from bnf_align.construct.score import read_candidates, score
 from bnf_align.construct.scorers.verifier import Verifier
+from bnf_align.construct.select import Choice
 from bnf_align.data.responses import Responses
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.engines import Generation, Request, Sampling

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+from bnf_align.evaluation.items import load_items
 from bnf_align.evaluation.task import Message
+from bnf_align.evaluation.tasks import TASKS
 from bnf_align.records import BadInput
 from bnf_align.report import published
 from bnf_align.report.subjects import Subject
@@ -54,19 +56,13 @@ def benchmark_statistics(
 
 def _row(task: str, path: str | Path | None, subjects: Sequence[Subject]) -> Row:
     label, real, evaluation = FACTS[task]
-    measured = conversation_cells(_conversations(task, path)) if path else [Cell(NOT_MEASURED)] * 5
+    # The prompt of these two tasks is the user's own text, with nothing around it.
+    asked = [TASKS[task].prompt(item) for item in load_items(TASKS[task], path)] if path else []
+    measured = conversation_cells(asked) if path else [Cell(NOT_MEASURED)] * 5
     results = [subject.results[task].provenance() for subject in subjects if task in subject.results]
     used = [sorted({str(found[key]) for found in results if found.get(key)}) for key in ("judge", "baseline")]
     named = [Cell(", ".join(names) or "–") for names in used]
     return Row(label, [*measured, Cell(real), Cell(evaluation), *named])
-
-
-def _conversations(task: str, path: str | Path) -> list[list[Message]]:
-    from bnf_align.evaluation.items import load_items
-    from bnf_align.evaluation.tasks import TASKS
-
-    # The prompt of these two tasks is the user's own text, with nothing around it.
-    return [TASKS[task].prompt(item) for item in load_items(TASKS[task], path)]
 
 
 def conversation_cells(conversations: Sequence[Sequence[Message]]) -> list[Cell]:

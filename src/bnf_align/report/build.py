@@ -1,8 +1,8 @@
-"""From files to a report."""
+"""From files to a report, and from a report to a text of a format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from bnf_align.report.benchmarks import benchmark_statistics
 from bnf_align.report.changes import changes_of
 from bnf_align.report.comparison import COMPARISONS
 from bnf_align.report.costs import training_costs
-from bnf_align.report.elo import elo_ranks
+from bnf_align.report.csv import csv
 from bnf_align.report.inputs import Document, read_documents
-from bnf_align.report.lengths import output_lengths
-from bnf_align.report.results import main_results, own_results, pairing_ratios
-from bnf_align.report.sources import sources_of
+from bnf_align.report.latex import latex
+from bnf_align.report.markdown import markdown
+from bnf_align.report.page import page
+from bnf_align.report.results import elo_ranks, main_results, output_lengths, own_results, pairing_ratios
 from bnf_align.report.subjects import Subject, collect
-from bnf_align.report.table import Report, Table
+from bnf_align.report.table import Report, Source, Table
 from bnf_align.report.tax import Pair, alignment_tax, paired
 
 NEEDS = {
@@ -61,7 +62,8 @@ def build_report(
     documents = [document for path in files for document in read_documents(path)]
     named = {name: read_documents(path) for name, path in (rows or {}).items()}
     subjects = collect(documents, named, base)
-    everything = _once([*documents, *(document for found in named.values() for document in found)])
+    # Each file once, however often it was named.
+    everything = list({one.file: one for found in (documents, *named.values()) for one in found}.values())
     pairs = list(paired(subjects))
     made = _tables(tables or tuple(NEEDS), subjects, pairs, everything, data or {}, published)
     if missing := [name for name in tables if made[name] is None]:
@@ -100,6 +102,53 @@ def _tables(
     return {name: makers[name]() for name in names}
 
 
-def _once(documents: Iterable[Document]) -> list[Document]:
-    """Each file once, however often it was named."""
-    return list({document.file: document for document in documents}.values())
+FORMATS: dict[str, Callable[[Report], str]] = {"markdown": markdown, "html": page, "latex": latex, "csv": csv}
+
+
+def render(report: Report, format: str = "markdown") -> str:
+    """`report` as markdown, one self-contained HTML page, LaTeX for booktabs, or CSV.
+
+    Raises:
+        BadInput: If there is no table, and the format shows nothing else.
+    """
+    if not report.tables and format != "html":
+        raise BadInput("There is no table to show: the files have only what the page shows (--html FILE).")
+    return FORMATS[format](report)
+
+
+def sources_of(
+    subjects: Sequence[Subject], documents: Iterable[Document], items: Mapping[str, str | Path]
+) -> list[Source]:
+    """An entry per file, with the rows that it stands in."""
+    rows: dict[Path, list[str]] = {}
+    for subject in subjects:
+        for document in subject.documents():
+            rows.setdefault(document.file, []).append(subject.title)
+    found = [_source(document, rows.get(document.file, [])) for document in documents if document.kind != "unknown"]
+    return found + [Source(what=f"items of {task}", file=str(path)) for task, path in items.items()]
+
+
+def _source(document: Document, rows: Sequence[str]) -> Source:
+    data = document.data
+    if document.kind == "unread":
+        return Source(what="not read", notes=str(data["why"]), file=str(document.path))
+    # A ranking records wording, judge and command of each of its models.
+    records = [document.provenance(), *map(document.provenance, document.models)]
+
+    def recorded(*keys: str) -> str:
+        values = [record.get(key) for record in records for key in keys]
+        return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
+
+    version = f", version {data['version']}" if document.task and "version" in data else ""
+    return Source(
+        rows=", ".join(rows),
+        what=f"{document.kind} {document.task}".strip() + version,
+        model=", ".join(document.models) or recorded("model") or str(data.get("model", "")),
+        wording=recorded("template", "judge_template"),
+        judge=recorded("judge"),
+        seed=recorded("seed") or str(data.get("seed", "")),
+        left_out="; ".join(f"{len(ids):,}: {reason}" for reason, ids in (data.get("dropped") or {}).items()),
+        notes="; ".join(map(str, data.get("notes") or [])),
+        file=recorded("file") or str(document.path),
+        command=recorded("command"),
+    )

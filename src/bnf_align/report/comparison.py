@@ -7,7 +7,7 @@ from typing import Any
 
 from bnf_align.evaluation.ranks import half_up
 from bnf_align.report.inputs import Document
-from bnf_align.report.table import NOT_MEASURED, Cell, Column, Row, Section, Table, number
+from bnf_align.report.table import NOT_MEASURED, Cell, Column, Row, Section, Table, Value, number
 
 REAL = "*"
 
@@ -176,8 +176,7 @@ def _table(name: str, title: str, names: Mapping[str, str], sections: list[Secti
 
 
 def _interval(gap: Mapping[str, Any], digits: int) -> str:
-    shown = [_signed(gap[end], digits) for end in ("difference", "low", "high")]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+    return Value(*(gap[end] for end in ("difference", "low", "high"))).text(digits, signed=True)
 
 
 def tuning(documents: Sequence[Document]) -> Table | None:
@@ -209,11 +208,6 @@ def _measures(documents: Iterable[Document], only: set[str] | None = None) -> di
 
 def _title(document: Document, documents: Sequence[Document]) -> str:
     return str(document.path) if len(documents) > 1 else ""
-
-
-def _signed(value: float, digits: int) -> str:
-    text = half_up(value, digits).replace("-", "−")
-    return text if text.startswith("−") or not float(text) else f"+{text}"
 
 
 COMPARISONS: dict[str, Callable[[Sequence[Document]], Table | None]] = {

@@ -34,35 +34,36 @@ def training_costs(subjects: Sequence[Subject], beside: bool = False) -> Table |
     costly = [subject for subject in subjects if subject.run or subject.plan]
     if not costly:
         return None
-    sections = [Section(base, _rows(rows)) for base, rows in sections_of(costly).items()]
+    sections = []
+    for base, own in sections_of(costly).items():
+        rows = [Row(subject.label, _cells(subject)) for subject in own]
+        hours = [hours for subject in own if (hours := _measured_hours(subject)) is not None]
+        if len(hours) > 1:
+            cells = [Cell("")] * 2 + [number(sum(hours), 2)] + [Cell("")] * 3
+            rows.append(Row(f"Total of {len(hours)} runs", cells))
+        sections.append(Section(base, rows))
     notes = [*NOTES]
     if beside:
         rows = [
-            _published(f"{model}, {which}", hours)
+            Row(f"{model}, {which}", [Cell("8", 8.0), Cell("–"), Cell(spent, float(spent)), *[Cell("–")] * 3])
             for model, both in published.GPU_HOURS.items()
-            for which, hours in zip(("per training", "total"), both, strict=True)
+            for which, spent in zip(("per training", "total"), both, strict=True)
         ]
         sections.append(Section(published.heading("Table 7"), rows, published=True))
         notes += [HARDWARE, published.API_COSTS]
     return Table("7", "Training costs", "Run", list(COLUMNS), sections, notes)
 
 
-def _rows(subjects: Sequence[Subject]) -> list[Row]:
-    rows = [Row(subject.label, _cells(subject)) for subject in subjects]
-    hours = [hours for subject in subjects if (hours := _measured_hours(subject)) is not None]
-    if len(hours) > 1:
-        blank = Cell("")
-        rows.append(Row(f"Total of {len(hours)} runs", [blank, blank, number(sum(hours), 2), blank, blank, blank]))
-    return rows
-
-
 def _cells(subject: Subject) -> list[Cell]:
     run: Mapping[str, Any] = subject.run.data if subject.run else {}
     plan = plan_of(subject)
+    hours, flops = plan.get("hours"), plan.get("flops")
+    # The plan's own hours also count the reference pass.
+    planned = hours["device"] * flops["training"] / sum(flops.values()) if hours and flops else None
     memory, peak = (plan.get("memory_bytes") or {}).get("total"), run.get("peak_memory_bytes")
     return [
         number(run.get("devices", plan.get("devices")), 0),
-        _planned(planned_hours(plan), 2),
+        _planned(planned, 2),
         number(_measured_hours(subject), 2),
         number(run.get("train_seconds"), 0),
         _planned(memory and memory / GIB, 2),
@@ -76,12 +77,6 @@ def plan_of(subject: Subject) -> Mapping[str, Any]:
     return subject.plan.data if subject.plan and not own.get("hours") else own
 
 
-def planned_hours(plan: Mapping[str, Any]) -> float | None:
-    """Device hours of training in a plan, whose own hours also count the reference pass."""
-    hours, flops = plan.get("hours"), plan.get("flops")
-    return hours["device"] * flops["training"] / sum(flops.values()) if hours and flops else None
-
-
 def _measured_hours(subject: Subject) -> float | None:
     if subject.run is None:
         return None
@@ -90,8 +85,3 @@ def _measured_hours(subject: Subject) -> float | None:
 
 def _planned(value: float | None, digits: int) -> Cell:
     return Cell(NOT_PLANNED) if value is None else number(value, digits)
-
-
-def _published(label: str, hours: str) -> Row:
-    texts = ("8", "–", hours, "–", "–", "–")
-    return Row(label, [Cell(text, float(text) if text != "–" else None) for text in texts])

@@ -42,17 +42,17 @@ def latex(report: Report) -> str:
     ]
     comments = [f"Made with {report.command}"] if report.command else []
     comments += ["Where the numbers come from:", *sources] if sources else []
-    return "\n\n".join([PREAMBLE, *map(_table, report.tables), "\n".join(map(_comment, comments))]) + "\n"
+    return (
+        "\n\n".join(
+            [PREAMBLE, *map(_table, report.tables), "\n".join(f"% {' '.join(text.split())}" for text in comments)]
+        )
+        + "\n"
+    )
 
 
 def escape(text: str) -> str:
     """`text` as itself, on one line."""
     return "".join(COMMANDS.get(character, character) for character in " ".join(str(text).split()))
-
-
-def _comment(text: str) -> str:
-    """A comment of one line: a line break in a model's name would end it."""
-    return f"% {' '.join(text.split())}"
 
 
 def _table(table: Table) -> str:

@@ -106,7 +106,9 @@ class Measure:
         measured = [subject for subject in subjects if self.value(subject) is not None]
         marks = {sign for subject in measured for sign in self.marks(subject)}
         judges = {str(self.provenance(subject).get("judge") or "not recorded") for subject in measured}
-        others = [judge for judge in judges if not _same_judge(judge, self.judge)]
+        # The published judge, by its name or as one of its dated versions.
+        known = re.compile(rf"{re.escape(self.judge or '')}(-\d{{4}}-\d\d-\d\d)?")
+        others = [judge for judge in judges if self.judge and not known.fullmatch(judge)]
         if measured and self.pooled:
             return "the number depends on the pool of models"
         if OURS in marks:
@@ -118,21 +120,15 @@ class Measure:
         return f"the judge of yours is {', '.join(sorted(others))}, the paper's {self.judge}" if others else None
 
 
-def _same_judge(judge: str, published: str | None) -> bool:
-    """Whether `judge` is the published model, by its name or as one of its dated versions."""
-    return published is None or re.fullmatch(rf"{re.escape(published)}(-\d{{4}}-\d\d-\d\d)?", judge) is not None
-
-
-def _accuracy(task: str, group: str, items: int) -> Measure:
-    return Measure(task, "accuracy", Column("Acc (%)", group), items)
-
-
 ELO = Measure("wild_bench", "wb_elo", Column("Elo", "Wild-Bench"), 1024, "gpt-4o", digits=0, pooled=True)
-REASONING = (
-    _accuracy("gsm8k", "GSM8K", 1319),
-    _accuracy("math_l5", "MATH", 721),
-    _accuracy("crux", "CRUX", 800),
-    _accuracy("mmlu_redux", "MMLU", 2778),
+REASONING = tuple(
+    Measure(task, "accuracy", Column("Acc (%)", group), items)
+    for task, group, items in (
+        ("gsm8k", "GSM8K", 1319),
+        ("math_l5", "MATH", 721),
+        ("crux", "CRUX", 800),
+        ("mmlu_redux", "MMLU", 2778),
+    )
 )
 MEASURES: Sequence[Measure] = (
     ELO,

@@ -1,14 +1,25 @@
-"""Tables 4 and 6: benchmark numbers with ranks within a base model, and the average rank."""
+"""Tables 1 and 4 to 6: Elo within its pool, benchmark numbers with ranks within a base model, lengths of answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bnf_align.evaluation.ranks import average_rank
 from bnf_align.report import published
-from bnf_align.report.measures import MEASURES, Measure, notes_of, own_measures, withheld_notes
-from bnf_align.report.subjects import Subject, sections_of
+from bnf_align.report.inputs import Document
+from bnf_align.report.measures import (
+    ELO,
+    LENGTHS,
+    MEASURES,
+    OURS,
+    UNKNOWN,
+    Measure,
+    notes_of,
+    own_measures,
+    withheld_notes,
+)
+from bnf_align.report.subjects import BASE, Subject, sections_of
 from bnf_align.report.table import WITHHELD, Cell, Column, Row, Section, Table, number, ranked
 
 RATIO = re.compile(r"(\d+(?:\.\d+)?)\s*%")
@@ -45,17 +56,26 @@ def _table(
     paper: Mapping[str, str],
     measures: Sequence[Measure] = MEASURES,
 ) -> Table | None:
-    measured = [subject for subject in subjects if any(measure.value(subject) is not None for measure in measures)]
+    measured = _measured(subjects, measures)
     if not measured:
         return None
     notes: list[str] = []
     sections = [_section(base, rows, notes, measures) for base, rows in sections_of(measured).items()]
     notes += notes_of(cell for section in sections for row in section.rows for cell in row.cells)
     if paper:
-        withheld = {measure.name: why for measure in MEASURES if (why := measure.unlike_published(measured))}
+        withheld = _withheld(measured, MEASURES)
         sections += [_published(base, block, withheld) for base, block in paper.items()]
         notes += withheld_notes(withheld)
     return Table(name, title, label, [*(measure.column for measure in measures), AVERAGE], sections, notes)
+
+
+def _measured(subjects: Sequence[Subject], measures: Sequence[Measure]) -> list[Subject]:
+    return [subject for subject in subjects if any(measure.value(subject) is not None for measure in measures)]
+
+
+def _withheld(subjects: Sequence[Subject], measures: Sequence[Measure]) -> dict[str, str]:
+    """Measure -> why the paper's numbers cannot stand beside those of the subjects."""
+    return {measure.name: why for measure in measures if (why := measure.unlike_published(subjects))}
 
 
 def _section(base: str, subjects: Sequence[Subject], notes: list[str], measures: Sequence[Measure]) -> Section:
@@ -102,3 +122,82 @@ def _published(base: str, block: str, withheld: Mapping[str, str]) -> Section:
     )
     rows = zip(printed, zip(*columns, strict=True), strict=True)
     return Section(published.heading(base), [Row(label, list(cells)) for label, cells in rows], published=True)
+
+
+POOL = "An Elo depends on every model and anchor of its pool: compare within one list, never from list to list."
+
+
+def elo_ranks(rankings: Iterable[Document], subjects: Sequence[Subject], beside: bool = False) -> Table | None:
+    """Table 1: a list for each ranking of WildBench, best first. None where there is no such ranking."""
+    lists = [ranking for ranking in rankings if ranking.task == ELO.task]
+    sections = [_pool(ranking, subjects) for ranking in lists]
+    cells = [row.cells[0] for section in sections for row in section.rows]
+    if not cells:
+        return None
+    said = [str(note) for ranking in lists for note in ranking.data.get("notes") or []]
+    notes = [POOL, *dict.fromkeys(said), *notes_of(cells)]
+    if beside and any(sign in cell.marks for cell in cells for sign in (OURS, UNKNOWN)):
+        notes.append(f"{WITHHELD} the paper's list is not shown: the judge was not told what upstream tells it.")
+    elif beside:
+        paper = [Row(model, [Cell(str(value), float(value))]) for model, value in published.ELO.items()]
+        sections.append(Section(f"{published.heading('Table 1')}, another pool", paper, published=True))
+    return Table("1", "Elo on WildBench", "Model", [Column("Elo")], sections, notes)
+
+
+def _pool(ranking: Document, subjects: Sequence[Subject]) -> Section:
+    cells = {}
+    for model in ranking.models:
+        pool = {ELO.task: (ranking, model)}
+        known = next((subject for subject in subjects if subject.pools.get(ELO.task) == pool[ELO.task]), None)
+        cells[model] = ELO.cell(known or Subject(model, pools=pool))
+    rated = sorted(
+        (model for model in cells if cells[model].value is not None), key=lambda model: -(cells[model].value or 0.0)
+    )
+    return Section(f"Pool of {len(rated):,} models: {ranking.path}", [Row(model, [cells[model]]) for model in rated])
+
+
+TOKENS = (
+    "Tokens are counted as the answers' files record them: by cl100k in published files, by the model's own tokenizer "
+    "in those of bnf-align."
+)
+
+
+def output_lengths(subjects: Sequence[Subject], beside: bool = False) -> Table | None:
+    """Table 5; arrows as in the paper, against the base of the section. None where no length was measured."""
+    measured = _measured(subjects, LENGTHS)
+    if not measured:
+        return None
+    sections = []
+    for base, own in sections_of(measured).items():
+        cells = [[measure.cell(subject) for measure in LENGTHS] for subject in own]
+        start = next((row for row, subject in zip(cells, own, strict=True) if subject.base), None)
+        rows = [Row(subject.label, _arrows(row, start)) for subject, row in zip(own, cells, strict=True)]
+        sections.append(Section(base, rows))
+    notes = [TOKENS, *notes_of(cell for section in sections for row in section.rows for cell in row.cells)]
+    if beside:
+        withheld = _withheld(measured, LENGTHS)
+        hidden = [measure.name in withheld for measure in LENGTHS]
+        for base, block in published.LENGTHS.items():
+            paper = {
+                label: [
+                    Cell(WITHHELD) if hide else Cell(text, float(text))
+                    for text, hide in zip(texts, hidden, strict=True)
+                ]
+                for label, texts in published.numbers(block).items()
+            }
+            rows = [Row(label, _arrows(row, paper[BASE])) for label, row in paper.items()]
+            sections.append(Section(published.heading(base), rows, published=True))
+        notes += withheld_notes(withheld)
+    columns = [measure.column for measure in LENGTHS]
+    return Table("5", "Average output length", "Method", columns, sections, notes)
+
+
+def _arrows(cells: Sequence[Cell], base: Sequence[Cell] | None) -> list[Cell]:
+    return [_arrow(cell, start) for cell, start in zip(cells, base or cells, strict=True)]
+
+
+def _arrow(cell: Cell, base: Cell) -> Cell:
+    """`cell` with an arrow where its printed length differs from the base's."""
+    if cell.value is None or base.value is None or cell.value == base.value:
+        return cell
+    return Cell(f"{cell.text} {'↑' if cell.value > base.value else '↓'}", cell.value, marks=cell.marks)

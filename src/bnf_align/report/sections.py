@@ -13,6 +13,7 @@ from bnf_align.report.costs import plan_of
 from bnf_align.report.inputs import Document
 from bnf_align.report.subjects import Subject, method_of
 from bnf_align.report.table import Cell, Change, Column, Row, Section, Table, Value, number
+from bnf_align.sources.scores import number_of
 
 FIGURES = {
     "figure1": "Figure 1. How hard the loss pushes a token, by its likelihood: NLL and BNF.",
@@ -55,14 +56,12 @@ def changes_table(changes: Sequence[Change]) -> Table | None:
         )
         for one in changes
     ]
-    notes = [_tests(changes, test) for test in dict.fromkeys(one.test for one in changes)]
+    tested: dict[str, dict[str, None]] = {}
+    for one in changes:
+        tested.setdefault(one.test, {})[one.measure] = None
+    notes = [f"{', '.join(measures)}: {test}." for test, measures in tested.items()]
     title = "Before and after: the numbers"
     return Table("changes", title, "Method", columns, [Section("", rows)], notes)
-
-
-def _tests(changes: Sequence[Change], test: str) -> str:
-    measures = list(dict.fromkeys(one.measure for one in changes if one.test == test))
-    return f"{', '.join(measures)}: {test}."
 
 
 def tile(changes: Sequence[Change], found: str) -> Iterator[tuple[str, str]]:
@@ -200,7 +199,7 @@ def methods_table(document: Document) -> Table:
             method_of(name),
             [
                 *(
-                    Cell("–") if name == skipped else _estimate(found[measure][which], signed=which != "after")
+                    Cell("–") if name == skipped else _points(found[measure][which], signed=which != "after")
                     for measure in measures
                     for which, skipped in (("after", ""), ("change", "base"), ("against_bnf", "bnf"))
                 ),
@@ -218,7 +217,7 @@ def methods_table(document: Document) -> Table:
     )
 
 
-def _estimate(found: Mapping[str, float], signed: bool) -> Cell:
+def _points(found: Mapping[str, float], signed: bool) -> Cell:
     value = Value(*(100 * found[end] for end in ("mean", "low", "high")))
     return Cell(value.text(1, signed), value.mean)
 
@@ -251,17 +250,10 @@ def claims_table(document: Document) -> Table:
     """A file of measured claims."""
     names = ("figure", "low", "high", "threshold", "holds")
     rows = [
-        Row(row["claim"], [Cell(row[name] or "–", _number(row[name])) for name in names])
+        Row(row["claim"], [Cell(row[name] or "–", number_of(row[name])) for name in names])
         for row in document.data["rows"]
     ]
     return Table("claims", f"Claims ({document.path})", "Claim", [Column(name) for name in names], [Section("", rows)])
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def figures(analysis: Document) -> Iterator[dict[str, Any]]:

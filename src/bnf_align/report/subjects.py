@@ -124,7 +124,8 @@ def collect(
     for subject in subjects:
         subject.base = subject.base or (base is not None and any(same(base, name) for name in subject.models()))
     if base is not None and not any(subject.base for subject in subjects):
-        raise BadInput(f"--base {base}: no result is of that model. There are {_known(subjects)}.")
+        known = ", ".join(sorted(name for subject in subjects for name in subject.models()))
+        raise BadInput(f"--base {base}: no result is of that model. There are {known or 'none'}.")
     _pools([*documents, *(one for found in (named or {}).values() for one in found)], subjects)
     return sorted(subjects, key=lambda subject: not subject.base)
 
@@ -191,7 +192,3 @@ def _pools(documents: Iterable[Document], subjects: Sequence[Subject]) -> None:
                             f"{subject.title!r} is in two rankings of {document.task}, {held.path} and "
                             f"{document.path}: what depends on the pool has one value per pool. Leave one out."
                         )
-
-
-def _known(subjects: Sequence[Subject]) -> str:
-    return ", ".join(sorted(name for subject in subjects for name in subject.models())) or "none"

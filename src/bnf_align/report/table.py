@@ -113,11 +113,8 @@ class Value:
 
     def text(self, digits: int, signed: bool = False) -> str:
         """As printed: `57.2 [53.3, 61.2]`."""
-        shown = [
-            f"{'+' if signed and number > 0 else ''}{half_up(number, digits).replace('-', '−')}"
-            for number in (self.mean, self.low, self.high)
-            if number is not None
-        ]
+        numbers = (number for number in (self.mean, self.low, self.high) if number is not None)
+        shown = [printed(number, digits, signed) for number in numbers]
         return f"{shown[0]} [{', '.join(shown[1:])}]" if len(shown) == 3 else shown[0]
 
 
@@ -171,6 +168,12 @@ def ranked(cells: Sequence[Cell], lower_is_better: bool = False, shown: bool = T
     if len([rank for rank in ranks if rank is not None]) < 2:
         return list(cells)
     return [replace(cell, rank=rank, rank_shown=shown) for cell, rank in zip(cells, ranks, strict=True)]
+
+
+def printed(value: float, digits: int, signed: bool = False) -> str:
+    """A number rounded half up, with a minus sign of its own width; what rounds to zero has no sign."""
+    text = half_up(abs(value), digits)
+    return text if float(text) == 0 else f"{'−' if value < 0 else '+' if signed else ''}{text}"
 
 
 def number(value: float | None, digits: int, marks: str = "") -> Cell:

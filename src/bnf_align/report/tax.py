@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bnf_align.evaluation.paired import Comparison, compare
-from bnf_align.evaluation.ranks import half_up
 from bnf_align.report.measures import REASONING, Measure, notes_of, own_measures
 from bnf_align.report.subjects import Subject, sections_of
-from bnf_align.report.table import NOT_MEASURED, Cell, Row, Section, Table
+from bnf_align.report.table import NOT_MEASURED, Cell, Row, Section, Table, printed
 
 INTERVAL = (
     "Points of accuracy above (+) or below (−) the base on the same items, with the 95 % interval of a "
@@ -52,12 +51,9 @@ def paired(subjects: Sequence[Subject]) -> Iterator[Pair]:
         for subject in rows:
             if base is not None and not subject.base:
                 for measure in measures:
-                    yield measure, subject, base, _compared(measure, subject, base)
-
-
-def _compared(measure: Measure, subject: Subject, base: Subject) -> Comparison | None:
-    mine, other = (_verdicts(measure, one) for one in (subject, base))
-    return compare(mine, other) if mine and other and not _differing(measure, subject, base) else None
+                    mine, other = (_verdicts(measure, one) for one in (subject, base))
+                    alike = mine and other and not _differing(measure, subject, base)
+                    yield measure, subject, base, compare(mine, other) if alike else None
 
 
 def _differing(measure: Measure, subject: Subject, base: Subject) -> list[str]:
@@ -76,7 +72,7 @@ def _cell(measure: Measure, subject: Subject, base: Subject, found: Comparison |
         return Cell("not comparable")
     if found.unpaired:
         notes.append(f"{subject.title}: {found.unpaired:,} items of {measure.name} were asked of only one of the two.")
-    shown, low, high = (_signed(100 * value) for value in (found.difference, *found.interval))
+    shown, low, high = (printed(100 * value, 1, signed=True) for value in (found.difference, *found.interval))
     star = "*" if found.p_value < 0.05 else ""
     return Cell(f"{shown}{star} [{low}, {high}]", 100 * found.difference, marks=measure.marks(subject))
 
@@ -86,8 +82,3 @@ def _verdicts(measure: Measure, subject: Subject) -> dict[str, float]:
     result = subject.results.get(measure.task)
     items = result.data.get("items", []) if result else []
     return {str(item["id"]): bool(item["correct"]) for item in items if "correct" in item}
-
-
-def _signed(value: float) -> str:
-    text = half_up(abs(value), 1)
-    return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"

@@ -9,8 +9,7 @@ from typing import Any
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.detect import SOURCES, detect, hold_own_rows, matching, own_rows
 from bnf_align.sources.files import data_files
-from bnf_align.sources.imported import ImportedRows
-from bnf_align.sources.merge import merged
+from bnf_align.sources.merge import ImportedRows, merged
 from bnf_align.sources.source import Contest, Options, Pair, Source, Thumb
 from bnf_align.sources.table import refuse_unread_winner
 

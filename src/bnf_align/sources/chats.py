@@ -11,9 +11,8 @@ from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import dicts, filled, has, inside, joined, mapping
 from bnf_align.sources.files import first_record, records_of
 from bnf_align.sources.rows import Format, Labelled, Prompt
-from bnf_align.sources.shelf import Shelf
 from bnf_align.sources.source import Options, Pair, Record, Source
-from bnf_align.sources.trees import BrokenThread, Nodes, Rated, Tree, role_at
+from bnf_align.sources.trees import Nodes, Rated, Shelf, Tree, role_at
 
 THUMBS_UP = {"thumbsUp": "up", "thumbsDown": "down"}
 
@@ -71,7 +70,6 @@ OPENWEBUI = Tree(
     "openwebui",
     "an Open WebUI export",
     knows=_is_openwebui,
-    id="id",
     parent="parentId",
     role=role_at("role"),
     text=lambda node: node.get("content"),
@@ -148,7 +146,6 @@ LIBRECHAT = Tree(
         if _is_conversation(record)
         else has("messageId", "parentMessageId", "isCreatedByUser")(record)
     ),
-    id="messageId",
     parent="parentMessageId",
     role=role_at("isCreatedByUser", {True: "user", False: "assistant"}),
     text=_librechat_text,
@@ -220,7 +217,6 @@ CHATGPT = Tree(
     "chatgpt",
     "a ChatGPT export",
     knows=lambda record: bool(_is_chatgpt(record)),
-    id="id",
     parent="parent",
     role=_chatgpt_role,
     text=_chatgpt_text,
@@ -263,10 +259,11 @@ class _OpenAssistant(Tree):
                     report.drop(Reason("no_lower_rank"), row)
                     continue
                 ends = (Rated(row, shelf, one.get("message_id"), None, "", one) for one in (group[0], group[-1]))
-                try:
-                    best, worst = map(self.thumb, ends)
-                except BrokenThread as error:
-                    report.drop(error.args[0], row)
+                best, worst = map(self.thumb, ends)
+                if isinstance(best, Reason):
+                    report.drop(best, row)
+                elif isinstance(worst, Reason):
+                    report.drop(worst, row)
                 else:
                     extras = filled(id=node.get("parent_id"))
                     yield Pair(row, best.prompt, best.completion, worst.completion, extras)
@@ -291,7 +288,6 @@ OPENASSISTANT = _OpenAssistant(
     knows=lambda record: (
         "message_tree_id" in record and (isinstance(record.get("prompt"), dict) or "parent_id" in record)
     ),
-    id="message_id",
     parent="parent_id",
     role=role_at("role", {"prompter": "user", "assistant": "assistant"}),
     text=lambda node: node.get("text"),

@@ -71,22 +71,19 @@ def _kinds(files: tuple[tuple[Path, int, int], ...]) -> tuple[Kind, ...]:
             shape = (*record, *map(type, record.values()))
             if (own, shape) in found:
                 continue
-            kind = found[own, shape] = _kind(record, path, own, f"{path.name}, row {number}")
-            if kind.certain and OWN not in kind.certain and not any(_is_format(name) for name in kind.certain):
+            certain = {name for name, source in SOURCES.items() if source.matches(record, path)}
+            readable = {name for name, one in SOURCES.items() if isinstance(one, Format) and one.can_read(record)}
+            if own and (is_own(record) or (record.keys() >= IMPLICIT and not certain)):
+                certain |= {OWN}
+            kind = Kind(f"{path.name}, row {number}", frozenset(certain), frozenset(readable | certain))
+            found[own, shape] = kind
+            if (
+                kind.certain
+                and OWN not in kind.certain
+                and not any(isinstance(SOURCES[one], Format) for one in kind.certain)
+            ):
                 break  # a product whose files have nothing in common with rows of other kinds
     return tuple(kind for kind in found.values() if kind.certain)
-
-
-def _kind(record: Record, path: Path, own: bool, place: str) -> Kind:
-    certain = {name for name, source in SOURCES.items() if source.matches(record, path)}
-    readable = {name for name, one in SOURCES.items() if isinstance(one, Format) and one.can_read(record)}
-    if own and (is_own(record) or (record.keys() >= IMPLICIT and not certain)):
-        certain |= {OWN}
-    return Kind(place, frozenset(certain), frozenset(readable | certain))
-
-
-def _is_format(name: str) -> bool:
-    return isinstance(SOURCES.get(name), Format)
 
 
 def names(found: Sequence[Kind]) -> list[str]:

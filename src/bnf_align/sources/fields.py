@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from functools import cache
 from typing import Any
 
-from bnf_align.data.columns import IMAGES
 from bnf_align.records import BadInput
 from bnf_align.sources.files import unpacked
 from bnf_align.sources.source import Options, Record
@@ -49,28 +47,13 @@ def inside(record: Any, path: str) -> Any:
 
 def first_of(record: Record, paths: str) -> Any:
     """The value of the first of some paths, with `|` between them, that the record has; None where it has none."""
-    return next((value for path in _paths(paths) if (value := inside(record, path)) is not None), None)
-
-
-@cache
-def _paths(paths: str) -> list[str]:
-    return paths.split("|") if paths else []
+    found = (inside(record, path) for path in paths.split("|") if path)
+    return next((value for value in found if value is not None), None)
 
 
 def part(record: Record, where: Where) -> Any:
     """A part of a record, None where it has none."""
     return first_of(record, where) if isinstance(where, str) else where(record)
-
-
-def has_pictures(record: Record) -> bool:
-    """Whether a record comes with images, video or audio, which no row here can hold; an empty column is none."""
-    return any(unpacked(record.get(name)) for name in (*IMAGES, "attachments"))
-
-
-def tools_of(value: Any) -> list[Any] | None:
-    """Tools from a list or its JSON text, an empty list where there are none; None for what a template cannot show."""
-    value = unpacked(value) or []
-    return value if isinstance(value, list) else None
 
 
 def field_named(fields: Record, ours: str, known: Sequence[str], options: Options) -> str:

@@ -21,8 +21,7 @@ from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.source import Record
 
-TEXT_KINDS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
-KINDS = (*TEXT_KINDS, ".parquet")
+KINDS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 ROW_KEYS = {"prompt", "chosen", "completion", "messages", "messagesTree", "conversations", "input", "steps"}
 ROW_KEYS |= {"annotations", "responses", "spans"}
 """Keys of one row. An object without any of them that holds one list is the wrapper of its rows."""

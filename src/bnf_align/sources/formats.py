@@ -12,18 +12,9 @@ from bnf_align.reasons import Reason
 from bnf_align.sources.fields import dicts, first_of, mapping
 from bnf_align.sources.files import at_least_one, file_records, unpacked
 from bnf_align.sources.rows import Answer, Candidate, Chosen, Format, Labelled, Prompt, Scored
-from bnf_align.sources.scores import number_of
+from bnf_align.sources.scores import TRUE_FALSE, number_of
 from bnf_align.sources.source import Record
 from bnf_align.sources.turns import HH_TURN, assistant, messages, transcript
-
-TRUE_FALSE = {"true": "up", "false": "down"}
-
-
-def _turns(value: Any) -> Answer | None:
-    """An answer of any number of turns."""
-    turns = messages(value)
-    return None if turns is None else ([], turns)
-
 
 OPENAI = Format(
     "openai",
@@ -32,7 +23,14 @@ OPENAI = Format(
     knows=("input", "preferred_output", "non_preferred_output"),
     prompt=Prompt(turns="input.messages"),
     tools="input.tools",
-    verdicts=(Chosen("preferred_output", "non_preferred_output", _turns, without=Reason("no_messages")),),
+    verdicts=(
+        Chosen(
+            "preferred_output",
+            "non_preferred_output",
+            read=lambda value: None if (turns := messages(value)) is None else ([], turns),
+            without=Reason("no_messages"),
+        ),
+    ),
     no_prompt=Reason("no_messages"),
 )
 """OpenAI's and Azure's JSON Lines for direct preference optimisation.

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnf_align.data.labels import Settled
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, counted, rows_text
-from bnf_align.sources.ratings import Key, Ratings, answer_key, items, read_ratings, winner_of
+from bnf_align.sources.ratings import Key, Ratings, answer_key, items, read_ratings, spelled
 from bnf_align.sources.source import Contest, Item, Options, Pair, Source, Thumb
 
 Row = dict[str, Any]
@@ -64,7 +65,12 @@ class _Writer:
             yield self._pair(item)
             return
         if isinstance(item, Contest):
-            yield from self._contest(item)
+            side = self.ratings.winners[spelled(item.winner)]
+            if side in ("tie", "both_bad"):
+                self.report.drop(Reason("tie") if side == "tie" else Reason("both_bad"), item.row)
+            else:
+                better, worse = (item.first, item.second) if side == "first" else (item.second, item.first)
+                yield self._pair(Pair(item.row, item.prompt, better, worse, item.extras))
             return
         answer, label = answer_key(item), self.ratings.meaning[repr(item.value)]
         if label is None and item.value is not None:
@@ -97,16 +103,6 @@ class _Writer:
             )
         if self.unused:
             self.report.notes.append(f"corrections of answers that were rated up, left out: {rows_text(self.unused)}")
-
-    def _contest(self, item: Contest) -> Iterator[Row]:
-        side = winner_of(item, self.ratings)
-        if side == "tie":
-            self.report.drop(Reason("tie"), item.row)
-        elif side == "both_bad":
-            self.report.drop(Reason("both_bad"), item.row)
-        else:
-            better, worse = (item.first, item.second) if side == "first" else (item.second, item.first)
-            yield self._pair(Pair(item.row, item.prompt, better, worse, item.extras))
 
     def _once(self, thumb: Thumb, answer: Key) -> Iterator[Row]:
         torn = self.ratings.verdict(answer, self.raters) is None
@@ -153,3 +149,45 @@ def _both(up: Thumb, down: Thumb) -> Row:
     return shared | {
         f"{side}_{name}": value for side, thumb in sides for name, value in thumb.extras.items() if name not in shared
     }
+
+
+class ImportedRows:
+    """The rows of an export with `Settled` labels, read anew each time they are gone through.
+
+    Args:
+        importer: Reads it.
+        paths: Its files.
+        options: What the user says.
+    """
+
+    def __init__(self, importer: Source, paths: Sequence[Path], options: Options) -> None:
+        self.importer, self._paths, self._options = importer, paths, options
+        self._ratings: Ratings | None = None
+        self._learnt_from: list[tuple[int, int]] = []
+        self._report = DataReport("")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows.
+
+        Raises:
+            BadInput: If the files cannot be read.
+        """
+        self._report = DataReport(", ".join(path.name for path in self._paths))
+        try:
+            files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in self._paths]
+            if files != self._learnt_from:
+                self._ratings = read_ratings(self.importer, self._paths, self._options)
+                self._learnt_from = files
+            for row in merged(self.importer, self._paths, self._options, self._report, self._ratings):
+                yield {**row, "label": Settled(row["label"])} if "label" in row else row
+        except BadInput as error:
+            more = f"`bnf-align import {self.importer.name}` has more flags, and a --map for it."
+            raise BadInput(f"{error} (Read as {self.importer.title}; {more})") from None
+
+    def say(self, report: DataReport) -> None:
+        """Add to a report what became of the export the last time that its rows were gone through."""
+        report.notes += [f"read as {self.importer.title} (`{self.importer.name}`); rows are numbered as it gives them"]
+        report.notes += self._report.notes
+        report.warnings += self._report.warnings
+        for reason, rows in self._report.dropped.items():
+            report.dropped.setdefault(Reason("in_the_export", reason=reason, code=reason.code), []).extend(rows)

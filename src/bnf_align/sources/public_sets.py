@@ -10,7 +10,7 @@ from functools import partial
 from bnf_align.reasons import Reason
 from bnf_align.sources.files import unpacked
 from bnf_align.sources.rows import ROWS, Candidate, Chosen, Format, Labelled, Prompt, Scored, Winner
-from bnf_align.sources.scores import number_of
+from bnf_align.sources.scores import TRUE_FALSE, number_of
 from bnf_align.sources.source import Message, Record
 from bnf_align.sources.turns import EXTRA_ID_TURN, assistant, messages, transcript, user
 
@@ -152,7 +152,7 @@ BEAVERTAILS = Format(
     knows=("prompt", "response", "is_safe"),
     prompt=_PROMPT,
     verdicts=(Labelled("is_safe", "response"),),
-    values={"true": "up", "false": "down"},
+    values=TRUE_FALSE,
 )
 """PKU-Alignment/BeaverTails: is an answer safe? By several people, who are merged. It says nothing of its use."""
 

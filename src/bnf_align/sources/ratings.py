@@ -83,7 +83,7 @@ def read_ratings(source: Source, paths: Sequence[Path], options: Options, *, str
             answers.append(answer_key(item))
             questions.append(0 if item.question is None else _hash(item.question))
         elif isinstance(item, Contest):
-            contests[_spelled(item.winner)] += 1
+            contests[spelled(item.winner)] += 1
     winners, notes = _read_winners(source, contests, options.label_map, strict)
     if contests and not values:
         return Ratings({}, notes, winners)
@@ -106,16 +106,11 @@ def read_ratings(source: Source, paths: Sequence[Path], options: Options, *, str
     return ratings
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
     """A value as a table and `--label_map` write it."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def winner_of(contest: Contest, ratings: Ratings) -> str:
-    """What the value of a contest means, a key of `WINNERS`."""
-    return ratings.winners[_spelled(contest.winner)]
 
 
 def _read_winners(

@@ -13,10 +13,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bnf_align.data.columns import IMAGES
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
-from bnf_align.sources.fields import Where, filled, first_of, has, has_pictures, inside, part, tools_of
-from bnf_align.sources.files import records_like, records_of
+from bnf_align.sources.fields import Where, filled, first_of, inside, part
+from bnf_align.sources.files import records_like, records_of, unpacked
 from bnf_align.sources.scores import number_of
 from bnf_align.sources.source import Contest, Extras, Item, Message, Options, Pair, Record, Source, Thumb
 from bnf_align.sources.turns import asked, assistant, ending, messages, transcript, with_system
@@ -24,6 +25,8 @@ from bnf_align.sources.turns import asked, assistant, ending, messages, transcri
 Answer = tuple[list[Message], list[Message]]
 """An answer after the turns that stand before it in its own field."""
 
+PICTURES = (*IMAGES, "attachments")
+"""Columns with images, video or audio, which no row here can hold; an empty one has none."""
 ROWS = "rows of one question"
 """Where a record that stands for several rows has them, with their numbers."""
 
@@ -233,7 +236,6 @@ class Format(Source):
     name: str
     title: str
     knows: tuple[str, ...] | Callable[[Record], bool]
-    """The fields that make a record certainly one of this format, or what tells."""
     prompt: Prompt
     verdicts: tuple[Verdict, ...]
     values: Mapping[str, str] = field(default_factory=dict)
@@ -256,10 +258,6 @@ class Format(Source):
     no_prompt: Reason | None = None
     """Why a row without a prompt is left out; None where the answers may hold it."""
 
-    def matches(self, record: Record, path: Path) -> bool:
-        """Whether a record is certainly one of this format."""
-        return (has(*self.knows) if isinstance(self.knows, tuple) else self.knows)(record)
-
     def can_read(self, record: Record) -> bool:
         """Whether a record can be read as a row."""
         return self.holds(record) if self.holds else self.matches(record, Path())
@@ -279,15 +277,15 @@ class Format(Source):
         report.notes += [self.note] if self.note else []
         wanted = self.wanted or f"a row with {', '.join(self.knows) if isinstance(self.knows, tuple) else 'answers'}"
         for number, record in records_like(paths, self.can_read, wanted, report, self.records):
-            prompt, tools = self.prompt.of(record), tools_of(first_of(record, self.tools))
+            prompt, tools = self.prompt.of(record), unpacked(first_of(record, self.tools)) or []
             extras = filled(tools=tools, **{ours: inside(record, theirs) for ours, theirs in self.extras.items()})
             row = Row(number, prompt, record, options, extras, score)
             said: Iterable[Item | Reason] = [Reason("answer_missing")]
             if not prompt and self.no_prompt:
                 said = [self.no_prompt]
-            elif has_pictures(record):
+            elif any(unpacked(record.get(name)) for name in PICTURES):
                 said = [Reason("pictures")]
-            elif tools is None:
+            elif not isinstance(tools, list):
                 said = [Reason("no_tool_list")]
             else:
                 said = next((found for verdict in self.verdicts if (found := verdict(row)) is not None), said)

@@ -12,6 +12,7 @@ from bnf_align.sources.source import Options
 THUMBS = frozenset({"feedback", "user_feedback", "user_score", "user_liked", "thumb", "thumbs", "thumbs_up", "like"})
 THUMBS |= {"liked", "helpful"}
 """Names under which a yes says that the answer was good. One such as `hallucination` would say the opposite."""
+TRUE_FALSE = {"true": "up", "false": "down"}
 THRESHOLDS = "--up_from NUMBER --down_to NUMBER"
 
 

@@ -6,7 +6,7 @@ with `--label_map`. A value in neither stops the import: no source can turn a do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,9 +104,12 @@ class Source:
     winners: Mapping[str, str] = {}
     """What the source writes of two answers -> first, second, tie or both_bad."""
 
+    knows: tuple[str, ...] | Callable[[Record], bool]
+    """The fields that make a record certainly one of this source, or what tells."""
+
     def matches(self, record: Record, path: Path) -> bool:
         """Whether a record of a file is one of this source, for `auto`; must be certain."""
-        raise NotImplementedError
+        return self.knows(record) if callable(self.knows) else all(name in record for name in self.knows)
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Item]:
         """Thumbs, pairs and contests, in the order of the source, one record in memory at a time.

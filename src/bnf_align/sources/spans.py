@@ -59,11 +59,6 @@ class Span(NamedTuple):
     model: Any = None
 
 
-def itself(record: Record) -> Iterable[Record]:
-    """A record that is one rating, or one step."""
-    return [record]
-
-
 @dataclass(frozen=True)
 class Trace(Source):
     """A tracing product: where a rating and a step keep their parts, in records of their own or in those of traces."""
@@ -84,9 +79,9 @@ class Trace(Source):
     """Where a rating has its name, value, target, refused, better, corrected (see `Score`), and `TRAVELLING`."""
     span: Mapping[str, Where]
     """Where a step has its id, trace, parent, call (whether of a model), given, produced and model."""
-    ratings: Callable[[Record], Iterable[Record]] = itself
+    ratings: Callable[[Record], Iterable[Record]] = lambda record: [record]
     """The ratings in a record."""
-    spans: Callable[[Record], Iterable[Record]] = itself
+    spans: Callable[[Record], Iterable[Record]] = lambda record: [record]
     """The steps in a record."""
     values: Mapping[str, str] = field(default_factory=dict)
     typed: bool = False

@@ -136,11 +136,7 @@ def _single(named: Record) -> tuple[Any, Any] | None:
 
 
 def _prompt(prompt: Any) -> Any:
-    return (
-        [user(prompt)]
-        if isinstance(prompt, str) and prompt
-        else messages([prompt] if isinstance(prompt, dict) else prompt)
-    )
+    return [user(prompt)] if isinstance(prompt, str) and prompt else messages(prompt)
 
 
 def refuse_unread_winner(names: Iterable[str], column_map: Mapping[str, str]) -> None:

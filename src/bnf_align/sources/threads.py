@@ -12,106 +12,76 @@ from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import dicts, filled, first_of, has, mapping
 from bnf_align.sources.files import first_record, records_like, records_of, unpacked
-from bnf_align.sources.shelf import Shelf
 from bnf_align.sources.source import Message, Options, Record, Source, Thumb
-from bnf_align.sources.trees import without_reasoning
+from bnf_align.sources.trees import Rated, Shelf, Tree, role_at, without_reasoning
 from bnf_align.sources.turns import assistant, message, user
 
+RATED = "forId|stepId"
+"""Which step a feedback rates, in the SQLAlchemy and in the official data layer."""
+SPEAKERS = {"user_message": "user", "assistant_message": "assistant"}
 
-class Chainlit(Source):
-    """Threads, `{"id", "userIdentifier", "steps": [step, ...]}`, as the data layers' `get_thread` gives them.
 
-    A step is `{"id", "threadId", "parentId", "type", "output", "createdAt", "feedback": {"value": 1 | 0, "comment"}}`;
-    of type user_message or assistant_message it is a turn of the conversation, in the order of time. Or the tables:
-    one or more files of steps and one of feedbacks, `{"id", "forId" or "stepId", "value", "comment"}`, in any format.
+def _chainlit_kind(record: Record) -> str:
+    """What a record of Chainlit's is, by columns that occur together nowhere else; "" for one of anything else."""
+    if isinstance(record.get("steps"), list) and "id" in record:
+        return "thread"
+    if {"value", "comment"} <= record.keys() and first_of(record, RATED) is not None:
+        return "feedback"
+    return "step" if {"id", "type", "output", "threadId", "parentId"} <= record.keys() else ""
 
-    Newer versions rate the run that answers: its assistant messages together are then the answer.
 
-    Source: Chainlit/chainlit, backend/chainlit/types.py (FeedbackDict: 0 is a thumb down), data/sql_alchemy.py,
-    data/chainlit_data_layer.py, frontend/src/components/chat/Messages/Message/Buttons/FeedbackButtons.tsx.
-    """
-
-    name = "chainlit"
-    title = "a Chainlit export"
-    values: Mapping[str, str] = {"1": "up", "0": "down", "1.0": "up", "0.0": "down"}
-    RATED = "forId|stepId"
-    """Which step a feedback rates, in the SQLAlchemy and in the official data layer."""
-    TIMES = "startTime|createdAt|start"
-    SPEAKERS: Mapping[str, str] = {"user_message": "user", "assistant_message": "assistant"}
-
-    def matches(self, record: Record, path: Path) -> bool:
-        """A thread, a step or a feedback, by columns that occur together nowhere else."""
-        return self._kind(record) != ""
-
-    def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
-        """A thumb per feedback."""
-        kinds: dict[str, list[Path]] = defaultdict(list)
-        for path in paths:
-            record = first_record(path)
-            if not (kind := self._kind(record)):
-                raise BadInput(
-                    f"{path} holds no threads, steps or feedbacks of Chainlit. Its columns: "
-                    f"{', '.join(map(str, record)):.300}"
-                )
-            kinds[kind].append(path)
-        for number, thread in records_of(kinds["thread"]):
-            steps = dicts(thread.get("steps"))
-            for step in steps:
-                feedback = mapping(step.get("feedback"))
-                if feedback.get("value") is not None:
-                    rater = thread.get("userIdentifier") or thread.get("userId")
-                    yield from self._thumb(number, feedback, step.get("id"), steps, rater, report)
-        if kinds["step"] and not kinds["feedback"]:
-            raise BadInput("There are steps, but no feedbacks: give the table of feedbacks too.")
-        if kinds["feedback"]:
-            shelf = Shelf((step.get("id"), step.get("threadId"), step) for _, step in records_of(kinds["step"]))
-            for number, feedback in records_of(kinds["feedback"]):
-                key = first_of(feedback, self.RATED)
-                group = (shelf.get(key) or {}).get("threadId")
-                steps = shelf.group(group) if _is_id(group) else []
-                yield from self._thumb(number, feedback, key, steps, None, report)
-
-    def _kind(self, record: Record) -> str:
-        if isinstance(record.get("steps"), list) and "id" in record:
-            return "thread"
-        if {"value", "comment"} <= record.keys() and first_of(record, self.RATED) is not None:
-            return "feedback"
-        return "step" if {"id", "type", "output", "threadId", "parentId"} <= record.keys() else ""
-
-    def _thumb(
-        self, number: int, feedback: Record, key: Any, steps: Sequence[Record], rater: Any, report: DataReport
-    ) -> Iterator[Thumb]:
-        rated = next((step for step in steps if step.get("id") == key), None)
-        turns = sorted((step for step in steps if step.get("type") in tuple(self.SPEAKERS)), key=self._time)
-        answers = [step for step in turns if step is rated] or ([] if rated is None else _within(rated, turns, steps))
-        if rated is None:
-            report.drop(Reason("step_not_there"), number)
-        elif not answers or any(step["type"] == "user_message" for step in answers):
-            report.drop(Reason("not_an_answer"), number)
-        elif not all(isinstance(step.get("output"), str) for step in turns[: turns.index(answers[0])] + answers):
-            report.drop(Reason("not_text"), number)
-        else:
-            value = feedback.get("value")
-            yield Thumb(
-                number,
-                [self._message(step) for step in turns[: turns.index(answers[0])]],
-                [assistant("\n\n".join(self._message(step)["content"] for step in answers))],
-                None if value == "" else value,  # an empty cell of a CSV table
-                answer=str(key),
-                extras=filled(
-                    id=feedback.get("id"),
-                    created_at=self._time(answers[-1]),
-                    reason=feedback.get("comment"),
-                    rater=rater,
-                ),
+def _chainlit_ratings(paths: Sequence[Path]) -> Iterator[Rated]:
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        record = first_record(path)
+        if not (kind := _chainlit_kind(record)):
+            raise BadInput(
+                f"{path} holds no threads, steps or feedbacks of Chainlit. Its columns: "
+                f"{', '.join(map(str, record)):.300}"
             )
+        kinds[kind].append(path)
+    for number, thread in records_of(kinds["thread"]):
+        steps = dicts(thread.get("steps"))
+        for step in steps:
+            feedback = mapping(step.get("feedback"))
+            if feedback.get("value") is not None:
+                rater = thread.get("userIdentifier") or thread.get("userId")
+                yield _chainlit_rated(number, {**feedback, "rater": rater}, step.get("id"), steps)
+    if kinds["step"] and not kinds["feedback"]:
+        raise BadInput("There are steps, but no feedbacks: give the table of feedbacks too.")
+    if kinds["feedback"]:
+        shelf = Shelf((step.get("id"), step.get("threadId"), step) for _, step in records_of(kinds["step"]))
+        for number, feedback in records_of(kinds["feedback"]):
+            key = first_of(feedback, RATED)
+            group = (shelf.get(key) or {}).get("threadId")
+            yield _chainlit_rated(number, feedback, key, shelf.group(group) if _is_id(group) else [])
 
-    def _message(self, step: Record) -> Message:
-        role, text = self.SPEAKERS[step["type"]], step["output"]
-        return {"role": role, "content": without_reasoning(text) if role == "assistant" else text}
 
-    def _time(self, step: Record) -> str:
-        return str(first_of(step, self.TIMES) or "")
+def _chainlit_rated(number: int, feedback: Record, key: Any, steps: Sequence[Record]) -> Rated:
+    """A feedback with the turns up to what it rates, each under the one before it; a run's messages are one answer."""
+    rated = next((step for step in steps if step.get("id") == key), None)
+    turns = sorted((step for step in steps if step.get("type") in tuple(SPEAKERS)), key=_chainlit_time)
+    answers = [step for step in turns if step is rated] or ([] if rated is None else _within(rated, turns, steps))
+    before = turns[: turns.index(answers[0])] if answers else []
+    refused, about, said = None, feedback, []
+    if rated is None:
+        refused = Reason("step_not_there")
+    elif not answers or any(step["type"] == "user_message" for step in answers):
+        refused = Reason("not_an_answer")
+    elif not all(isinstance(step.get("output"), str) for step in before + answers):
+        refused = Reason("not_text")
+    else:
+        output = "\n\n".join(without_reasoning(step["output"]) for step in answers)
+        said = [*before, {**answers[-1], "output": output}]
+        about = {**feedback, "created_at": _chainlit_time(answers[-1])}
+    nodes = {str(at): {**step, "before": str(at - 1) if at else None} for at, step in enumerate(said)}
+    value = feedback.get("value")
+    value = None if value == "" else value  # an empty cell of a CSV table
+    return Rated(number, nodes, str(len(said) - 1), value, key, about, refused=refused)
+
+
+def _chainlit_time(step: Record) -> str:
+    return str(first_of(step, "startTime|createdAt|start") or "")
 
 
 def _is_id(value: Any) -> bool:
@@ -130,6 +100,31 @@ def _within(run: Record, turns: Sequence[Record], steps: Sequence[Record]) -> li
         return _is_id(at) and at == run.get("id")
 
     return [step for step in turns if step["type"] == "assistant_message" and inside_run(step)]
+
+
+CHAINLIT = Tree(
+    "chainlit",
+    "a Chainlit export",
+    knows=lambda record: _chainlit_kind(record) != "",
+    parent="before",
+    role=role_at("type", SPEAKERS),
+    text=lambda step: step["output"],
+    rated=_chainlit_ratings,
+    values={"1": "up", "0": "down", "1.0": "up", "0.0": "down"},
+    extras={"id": "id", "created_at": "created_at", "rater": "rater", "reason": "comment"},
+    files=lambda step: (),
+)
+"""Threads, `{"id", "userIdentifier", "steps": [step, ...]}`, as the data layers' `get_thread` gives them.
+
+A step is `{"id", "threadId", "parentId", "type", "output", "createdAt", "feedback": {"value": 1 | 0, "comment"}}`;
+of type user_message or assistant_message it is a turn of the conversation, in the order of time. Or the tables:
+one or more files of steps and one of feedbacks, `{"id", "forId" or "stepId", "value", "comment"}`, in any format.
+
+Newer versions rate the run that answers: its assistant messages together are then the answer.
+
+Source: Chainlit/chainlit, backend/chainlit/types.py (FeedbackDict: 0 is a thumb down), data/sql_alchemy.py,
+data/chainlit_data_layer.py, frontend/src/components/chat/Messages/Message/Buttons/FeedbackButtons.tsx.
+"""
 
 
 class Gradio(Source):
@@ -151,11 +146,7 @@ class Gradio(Source):
     name = "gradio"
     title = "answers flagged in Gradio"
     values: Mapping[str, str] = {"Like": "up", "Dislike": "down"}
-    HEADER = ("conversation", "index", "value", "flag")
-
-    def matches(self, record: Record, path: Path) -> bool:
-        """The header is Gradio's own."""
-        return has(*self.HEADER)(record)
+    knows = ("conversation", "index", "value", "flag")
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
         """Ratings as thumbs, in the order of the log."""
@@ -170,7 +161,7 @@ class Gradio(Source):
                 yield Thumb(row, *texts, rating, extras=filled(created_at=time, rater=record.get("username")))
 
     def _clicks(self, paths: Sequence[Path], report: DataReport) -> Iterator[tuple[int, Record]]:
-        return records_like(paths, has(*self.HEADER), "a line of a chat's flagging log", report)
+        return records_like(paths, has(*self.knows), "a line of a chat's flagging log", report)
 
     def _rating(self, record: Record) -> tuple[Any, Any]:
         """The rating, empty for a click that takes one back, and its time."""
@@ -221,4 +212,4 @@ def _exchange(record: Record) -> tuple[list[Message], list[Message]] | Reason:
     return (before, answer) if answer else Reason("only_thoughts")
 
 
-THREADS: tuple[Source, ...] = (Chainlit(), Gradio())
+THREADS: tuple[Source, ...] = (CHAINLIT, Gradio())

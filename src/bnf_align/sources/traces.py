@@ -11,12 +11,10 @@ from bnf_align.reasons import Reason
 from bnf_align.sources.fields import Where, dicts, first_of, has, inside, mapping
 from bnf_align.sources.files import unpacked
 from bnf_align.sources.langsmith import LANGSMITH
-from bnf_align.sources.scores import is_thumb, number_of
+from bnf_align.sources.scores import TRUE_FALSE, is_thumb, number_of
 from bnf_align.sources.source import Record, Source
 from bnf_align.sources.spans import Trace
 from bnf_align.sources.turns import messages
-
-TRUE_FALSE = {"true": "up", "false": "down"}
 
 _FOLDER = "give the folder of the whole export, with scores/ and observations_v2/, or traces with score columns."
 _NO_SCORES = ("tags", "scores", "observations", "input", "output", "metadata", "labels")

@@ -133,7 +133,7 @@ def health(metrics: Mapping[str, Any]) -> Health:
 
 
 def samples_health(metrics: Mapping[str, Any]) -> list[Health]:
-    """What a user's own prompts show, by `samples/*` of `evaluation.samples`; nothing where there were none."""
+    """What a user's own prompts show, by `samples/*` of `evaluation.callback`; nothing where there were none."""
     found = []
     for name, more, what in (
         ("never_ended", MORE_ENDLESS, "never ended"),

@@ -67,8 +67,11 @@ class ArmoRM(RewardModel):
     """
 
     kind = "armorm"
-    model_class: Any = ArmoRMModel
-    loading: ClassVar[dict[str, Any]] = {}
+    model_class: ClassVar[Any] = ArmoRMModel
+
+    @classmethod
+    def _loading(cls, *_: Any) -> dict[str, Any]:
+        return {}
 
     @torch.inference_mode()
     def _forward(self, texts: list[Text]) -> list[float]:

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
 logger = logging.getLogger(__name__)
 
 
-class Sized(Protocol):
-    """A text, as far as batches go."""
-
-    @property
-    def length(self) -> int:
-        """In tokens."""
-        ...
-
-
-Item = TypeVar("Item", bound=Sized)
-Forward = Callable[[list[Item]], list[float]]
+Forward = Callable[[list[Any]], list[float]]
+"""Texts, of any kind with a `length` in tokens -> a number each."""
 
 
 class Limits(NamedTuple):
@@ -37,7 +28,7 @@ class Limits(NamedTuple):
 
 
 def values_in_batches(
-    work: Sequence[tuple[str, Sequence[Item]]], done: Collection[str], limits: Limits, forward: Forward
+    work: Sequence[tuple[str, Sequence[Any]]], done: Collection[str], limits: Limits, forward: Forward
 ) -> Iterator[list[tuple[str, list[float]]]]:
     """A number for every text, a batch of rows at a time, the longest first: what does not fit shows at once.
 
@@ -58,13 +49,13 @@ def values_in_batches(
         yield [(name, [next(values) for _ in texts]) for name, texts in batch]
 
 
-def planned(work: Sequence[tuple[str, Sequence[Item]]], limits: Limits) -> list[list[str]]:
+def planned(work: Sequence[tuple[str, Sequence[Any]]], limits: Limits) -> list[list[str]]:
     """Ids of the rows of each batch of `values_in_batches`."""
     return [[name for name, _ in batch] for batch in _batches(work, limits)]
 
 
-def _batches(work: Sequence[tuple[str, Sequence[Item]]], limits: Limits) -> Iterator[list[tuple[str, Sequence[Item]]]]:
-    batch: list[tuple[str, Sequence[Item]]] = []
+def _batches(work: Sequence[tuple[str, Sequence[Any]]], limits: Limits) -> Iterator[list[tuple[str, Sequence[Any]]]]:
+    batch: list[tuple[str, Sequence[Any]]] = []
     texts = longest = 0
     for row in sorted(work, key=lambda row: -_longest(row[1])):
         longest = longest or _longest(row[1])
@@ -77,11 +68,11 @@ def _batches(work: Sequence[tuple[str, Sequence[Item]]], limits: Limits) -> Iter
         yield batch
 
 
-def _longest(texts: Sequence[Item]) -> int:
+def _longest(texts: Sequence[Any]) -> int:
     return max((text.length for text in texts), default=0)
 
 
-def _values(texts: Sequence[Item], limits: Limits, forward: Forward) -> list[float]:
+def _values(texts: Sequence[Any], limits: Limits, forward: Forward) -> list[float]:
     """Numbers of the texts of one batch; a row with many candidates may take several passes."""
     values = [0.0] * len(texts)
     order = sorted(range(len(texts)), key=lambda number: -texts[number].length)
@@ -95,7 +86,7 @@ def _values(texts: Sequence[Item], limits: Limits, forward: Forward) -> list[flo
     return values
 
 
-def _halved(texts: list[Item], forward: Forward) -> list[float]:
+def _halved(texts: list[Any], forward: Forward) -> list[float]:
     try:
         return forward(texts)
     except torch.OutOfMemoryError:

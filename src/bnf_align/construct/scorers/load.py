@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
     from bnf_align.construct.scorers.scorer import Scorer
+    from bnf_align.judge import Judge
 
 JUDGE_CACHE = "~/.cache/bnf-align/judge"
 
 MODELS = ("reward_model", "armorm", "pairrm")
+CLASSES = {
+    "verifier": ("verifier", "Verifier"),
+    "ifeval": ("verifier", "IFEvalScorer"),
+    "reward_model": ("reward_model", "RewardModel"),
+    "armorm": ("armorm", "ArmoRM"),
+    "pairrm": ("pairrm", "PairRM"),
+}
+"""Scorer -> its module, which may be heavy, and its class."""
 FLAGS = {
     "model": (*MODELS, "judge"),
     "revision": MODELS,
@@ -42,73 +50,37 @@ def load_scorer(arguments: Any) -> Scorer:
             raise BadInput(f"--{name} is for --scorer {', '.join(scorers)}; {arguments.scorer} has no use for it.")
     if arguments.scorer in FLAGS["model"] and not arguments.model:
         raise BadInput(f"--scorer {arguments.scorer} needs --model: a folder, a hub name or a served model's name.")
-    return SCORERS[arguments.scorer](arguments)
+    if arguments.scorer == "judge":
+        from bnf_align.construct.scorers.judge import JudgeScorer
 
-
-def _verifier(arguments: Any) -> Scorer:
-    from bnf_align.construct.scorers.verifier import Verifier
-
-    return Verifier(**_given(rule=arguments.rule, column=arguments.answer_column))
-
-
-def _ifeval(arguments: Any) -> Scorer:
-    from bnf_align.construct.scorers.ifeval import IFEvalScorer
-
-    return IFEvalScorer(**_given(rule=arguments.rule))
-
-
-def _reward_model(arguments: Any) -> Scorer:
-    from bnf_align.construct.scorers.reward_model import RewardModel
-
-    return RewardModel.load(arguments.model, trust_remote_code=arguments.trust_remote_code, **_how_to_load(arguments))
-
-
-def _armorm(arguments: Any) -> Scorer:
-    from bnf_align.construct.scorers.armorm import ArmoRM
-
-    return ArmoRM.load(arguments.model, **_how_to_load(arguments))
-
-
-def _pairrm(arguments: Any) -> Scorer:
-    from bnf_align.construct.scorers.pairrm import PairRM
-
-    return PairRM.load(arguments.model, **_how_to_load(arguments), **_given(rank_by=arguments.rank_by))
-
-
-def _judge(arguments: Any) -> Scorer:
-    from bnf_align.construct.scorers.judge import JudgeScorer
-    from bnf_align.endpoint import Endpoint
-    from bnf_align.judge import Judge
-
-    if not arguments.url:
-        raise BadInput("--scorer judge asks a served model: say where it is with --url.")
-    endpoint = Endpoint(
-        arguments.url, arguments.model, api_key_env=arguments.api_key_env, concurrency=arguments.concurrency
-    )
-    cache = Path(arguments.cache or JUDGE_CACHE).expanduser()
-    prices = tuple(arguments.prices) if arguments.prices else None
-    judge = Judge(endpoint, cache, prices, arguments.budget, arguments.request)
-    return JudgeScorer(judge, arguments.judge_template, pairs=arguments.pairs)
-
-
-def _how_to_load(arguments: Any) -> dict[str, Any]:
+        if not arguments.url:
+            raise BadInput("--scorer judge asks a served model: say where it is with --url.")
+        judge = judge_of(arguments, arguments.model)
+        return JudgeScorer(judge, arguments.judge_template, pairs=arguments.pairs)
+    module, name = CLASSES[arguments.scorer]
+    scorer = getattr(import_module(f"bnf_align.construct.scorers.{module}"), name)
+    if arguments.scorer not in MODELS:
+        return scorer(**_given(rule=arguments.rule, column=arguments.answer_column))
     from bnf_align.construct.scorers.batches import Limits
 
     limits = Limits(arguments.batch_rows, arguments.batch_tokens)
-    given = _given(revision=arguments.revision, max_length=arguments.max_length)
-    return {"dtype": arguments.dtype, "limits": limits, **given}
+    names = ("revision", "max_length", "rank_by")
+    given = _given(**{name: getattr(arguments, name) for name in names})
+    own = {"trust_remote_code": True} if arguments.trust_remote_code else {}
+    return scorer.load(arguments.model, dtype=arguments.dtype, limits=limits, **given, **own)
+
+
+def judge_of(arguments: Any, model: str) -> Judge:
+    """The judge that the flags describe: where it is, what is cached, what it may cost."""
+    from bnf_align.endpoint import Endpoint
+    from bnf_align.judge import Judge
+
+    key, at_once = arguments.api_key_env, arguments.concurrency
+    endpoint = Endpoint(arguments.url, model, api_key_env=key, concurrency=at_once)
+    prices = tuple(arguments.prices) if arguments.prices else None
+    return Judge(endpoint, arguments.cache or JUDGE_CACHE, prices, arguments.budget, arguments.request)
 
 
 def _given(**flags: Any) -> dict[str, Any]:
     """Those that stand on the command line; the others have their defaults where they are used."""
     return {name: value for name, value in flags.items() if value is not None}
-
-
-SCORERS: dict[str, Callable[[Any], Scorer]] = {
-    "verifier": _verifier,
-    "ifeval": _ifeval,
-    "reward_model": _reward_model,
-    "armorm": _armorm,
-    "pairrm": _pairrm,
-    "judge": _judge,
-}

@@ -7,23 +7,20 @@ written and cut is that of the model's card.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from itertools import permutations
-from typing import NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerBase
+from transformers import DebertaV2Config, DebertaV2Model, PreTrainedTokenizerBase
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 
-from bnf_align.construct.scorers.batches import Limits, planned, values_in_batches
+from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.encoding import Ids, padded
-from bnf_align.construct.scorers.pretrained import load_scorer_model
+from bnf_align.construct.scorers.pretrained import PretrainedScorer
 from bnf_align.construct.scorers.scorer import Row, Scored, finite, prompt_text
-from bnf_align.fingerprint import weights_hash
-from bnf_align.models.pretrained import reading
 from bnf_align.records import BadInput
 
 RANKINGS = ("logits", "wins")
@@ -88,24 +85,23 @@ class Comparison(NamedTuple):
         return sum(map(len, self))
 
 
-class PairRM:
+class PairRM(PretrainedScorer):
     """PairRM in this process: every two candidates are compared in both orders.
 
     A candidate's score is the mean of its logits over both orders, so scores compare within a prompt only; `wins` is
     its share of won comparisons, a tie being half a win. They are what `Blender.rank` of llm-blender calls
     `max_logits`, its default, and `max_wins`. A row with a single candidate has nothing to compare.
 
-    Args:
-        model: A `PairRMModel`.
-        tokenizer: Its tokenizer.
-        name: The model's name in the files made with it.
-        max_length: Tokens of a prompt and two candidates; longer ones lose their ends.
-        limits: Of a batch.
+    Args (see `PretrainedScorer` for the others):
+        max_length: Of a prompt and two candidates; longer ones lose their ends.
         rank_by: What the scores are: mean "logits", or "wins", of which n candidates have few values and many ties.
 
     Raises:
         BadInput: If the tokenizer does not know the three prefixes, or there is no such ranking.
     """
+
+    kind = "pairrm"
+    model_class: ClassVar[Any] = PairRMModel
 
     def __init__(
         self,
@@ -119,51 +115,26 @@ class PairRM:
     ) -> None:
         if rank_by not in RANKINGS:
             raise BadInput(f"--rank-by {rank_by}: choose {' or '.join(RANKINGS)}.")
-        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
-        self.name, self.limits, self.rank_by = f"pairrm:{name}", limits or Limits(), rank_by
+        super().__init__(model, tokenizer, name, max_length, limits)
+        self.rank_by = rank_by
         known = {prefix: tokenizer.convert_tokens_to_ids(prefix) for prefix in PREFIXES}
         if unknown := [prefix for prefix in PREFIXES if self._encoded(prefix, "x", 8)[1] != known[prefix]]:
             raise BadInput(f"The tokenizer of {name} does not know {', '.join(unknown)}: it is not PairRM's.")
 
     @classmethod
-    def load(
-        cls,
-        name_or_path: str,
-        *,
-        dtype: str = "auto",
-        revision: str | None = None,
-        max_length: int = MAX_LENGTH,
-        limits: Limits | None = None,
-        rank_by: str = "logits",
-    ) -> Self:
-        """The model in a folder or on the hub; see `load_scorer_model`."""
-        config = _config(name_or_path, revision)
-        model, tokenizer = load_scorer_model(PairRMModel, name_or_path, dtype=dtype, revision=revision, config=config)
-        return cls(model, tokenizer, name_or_path, max_length=max_length, limits=limits, rank_by=rank_by)
-
-    @cached_property
-    def weights(self) -> str:
-        """Hash of the weights."""
-        return weights_hash(self.model)
+    def _loading(cls, name_or_path: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """The published configuration, or that of DeBERTa-v3-large where it is llm-blender's own."""
+        found, _ = DebertaV2Config.get_config_dict(name_or_path, revision=revision)
+        if "hidden_size" in found:
+            return {"config": DebertaV2Config.from_dict(found)}
+        return {"config": DebertaV2Config(**DEBERTA_V3_LARGE, vocab_size=len(tokenizer))}  # type: ignore[arg-type]
 
     @property
     def card(self) -> Row:
         """The model, its weights, how much it reads and what its scores are."""
-        read = {"weights": self.weights, "max_length": self.max_length}
-        return {"scorer": self.name, **read, "rank_by": self.rank_by}
+        return super().card | {"rank_by": self.rank_by}
 
-    def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
-        """See `Scorer`; scored rows get `wins`, and `candidates_cut` where so many were cut."""
-        found = {row["id"]: self._comparisons(row) for row in rows}
-        work = [(name, pairs) for name, (pairs, _) in found.items()]
-        for batch in values_in_batches(work, done, self.limits, self._forward):
-            yield [_scored(name, values, found[name][1], self.rank_by) for name, values in batch]
-
-    def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """See `SharedScorer`."""
-        return planned([(row["id"], self._comparisons(row)[0]) for row in rows], self.limits)
-
-    def _comparisons(self, row: Row) -> tuple[list[Comparison], int]:
+    def _read(self, row: Row) -> tuple[list[Comparison], int]:
         prompt, most = prompt_text(row["prompt"]), int(self.max_length * SOURCE_SHARE)
         source = self._encoded(SOURCE, prompt, most)
         room = (self.max_length - len(source)) // 2
@@ -189,27 +160,18 @@ class PairRM:
         places = [(1, len(source) + 1, len(source) + len(first) + 1) for source, first, _ in pairs]
         return [float(value) for value in self.model(ids, mask, torch.tensor(places, device=ids.device)).tolist()]
 
-
-def _scored(name: str, logits: Sequence[float], cut: int, rank_by: str) -> Scored:
-    """Mean logit and share of wins of each candidate over the comparisons in both orders."""
-    # n (n - 1) comparisons; none at all are those of a single candidate
-    count = round((1 + (1 + 4 * len(logits)) ** 0.5) / 2)
-    if count == 1:
-        return Scored(name, [None], {"wins": [None]})
-    table = np.zeros((count, count))
-    for (i, j), logit in zip(permutations(range(count), 2), logits, strict=True):
-        table[i, j] = logit
-    ahead = (table - table.T).sum(1) / (2 * (count - 1))
-    wins = (np.sign(table) - np.sign(table.T)).sum(1) / (4 * (count - 1)) + 0.5
-    found = {"logits": list(map(finite, ahead)), "wins": list(map(finite, wins))}
-    return Scored(name, found[rank_by], {"wins": found["wins"], **({"candidates_cut": cut} if cut else {})})
-
-
-def _config(name_or_path: str, revision: str | None) -> DebertaV2Config:
-    """The published configuration, or that of DeBERTa-v3-large where it is llm-blender's own."""
-    with reading(f"--model {name_or_path}, as PairRM,"):
-        found, _ = DebertaV2Config.get_config_dict(name_or_path, revision=revision)
-        if "hidden_size" in found:
-            return DebertaV2Config.from_dict(found)
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
-    return DebertaV2Config(**DEBERTA_V3_LARGE, vocab_size=len(tokenizer))  # type: ignore[arg-type]
+    def _scored(self, name: str, values: Sequence[float], about: int) -> Scored:
+        """Mean logit and share of wins of each candidate over the comparisons in both orders; `wins` as well."""
+        # n (n - 1) comparisons; none at all are those of a single candidate
+        count = round((1 + (1 + 4 * len(values)) ** 0.5) / 2)
+        if count == 1:
+            return Scored(name, [None], {"wins": [None]})
+        table = np.zeros((count, count))
+        for (i, j), logit in zip(permutations(range(count), 2), values, strict=True):
+            table[i, j] = logit
+        ahead = (table - table.T).sum(1) / (2 * (count - 1))
+        wins = (np.sign(table) - np.sign(table.T)).sum(1) / (4 * (count - 1)) + 0.5
+        found = {"logits": list(map(finite, ahead)), "wins": list(map(finite, wins))}
+        return Scored(
+            name, found[self.rank_by], {"wins": found["wins"], **({"candidates_cut": about} if about else {})}
+        )

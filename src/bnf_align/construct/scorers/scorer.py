@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 Row = dict[str, Any]
 ROWS_AT_A_TIME = 256
@@ -23,7 +23,11 @@ class Scored(NamedTuple):
 
 
 class Scorer(Protocol):
-    """Scores the candidates of rows. Implemented by the modules of `construct.scorers`."""
+    """Scores the candidates of rows. Implemented by the modules of `construct.scorers`.
+
+    Those that several workers can share a job with, all but a judge, also have `plan`: ids of rows that are scored
+    together, so that `score` of these alone gives what `score` of the whole job does.
+    """
 
     name: str
     """What stands in every file scored with it."""
@@ -40,15 +44,6 @@ class Scorer(Protocol):
             rows: All rows of the job (`id`, `prompt`, `candidates`), finished ones too: the batches follow from them.
             done: Ids of finished rows; a batch with all of its rows in it is left out, another is redone whole.
         """
-        ...
-
-
-@runtime_checkable
-class SharedScorer(Scorer, Protocol):
-    """A scorer that several workers can share a job with: all but a judge, whose URLs share the load already."""
-
-    def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """Ids of rows that are scored together: `score` of these alone gives what `score` of the whole job does."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Scores of 0 and 1 by a rule: a final answer that is right, a text that is equal, or a function of the user's."""
+"""Scores by a rule: a final answer that is right, an equal text, a function of the user's, IFEval's checkers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 from bnf_align.answers import equivalent, gold_expression, solves, without_thoughts
+from bnf_align.answers.ifeval import instructions_of, verdicts
 from bnf_align.construct.scorers.scorer import Row, Scored, any_batches, finite
 from bnf_align.records import BadInput
 
@@ -20,15 +21,11 @@ Rule = Callable[[Row, str], Any]
 """(row, candidate) -> whether it is right, a number, or None where the rule has no opinion."""
 
 
-def _gold(row: Row, column: str) -> str:
-    return str(row[column])
-
-
 RULES: dict[str, Callable[[str], Rule]] = {
     # What stands after `####`, `answer is` or in a box; a solution without any of these has come to none.
-    "final_answer": lambda column: lambda row, text: solves(text, _gold(row, column)),
-    "math_verify": lambda column: lambda row, text: equivalent(without_thoughts(text), _gold(row, column)),
-    "exact": lambda column: lambda row, text: without_thoughts(text).strip() == _gold(row, column).strip(),
+    "final_answer": lambda column: lambda row, text: solves(text, str(row[column])),
+    "math_verify": lambda column: lambda row, text: equivalent(without_thoughts(text), str(row[column])),
+    "exact": lambda column: lambda row, text: without_thoughts(text).strip() == str(row[column]).strip(),
 }
 
 
@@ -81,7 +78,7 @@ class Verifier:
         unread: dict[str, str] = {}
         for row in rows:
             try:
-                gold_expression(_gold(row, self.column))
+                gold_expression(str(row[self.column]))
             except BadInput as error:
                 unread[row["id"]] = str(error)
         if unread:
@@ -90,7 +87,8 @@ class Verifier:
 
     def _score(self, row: Row, number: int) -> float | None:
         try:
-            return _number(self._rule(row, row["candidates"][number]["text"]))
+            value = self._rule(row, row["candidates"][number]["text"])
+            return None if value is None else finite(float(value))
         except Exception as error:
             if self._named:
                 raise
@@ -103,12 +101,8 @@ class Verifier:
             ) from error
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """See `SharedScorer`."""
+        """See `Scorer`."""
         return any_batches(rows)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else finite(float(value))
 
 
 def _code_hash(function: Callable[..., Any]) -> str | None:
@@ -137,3 +131,47 @@ def _imported(path: str) -> Rule:
     if not callable(found):
         raise BadInput(f"--rule {path} is {found!r}, not a function of (row, candidate).")
     return found
+
+
+READINGS = ("strict", "loose")
+
+
+class IFEvalScorer:
+    """The share of the instructions in a row's `instruction_id_list` and `kwargs`; 1 follows all of them.
+
+    Scores compare between rows, as far as a half of two instructions is worth two of four.
+
+    Args:
+        rule: `strict`, or `loose`: the better of eight versions of the candidate counts.
+
+    Raises:
+        BadInput: If it is neither.
+    """
+
+    def __init__(self, rule: str = "strict") -> None:
+        if rule not in READINGS:
+            raise BadInput(f"--rule {rule} is not one of --scorer ifeval: {' or '.join(READINGS)}.")
+        self.rule, self.name = rule, f"ifeval:{rule}"
+
+    @property
+    def card(self) -> Row:
+        """The rule."""
+        return {"scorer": self.name}
+
+    def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
+        """One row at a time.
+
+        Raises:
+            BadInput: If rows have no instructions, or such as IFEval does not know; none is scored then.
+        """
+        for row, instructions in zip(rows, instructions_of(rows), strict=True):
+            if row["id"] not in done:
+                found = [
+                    verdicts(without_thoughts(one["text"]), instructions, self.rule == "loose")
+                    for one in row["candidates"]
+                ]
+                yield [Scored(row["id"], [sum(followed) / len(followed) for followed in found])]
+
+    def plan(self, rows: Sequence[Row]) -> list[list[str]]:
+        """See `Scorer`."""
+        return any_batches(rows)

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnf_align.data.doctor.agreement import Agreement, rater_column
-from bnf_align.data.doctor.fix import Fixed, write_fixed
+from bnf_align.data.doctor.fix import IN_EXPORT, Fixed, fixed_paths, left_out, reasons_to_leave_out, write_fixed
 from bnf_align.data.doctor.leaks import LOOKED_AT, Prompts
 from bnf_align.data.doctor.lengths import Lengths
 from bnf_align.data.doctor.near_identical import NearIdentical
+from bnf_align.data.doctor.personal import Privacy
+from bnf_align.data.doctor.personal import redact as masked
 from bnf_align.data.doctor.phrases import Phrases
-from bnf_align.data.doctor.privacy import Privacy
-from bnf_align.data.doctor.reasons import IN_EXPORT, left_out, reasons_to_leave_out
 from bnf_align.data.doctor.result import DoctorResult
+from bnf_align.data.doctor.secrets import SECRETS
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.doctor.texts import excerpts, texts_of
 from bnf_align.data.ledger import CHAT, OUT, Ledger, balance, with_label
+from bnf_align.outputs import check_targets
 from bnf_align.records import LEFT_OUT, NOTE, WARNING, BadInput, DataReport, Finding
 
 if TYPE_CHECKING:
@@ -68,10 +70,16 @@ class Examination:
             self.result.not_looked_at.append("near-duplicate prompts (--near_duplicates)")
         self._check(near)
         if self.rules.tokenizer is not None:
-            self._tokenise(self.rules.tokenizer)
+            self._tokenise()
         if (unbalanced := balance(self.report)) is not None:
             self._say(unbalanced)
-        self._conclude()
+        order = (LEFT_OUT, WARNING, NOTE)
+        findings = sorted([*left_out(self.report), *self.found], key=lambda finding: order.index(finding.level))
+        ours = [finding for finding in findings if finding.name != IN_EXPORT]
+        shown = self._excerpts({row for finding in ours for row in finding.rows[:EXAMPLES]})
+        for finding in ours:
+            finding.examples = [shown[row] for row in finding.rows[:EXAMPLES] if row in shown]
+        self.result.findings = findings
 
     def _check(self, near_duplicates: bool) -> None:
         """Check every row, and look at its texts while they are here."""
@@ -106,18 +114,20 @@ class Examination:
             self.result.lengths = lengths.table(self.ledger.sides)
             self.found += [*near.findings(), *lengths.findings(self.ledger.sides)]
         if prompts is not None:
-            tested = None if self.test is None else _prompts_of(self.test, near_duplicates)
+            tested = None if self.test is None else Prompts(near_duplicates)
+            if self.test is not None and tested is not None:
+                steps = self.test.steps(DataReport(self.test.name), "Reading the test rows")
+                for row in (step.row for step in steps if step.row is not None):
+                    tested.add(row)
             self.found += prompts.findings(self.ledger, tested, self.test.name if self.test else "")
         self.found += [*privacy.findings(self.ledger), *phrases.findings(self.ledger)]
         if agreement is not None:
             self.found += agreement.findings(self.ledger, self.source.export is not None)
 
-    def _tokenise(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def _tokenise(self) -> None:
         from bnf_align.data.doctor.tokens import Tokens  # imports torch
 
-        rules = self.rules
-        settings = rules.max_length, rules.merge_system_prompt, rules.score_thoughts, rules.vocab_size
-        tokens = Tokens(tokenizer, self.report, *settings, rules.model)
+        tokens = Tokens(self.rules, self.report)
         tokens.check(self.ledger)
         rows = (with_label(step.row, side) for step, side in self._again("Tokenizing") if step.row and side != OUT)
         self._say(*tokens.read(rows))
@@ -133,15 +143,6 @@ class Examination:
         for finding in findings:
             finding.say(self.report)
         self.found += findings
-
-    def _conclude(self) -> None:
-        order = (LEFT_OUT, WARNING, NOTE)
-        findings = sorted([*left_out(self.report), *self.found], key=lambda finding: order.index(finding.level))
-        ours = [finding for finding in findings if finding.name != IN_EXPORT]
-        shown = self._excerpts({row for finding in ours for row in finding.rows[:EXAMPLES]})
-        for finding in ours:
-            finding.examples = [shown[row] for row in finding.rows[:EXAMPLES] if row in shown]
-        self.result.findings = findings
 
     def _excerpts(self, wanted: set[int]) -> dict[int, dict]:
         columns, shown = self.source.columns, {}
@@ -167,17 +168,77 @@ class Examination:
         return write_fixed(self._again("Writing"), self.source.columns, reasons, target, redact)
 
 
-def _prompts_of(source: Source, near_duplicates: bool) -> Prompts:
-    prompts = Prompts(near_duplicates)
-    for step in source.steps(DataReport(source.name), "Reading the test rows"):
-        if step.row is not None:
-            prompts.add(step.row)
-    return prompts
-
-
 def _kinds(ledger: Ledger, report: DataReport) -> str:
     """What the rows kept are, in words."""
     rows = [name for name, count in (("pairs", report.pairs), ("single answers", report.ups + report.downs)) if count]
     chat, total = len(ledger.rows(CHAT)), int(ledger.kept.sum())
     forms = [name for name, count in (("plain text", total - chat), ("messages", chat)) if count]
     return f"{' and '.join(rows)}, in {' and '.join(forms)}"
+
+
+def examine(
+    source: str | Path,
+    *,
+    split: str = "train",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int | None = None,
+    merge_system_prompt: bool = False,
+    score_thoughts: bool = True,
+    column_map: Mapping[str, str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    role_map: Mapping[str, str] | None = None,
+    conflicting_labels: str = "drop",
+    test: str | Path | None = None,
+    test_split: str | None = None,
+    fix: str | Path | None = None,
+    redact: bool = False,
+    vocab_size: int | None = None,
+    near_duplicates: bool = False,
+    model: Any = None,
+) -> DoctorResult:
+    """Read, check and, given a tokenizer, tokenise a source as training would, and say what became of its rows.
+
+    Args:
+        source: File, folder or hub name.
+        split: Which split of it.
+        tokenizer: The model's; without one, templates are not looked at and lengths are in characters.
+        max_length: As in training.
+        merge_system_prompt: As in training.
+        score_thoughts: As in training.
+        column_map: As in `preference_rows`, and so are the next three.
+        label_map: See there.
+        role_map: See there.
+        conflicting_labels: See there.
+        test: File, folder or hub name of rows whose prompts must not be among these; the source itself if only
+            `test_split` is given.
+        test_split: Which split of it.
+        fix: Where to write the rows without those left out, a .jsonl file; None writes nothing.
+        redact: Whether to mask likely personal data and secrets in what is written.
+        vocab_size: Rows of the model's input embedding, where that is known.
+        near_duplicates: Whether to look for near-duplicate prompts in more than 100,000 rows too.
+        model: A causal language model under which the hidden states of pairs are compared (`ches`), which needs its
+            tokenizer; None leaves that out.
+    """
+    maps = (column_map or {}, role_map or {}, label_map or {})
+    given = Source(str(source), split, *maps)
+    asked = (max_length, merge_system_prompt, score_thoughts, vocab_size, near_duplicates, model)
+    rules = Rules(label_map or {}, conflicting_labels, tokenizer, *asked)
+    result = DoctorResult(DataReport(str(source)))
+    tested = None
+    if test is not None or test_split is not None:
+        other = split if test_split is None else test_split
+        tested = Source(str(source if test is None else test), other, *maps)
+    try:
+        target = None if fix is None else fixed_paths(fix)
+        if target is not None:
+            names = [one.name for one in (given, tested) if one]
+            check_targets({"--fix": target[0], "the file of rows left out": target[1]}, names)
+        examination = Examination(given, rules, tested, result)
+        examination.run()
+        if target is not None:
+            result.fixed = examination.write(target, redact)
+    except BadInput as error:
+        result.error = masked(str(error), SECRETS)
+    except RecursionError:
+        result.error = f"{source}: a row is nested too deeply to be a conversation."
+    return result

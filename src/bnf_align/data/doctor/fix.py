@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,9 +15,28 @@ from bnf_align.data.doctor.source import Step
 from bnf_align.data.ledger import OUT, with_label
 from bnf_align.outputs import whole_files
 from bnf_align.reasons import Reason
-from bnf_align.records import BadInput, counted
+from bnf_align.records import LEFT_OUT, BadInput, DataReport, Finding, counted
 
 ENDINGS = (".jsonl", ".jsonl.gz")
+IN_EXPORT = "in_the_export"
+"""The reason whose row numbers are those of the export's records, not of the rows that its importer gives."""
+MENDED = ("repeats", "continued_prompt", "empty_prompt", "cut", "leak", "near_leak")
+"""Findings that `--fix` mends, by leaving their rows out."""
+
+
+def left_out(report: DataReport) -> list[Finding]:
+    """What training leaves out, one finding a reason."""
+    return [Finding(reason.code, reason, rows, LEFT_OUT) for reason, rows in report.dropped.items()]
+
+
+def reasons_to_leave_out(report: DataReport, findings: Iterable[Finding]) -> dict[int, Reason]:
+    """Row -> reason, for every row that is not clean; of several reasons the first."""
+    ours = [(reason, rows) for reason, rows in report.dropped.items() if reason.code != IN_EXPORT]
+    mended = [(Reason(finding.name), finding.rows) for finding in findings if finding.name in MENDED]
+    reasons: dict[int, Reason] = {}
+    for reason, rows in [*ours, *mended]:
+        reasons |= {row: reason for row in rows if row not in reasons}
+    return reasons
 
 
 @dataclass
@@ -69,9 +88,8 @@ def write_fixed(
         paths: See `fixed_paths`.
         redact: Whether to mask likely personal data and secrets, in both files.
     """
-    path, others = paths
-    fixed = Fixed(str(path), left_out_path=str(others))
-    with whole_files(path, others) as (kept_file, other_file):
+    fixed = Fixed(str(paths[0]), left_out_path=str(paths[1]))
+    with whole_files(*paths) as (kept_file, other_file):
         for step, side in steps:
             reason = left_out.get(step.number)
             if reason is not None or step.row is None or side == OUT:
@@ -81,7 +99,8 @@ def write_fixed(
                     other_file, {"row": step.number, "code": reason and reason.code, "reason": reason, "left_out": raw}
                 )
                 continue
-            row = {**with_label(step.row, side), **_others(step.raw, columns)}
+            others = {name: value for name, value in columns.named(step.raw).items() if name not in COLUMNS}
+            row = {**with_label(step.row, side), **others}
             del row["row"]
             if redact:
                 row, counts = redact_row(row)
@@ -91,14 +110,8 @@ def write_fixed(
     return fixed
 
 
-def _others(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The source's other columns: ids, dates, whatever travels along."""
-    return {name: value for name, value in columns.named(raw).items() if name not in COLUMNS}
-
-
 def _write(file: TextIO, row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False, default=_plain) + "\n")
+    def plain(value: Any) -> Any:
+        return value.value if isinstance(value, Enum) else str(value)
 
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else str(value)
+    file.write(json.dumps(row, ensure_ascii=False, default=plain) + "\n")

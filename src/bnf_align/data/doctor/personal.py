@@ -8,14 +8,18 @@ maths. What has a check digit or a numbering plan has to pass it: cards, IBANs, 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import numpy as np
 import phonenumbers
 
 from bnf_align.data.doctor.secrets import SECRETS, find_secrets
+from bnf_align.data.ledger import Ledger
+from bnf_align.records import Finding, rows_text
 
 EMAIL, PHONE, CARD = "e-mail address", "phone number", "card number"
 IBAN, SSN = "IBAN", "US social security number"
@@ -132,8 +136,10 @@ def _number(text: str, start: int, end: int) -> Span | None:
     if GOES_ON.match(text, end) or (start and not labelled and PART_OF_MORE.match(text, start - 1)):
         return None
     for match in CARD_FORM.finditer(text, start, end):
-        if _luhn(re.sub(r"\D", "", match[0])) and not _in_calculation(text, *match.span()):
-            return Span(CARD, *match.span())
+        begin, stop = match.span()
+        summed = OPERATOR_BEFORE.search(text[max(begin - 24, 0) : begin]) or OPERATOR_AFTER.match(text, stop)
+        if _luhn(re.sub(r"\D", "", match[0])) and not summed:
+            return Span(CARD, begin, stop)
     if ssn := SSN_FORM.search(text, start, end):
         return Span(SSN, *ssn.span())
     digits = sum(character.isdigit() for character in text[start:end])
@@ -159,11 +165,6 @@ def _ibans(text: str) -> Iterator[Span]:
                 break
 
 
-def _in_calculation(text: str, start: int, end: int) -> bool:
-    before = text[max(start - 24, 0) : start]
-    return bool(OPERATOR_BEFORE.search(before) or OPERATOR_AFTER.match(text, end))
-
-
 def _in_numbering_plan(number: str) -> bool:
     """Whether a country gives such numbers: the one it names, or one of those that write numbers in its form."""
     regions: tuple[str | None, ...] = REGIONS if number.lstrip("(").startswith("0") else ("US",)
@@ -180,3 +181,40 @@ def _luhn(digits: str) -> bool:
     """Whether the check digit of a card number is right (ISO/IEC 7812-1), and it is not one digit over and over."""
     doubled = [int(digit) * (1 + position % 2) for position, digit in enumerate(reversed(digits))]
     return sum(number // 10 + number % 10 for number in doubled) % 10 == 0 and len(set(digits)) > 1
+
+
+SAID = {
+    "secrets": "likely keys and tokens ({}): {}. Whoever has the file, or hears them from the model, can use them: "
+    "revoke them where they were made; --fix OUT --redact writes the rows with masks over them",
+    "personal_data": "likely personal data ({}): {}. A model can learn it by heart; "
+    "--fix OUT --redact writes the rows with masks over it",
+}
+
+
+class Privacy:
+    """Looks for personal data and secrets in all texts of rows."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, array] = defaultdict(lambda: array("q"))
+
+    def add(self, number: int, texts: Iterable[str]) -> None:
+        """Look through the texts of the row with a number."""
+        for kind in {found.kind for found in find("\n".join(texts))}:
+            self._rows[kind].append(number)
+
+    def findings(self, ledger: Ledger) -> list[Finding]:
+        """The rows kept that have any, and how many have each kind."""
+        kept = ledger.numbers[ledger.kept]
+        found: dict[str, dict[str, np.ndarray]] = {name: {} for name in SAID}
+        for kind, numbers in self._rows.items():
+            if len(rows := np.intersect1d(np.array(numbers), kept)):
+                found["secrets" if kind in SECRETS else "personal_data"][kind] = rows
+        findings = []
+        for name, kinds in found.items():
+            if kinds:
+                everywhere = np.unique(np.concatenate(list(kinds.values()))).tolist()
+                listed = ", ".join(f"{kind} in {len(rows):,}" for kind, rows in kinds.items())
+                figures = {kind: float(len(rows)) for kind, rows in kinds.items()}
+                text = SAID[name].format(listed, rows_text(everywhere))
+                findings.append(Finding(name, text, everywhere, figures=figures))
+        return findings

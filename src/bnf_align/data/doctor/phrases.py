@@ -67,10 +67,6 @@ class Share(NamedTuple):
         )
         return " and ".join(said)
 
-    def figures(self) -> dict[str, float]:
-        """For programs."""
-        return {"ups": self.ups, "downs": self.downs, "of_ups": self.of_ups, "of_downs": self.of_downs}
-
 
 class Phrases:
     """The beginnings and ends of answers: a byte of every row, and the words of up to 50,000.
@@ -109,7 +105,7 @@ class Phrases:
         if share.apart(REFUSALS_APART):
             level = WARNING
             text += ". The model will learn " + ("to refuse" if share.shares[0] > share.shares[1] else "not to refuse")
-        return [Finding("refusals", text, rows, level, share.figures())]
+        return [Finding("refusals", text, rows, level, share._asdict())]
 
     def _boilerplate(self, ledger: Ledger) -> list[Finding]:
         """Phrases, each with its share, the most frequent first."""
@@ -145,7 +141,7 @@ class Phrases:
         if apart:
             text += ". Where the sides differ a model can learn the phrase in the place of quality"
         listed = [
-            {"where": where, "phrase": redact(text), **share.figures()} for (where, text), share in found.items()
+            {"where": where, "phrase": redact(text), **share._asdict()} for (where, text), share in found.items()
         ]
         return [Finding("boilerplate", text, rows, WARNING if apart else NOTE, {"phrases": listed})]
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from typing import Any
+
+from jinja2 import Environment, StrictUndefined
 
 from bnf_align.data.doctor.fix import Fixed
 from bnf_align.data.doctor.texts import printable
 from bnf_align.records import LEFT_OUT, NOTE, WARNING, DataReport, Finding, rows_text
 
 CLEAN, WARNINGS, UNUSABLE = 0, 1, 2
+SHOWN_EXAMPLES = 2
+SHOWN_ROWS = 200
+"""Of a finding, on the page."""
 VERDICTS = (("clean", "clean"), ("usable", "usable; look at what was found first"), ("unusable", "unusable as it is"))
 
 
@@ -48,15 +54,11 @@ class DoctorResult:
         """The last line."""
         return VERDICTS[self.status][1]
 
-    def lines(self, examples: int = 2) -> list[str]:
-        """The findings in plain words, one a line, the verdict last.
+    def lines(self) -> list[str]:
+        """The findings in plain words, one a line, the verdict last."""
+        return [line for _, line in self.styled_lines()]
 
-        Args:
-            examples: How many rows to show of each finding.
-        """
-        return [line for _, line in self.styled_lines(examples)]
-
-    def styled_lines(self, examples: int = 2) -> list[tuple[str, str]]:
+    def styled_lines(self) -> list[tuple[str, str]]:
         """The same lines, each with what it is, for colours.
 
         Returns:
@@ -66,8 +68,13 @@ class DoctorResult:
         if self.format:
             lines.append((NOTE, f"  {self.format}"))
         for finding in self.findings:
-            lines.append((finding.level, _said(finding)))
-            lines += [("example", f"      {_shown(example)}") for example in finding.examples[:examples]]
+            rows = f" {rows_text(list(finding.rows))}" if finding.level == LEFT_OUT else ""  # the others name theirs
+            lines.append((finding.level, f"  {finding.level}{rows}: {finding.text}"))
+            for example in finding.examples[:SHOWN_EXAMPLES]:
+                said = {name: text if name == "label" else repr(text) for name, text in example.items()}
+                row = said.pop("row")
+                parts = ", ".join(f"{name} {text}" for name, text in said.items())
+                lines.append(("example", f"      row {row}: {parts}"))
         lines += [(WARNING, f"  warning: {text}") for text in self.unsaid(self.report.warnings)]
         lines += [(NOTE, f"  note: {text}") for text in self.unsaid(self.report.notes)]
         if self.report.lengths:
@@ -112,13 +119,10 @@ class DoctorResult:
         }
 
 
-def _said(finding: Finding) -> str:
-    rows = f" {rows_text(list(finding.rows))}" if finding.level == LEFT_OUT else ""  # the others' texts name theirs
-    return f"  {finding.level}{rows}: {finding.text}"
-
-
-def _shown(example: dict[str, Any]) -> str:
-    parts = [
-        f"{name} {text!r}" if name != "label" else f"label {text}" for name, text in example.items() if name != "row"
-    ]
-    return f"row {example['row']}: {', '.join(parts)}"
+def page(result: DoctorResult) -> str:
+    """The findings as a page: every text is escaped, and its policy lets it load and run nothing."""
+    # Rows hold what strangers wrote: autoescape is on for all of it.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["printable"] = printable
+    template = files("bnf_align.data.doctor").joinpath("page.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(result=result, shown_rows=SHOWN_ROWS)

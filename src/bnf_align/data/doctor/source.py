@@ -49,17 +49,11 @@ class Source:
     def rows(self, doing: str) -> Iterator[Raw]:
         """The raw rows, with a bar where that takes a while; as many as were there the first time."""
         total = self.columns.rows if self.columns else None
-        return islice(self._shown(self._opened(), doing, total), total)
-
-    def _opened(self) -> Iterable[Raw]:
-        if self.export is not None:  # what it learnt of its ratings it need not learn anew
-            return self.export
-        rows = iter_rows(self.name, self.split, Options(self.label_map, self.column_map))
-        self.export = rows if isinstance(rows, ImportedRows) else None
-        return rows
-
-    def _shown(self, rows: Iterable[Raw], doing: str, total: int | None) -> Iterable[Raw]:
-        return tqdm(rows, doing, total, unit=" rows", delay=2, disable=None, leave=False)
+        rows: Iterable[Raw] = self.export or ()  # what an export learnt of its ratings it need not learn anew
+        if self.export is None:
+            rows = iter_rows(self.name, self.split, Options(self.label_map, self.column_map))
+            self.export = rows if isinstance(rows, ImportedRows) else None
+        return islice(tqdm(rows, doing, total, unit=" rows", delay=2, disable=None, leave=False), total)
 
     def survey(self, report: DataReport) -> Columns:
         """Read the source for its columns.
@@ -70,7 +64,8 @@ class Source:
         Raises:
             BadInput: If it cannot be read, or holds no preferences.
         """
-        self.columns = read_columns(self._shown(self._opened(), "Reading", None), self.column_map, report)
+        self.columns = None  # all rows are read, however many there were
+        self.columns = read_columns(self.rows("Reading"), self.column_map, report)
         if self.export is not None:
             self.export.say(report)
         return self.columns

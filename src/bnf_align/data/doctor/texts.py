@@ -22,11 +22,8 @@ def text_of(value: Any) -> str:
     """A text, or what the messages of a list say, tool calls as JSON."""
     if isinstance(value, str):
         return value
-    return "\n".join([part if isinstance(part, str) else _json(part) for turn in value for part in _said(turn)])
-
-
-def _said(turn: Mapping[str, Any]) -> list[Any]:
-    return [part for name, part in turn.items() if name != "role" and part]
+    said = [part for turn in value for name, part in turn.items() if name != "role" and part]
+    return "\n".join([part if isinstance(part, str) else _json(part) for part in said])
 
 
 def _json(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,27 +17,23 @@ from bnf_align.data.tokenize import encode_row
 from bnf_align.records import DataReport, Finding, PreferenceRow
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from bnf_align.data.doctor.examination import Rules
 
 
 class Tokens:
     """Tokenises as training does, and keeps the lengths."""
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        report: DataReport,
-        max_length: int | None,
-        merge_system_prompt: bool,
-        score_thoughts: bool,
-        vocab_size: int | None,
-        model: Any = None,
-    ) -> None:
+    def __init__(self, rules: Rules, report: DataReport) -> None:
+        assert rules.tokenizer is not None
         self._ledger = TokenLedger(
-            tokenizer, report, max_length=max_length, score_thoughts=score_thoughts, vocab_size=vocab_size
+            rules.tokenizer,
+            report,
+            max_length=rules.max_length,
+            score_thoughts=rules.score_thoughts,
+            vocab_size=rules.vocab_size,
         )
-        self._merge = merge_system_prompt
-        self._ches = None if model is None else Ches(model, max_length)
+        self._merge = rules.merge_system_prompt
+        self._ches = None if rules.model is None else Ches(rules.model, rules.max_length)
         self.lengths, self._near = Lengths("tokens"), NearIdentical("tokens")
         self._sides = array("b")
 

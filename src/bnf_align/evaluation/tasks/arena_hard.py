@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from bnf_align.evaluation.ratings import Battle, clustered_intervals, official_intervals, win_rates
-from bnf_align.evaluation.result import EvalResult, Metrics
-from bnf_align.evaluation.task import Hub, JudgedTask, Message, Question, Row
-from bnf_align.evaluation.tasks.arena_hard_games import BASELINE, Answer, Game, labels, read, read_questions
-from bnf_align.evaluation.tasks.one_model import UNNAMED, one_judge
+from bnf_align.evaluation.task import UNNAMED, EvalResult, Hub, JudgedTask, Message, Metrics, Question, Row, one_judge
+from bnf_align.evaluation.tasks.arena_hard_games import BASELINE, Answer, Game, labels, read
 from bnf_align.judge.wording import check_places, fill, wording
 from bnf_align.records import BadInput
 
@@ -118,8 +116,25 @@ class ArenaHard(JudgedTask):
     judge_tokens = 4096
 
     def items(self, rows: Iterable[Row]) -> list[Row]:
-        """Items (`id`, `question`, `category`, `cluster`) from the hub's rows or those of a question file."""
-        return list(read_questions(rows))
+        """Items (`id`, `question`, `category`, `cluster`) from rows of v0.1 (`turns`) or of later versions (`prompt`).
+
+        Raises:
+            BadInput: If a row has no id or no text.
+        """
+        items = []
+        for number, row in enumerate(rows):
+            turns = row.get("turns")
+            text = turns[0]["content"] if turns else row.get("prompt", row.get("question"))
+            name = next((row[key] for key in ("question_id", "uid", "id") if key in row), None)
+            if name is None or not isinstance(text, str):
+                raise BadInput(
+                    f"Row {number} is no question of Arena-Hard: it needs `question_id` (or `uid`) and a text in "
+                    f"`turns` (or `prompt`), and has {', '.join(row)}. Give the benchmark's question file with --data "
+                    "FILE."
+                )
+            about = {key: row.get(key) for key in ("category", "cluster")}
+            items.append({"id": str(name), "question": text, **about})
+        return items
 
     def fields(self, item: Row) -> dict[str, str]:
         """`question`."""

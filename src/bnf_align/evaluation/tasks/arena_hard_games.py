@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bnf_align.evaluation.ratings import Battle, read_battles
-from bnf_align.evaluation.task import Row
-from bnf_align.evaluation.tasks.one_model import model_of, one_model
+from bnf_align.evaluation.task import Row, model_of, one_model
 from bnf_align.records import BadInput, rows_text
 from bnf_align.thoughts import without_thoughts
 
@@ -213,24 +212,6 @@ def _answer(row: Row, content: Any) -> Answer:
     if not isinstance(tokens, int | None):
         raise TypeError("a number of tokens")
     return Answer(_question(row), model_of(row), _text(content), tokens, own)
-
-
-def read_questions(rows: Iterable[Row]) -> Iterator[Row]:
-    """Items (`id`, `question`, `category`, `cluster`) from rows of v0.1 (`turns`) or of later versions (`prompt`).
-
-    Raises:
-        BadInput: If a row has no id or no text.
-    """
-    for number, row in enumerate(rows):
-        turns = row.get("turns")
-        text = turns[0]["content"] if turns else row.get("prompt", row.get("question"))
-        name = next((row[key] for key in ("question_id", "uid", "id") if key in row), None)
-        if name is None or not isinstance(text, str):
-            raise BadInput(
-                f"Row {number} is no question of Arena-Hard: it needs `question_id` (or `uid`) and a text in `turns` "
-                f"(or `prompt`), and has {', '.join(row)}. Give the benchmark's question file with --data FILE."
-            )
-        yield {"id": str(name), "question": text, "category": row.get("category"), "cluster": row.get("cluster")}
 
 
 def _games(row: Row) -> list[Game]:

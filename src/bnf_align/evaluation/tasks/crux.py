@@ -9,8 +9,7 @@ from typing import Any
 
 from bnf_align.answers import same_literal, text_of
 from bnf_align.evaluation.task import Hub, Row
-from bnf_align.evaluation.tasks.zero_eval import OPEN_QUESTION, ZeroEvalTask
-from bnf_align.evaluation.tasks.zero_eval_rows import required
+from bnf_align.evaluation.tasks.zero_eval import OPEN_QUESTION, ZeroEvalTask, required
 
 QUESTION = """Below are a Python function `f` and a call of it. Which value does the call return? Follow the code as \
 it is written, mistakes included, and give the value as a Python literal.
@@ -41,8 +40,19 @@ class Crux(ZeroEvalTask):
         rows = list(rows)
         if any("code" in row for row in rows):
             needed = required(rows, ("code", "input", "output"), self.name)
-            return [_from_cruxeval(row, number) for number, row in enumerate(needed)]
-        return [_from_zero_eval(row) for row in required(rows, ("id", "question", "answer"), self.name)]
+            # "sample_17" is ZeroEval's "crux-test-#17": under one name, outputs of either find their item.
+            names = [str(row.get("id", f"sample_{number}")) for number, row in enumerate(needed)]
+            return [
+                {"id": name.replace("sample_", "crux-test-#"), "code": row["code"], "input": row["input"]}
+                | {"answer": row.get("answer", row["output"])}
+                for name, row in zip(names, needed, strict=True)
+            ]
+        needed = required(rows, ("id", "question", "answer"), self.name)
+        return [
+            {"id": str(row["id"]), "question": row["question"], "answer": row["answer"]}
+            | (stored.groupdict() if (stored := STORED.search(row["question"])) else {})
+            for row in needed
+        ]
 
     def fields(self, item: Row) -> dict[str, str]:
         """`code`, `input`, and `question` where the item has one."""
@@ -51,15 +61,3 @@ class Crux(ZeroEvalTask):
     def right(self, answer: Any, row: Row) -> bool:
         """Whether both read the same, quotes aside."""
         return same_literal(text_of(answer), text_of(row["answer"]))
-
-
-def _from_cruxeval(row: Row, number: int) -> Row:
-    # "sample_17" is ZeroEval's "crux-test-#17": under one name, outputs of either find their item.
-    name = str(row.get("id", f"sample_{number}")).replace("sample_", "crux-test-#")
-    return {"id": name, "code": row["code"], "input": row["input"], "answer": row.get("answer", row["output"])}
-
-
-def _from_zero_eval(row: Row) -> Row:
-    item = {"id": str(row["id"]), "question": row["question"], "answer": row["answer"]}
-    match = STORED.search(row["question"])
-    return item | match.groupdict() if match else item

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import Hub, Row, Task
+from bnf_align.evaluation.task import EvalResult, Hub, Row, Task
 from bnf_align.records import BadInput
 from bnf_align.stats import auc
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnf_align.answers.ifeval import instructions_of, verdicts
-from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import Hub, Message, Row, Task
-from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_model
+from bnf_align.evaluation.task import UNNAMED, EvalResult, Hub, Message, Row, Task, model_of, one_model
 from bnf_align.judge.wording import fill
 from bnf_align.records import BadInput, rows_text
 from bnf_align.thoughts import without_thoughts

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bnf_align.evaluation.task import Hub, Row
-from bnf_align.evaluation.tasks.zero_eval import ZeroEvalTask, gold_number
-from bnf_align.evaluation.tasks.zero_eval_rows import required
+from bnf_align.evaluation.task import Hub
+from bnf_align.evaluation.tasks.zero_eval import ZeroEvalTask
 
 
 @dataclass(frozen=True)
@@ -16,11 +14,4 @@ class MathLevel5(ZeroEvalTask):
 
     name = "math_l5"
     hub = Hub("AI-MO/aimo-validation-math-level-5", "default", "train", "f6a57be5b8b7818f6abc1b91ada912f474466abc")
-
-    def items(self, rows: Iterable[Row]) -> list[Row]:
-        """Items from rows with `answer` and `problem` (the hub's) or `question` (ZeroEval's)."""
-        renamed = [{**row, "question": row.get("question", row.get("problem"))} for row in rows]
-        return [
-            {"id": str(row.get("id", number)), "question": row["question"], "answer": gold_number(row["answer"])}
-            for number, row in enumerate(required(renamed, ("question", "answer"), self.name))
-        ]
+    text = "problem"

@@ -10,8 +10,7 @@ from typing import Any
 
 from bnf_align.answers import letter_of, picks
 from bnf_align.evaluation.task import Hub, Row
-from bnf_align.evaluation.tasks.zero_eval import FORM, ZeroEvalTask
-from bnf_align.evaluation.tasks.zero_eval_rows import required
+from bnf_align.evaluation.tasks.zero_eval import FORM, ZeroEvalTask, required
 from bnf_align.records import BadInput
 
 LETTERS = "ABCDEF"

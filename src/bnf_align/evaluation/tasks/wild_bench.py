@@ -7,13 +7,23 @@ with a reference's (WB-Reward). Either scores the files of both.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnf_align.evaluation.result import EvalResult, Metrics
-from bnf_align.evaluation.task import Hub, JudgedTask, Message, Question, Row
-from bnf_align.evaluation.tasks.one_model import UNNAMED, model_of, one_judge, one_model
+from bnf_align.evaluation.task import (
+    UNNAMED,
+    EvalResult,
+    Hub,
+    JudgedTask,
+    Message,
+    Metrics,
+    Question,
+    Row,
+    model_of,
+    one_judge,
+    one_model,
+)
 from bnf_align.evaluation.tasks.wild_bench_scores import (
     VERDICTS,
     Tags,
@@ -51,12 +61,35 @@ class WildBench(JudgedTask):
     judge_json = True
 
     def items(self, rows: Iterable[Row]) -> list[Row]:
-        """Items (`id`, `conversation_input`, `checklist`, tags) from rows of the v2 data set."""
-        return list(read_items(rows))
+        """Items (`id`, `conversation_input`, `checklist`, `primary_tag`, `secondary_tags`, `intent`) from v2's rows.
+
+        Raises:
+            BadInput: If a row has no id, or no conversation that ends with the user.
+        """
+        items = []
+        for number, row in enumerate(rows):
+            name = session(row)
+            turns = [{"role": turn["role"], "content": turn["content"]} for turn in row.get("conversation_input", [])]
+            if name is None or not turns or turns[-1]["role"] != "user":
+                raise BadInput(
+                    f"Row {number} is no task of WildBench: it needs `session_id` and a `conversation_input` that "
+                    f"ends with a turn of the user, and has {', '.join(row)}. Give rows of the v2 data set with "
+                    "--data FILE."
+                )
+            about = {name: row.get(name) for name in ("primary_tag", "intent")}
+            lists = {name: list(row.get(name) or []) for name in ("checklist", "secondary_tags")}
+            items.append({"id": name, "conversation_input": turns, **lists, **about})
+        return items
 
     def fields(self, item: Row) -> dict[str, str]:
-        """`history`, `user_query`, `checklist`."""
-        return judge_fields(item)
+        """`history`, `user_query` and `checklist` as upstream's src/eval.py writes them into its template."""
+        *before, last = item["conversation_input"]
+        said = [(SPEAKERS[turn["role"]], turn["content"]) for turn in before if turn["role"] in SPEAKERS]
+        return {
+            "history": "".join(f"{speaker}: {text}\n\n" for speaker, text in said),
+            "user_query": last["content"],
+            "checklist": "".join(f"- {point}\n" for point in item["checklist"]),
+        }
 
     def prompt(self, item: Row, template: str | None = None) -> list[Message]:
         """The conversation; its last turn is the query, in the wording of `template` where there is one."""
@@ -181,39 +214,3 @@ def _readable(row: Row) -> bool:
     except (AttributeError, KeyError, TypeError):
         return False
     return session(row) is not None and all(isinstance(one.length, int | None) for one in known)
-
-
-def read_items(rows: Iterable[Row]) -> Iterator[Row]:
-    """Items (`id`, `conversation_input`, `checklist`, `primary_tag`, `secondary_tags`, `intent`).
-
-    Raises:
-        BadInput: If a row has no id, or no conversation that ends with the user.
-    """
-    for number, row in enumerate(rows):
-        name = session(row)
-        turns = [{"role": turn["role"], "content": turn["content"]} for turn in row.get("conversation_input", [])]
-        if name is None or not turns or turns[-1]["role"] != "user":
-            raise BadInput(
-                f"Row {number} is no task of WildBench: it needs `session_id` and a `conversation_input` that ends "
-                f"with a turn of the user, and has {', '.join(row)}. Give rows of the v2 data set with --data FILE."
-            )
-        yield {
-            "id": name,
-            "conversation_input": turns,
-            "checklist": list(row.get("checklist", [])),
-            "primary_tag": row.get("primary_tag"),
-            "secondary_tags": list(row.get("secondary_tags") or []),
-            "intent": row.get("intent"),
-        }
-
-
-def judge_fields(item: Row) -> dict[str, str]:
-    """`history`, `user_query` and `checklist` as upstream's src/eval.py writes them into its template."""
-    *before, last = item["conversation_input"]
-    return {
-        "history": "".join(
-            f"{SPEAKERS[turn['role']]}: {turn['content']}\n\n" for turn in before if turn["role"] in SPEAKERS
-        ),
-        "user_query": last["content"],
-        "checklist": "".join(f"- {point}\n" for point in item["checklist"]),
-    }

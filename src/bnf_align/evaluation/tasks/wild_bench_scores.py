@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
-from bnf_align.evaluation.result import EvalResult
-from bnf_align.evaluation.task import Row
-from bnf_align.evaluation.tasks.one_model import model_of, one_model
+from bnf_align.evaluation.task import EvalResult, Row, model_of, one_model
 from bnf_align.judge.reply import read_score, value_of
 from bnf_align.records import BadInput
 
@@ -51,7 +50,10 @@ def _listed(value: Any) -> list[str] | None:
 
 
 def item_groups(items: Sequence[str], tags: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """The task groups of each item.
+    """The task groups of each item, each once.
+
+    >>> item_groups(["s"], {"s": ["Planning", "Reasoning", "Math"]})
+    [['Planning & Reasoning', 'Math & Data Analysis']]
 
     Raises:
         BadInput: If a tag is not one of WildBench's 12.
@@ -61,7 +63,7 @@ def item_groups(items: Sequence[str], tags: Mapping[str, Sequence[str]]) -> list
             f"WildBench has no tag {', '.join(map(repr, odd))}, so the items that carry it are in no group. Its tags "
             f"are {', '.join(GROUP_OF_TAG)}: mend the file of --tags."
         )
-    return [groups_of(tags[item][0], tags[item][1:]) for item in items]
+    return [list(dict.fromkeys(GROUP_OF_TAG[tag] for tag in tags[item])) for item in items]
 
 
 GROUP_WEIGHTS = {
@@ -94,18 +96,6 @@ OUTCOMES = {2: "win_much", 1: "win", 0: "tie", -1: "lose", -2: "lose_much"}
 REWARDS = {"win_much": 1.0, "win": 0.5, "tie": 0.0, "lose": -0.5, "lose_much": -1.0}
 
 
-def groups_of(primary: str, secondary: Iterable[str] = ()) -> list[str]:
-    """The groups of an item from its primary and secondary tags, each once.
-
-    >>> groups_of("Planning", ["Reasoning", "Math"])
-    ['Planning & Reasoning', 'Math & Data Analysis']
-
-    Raises:
-        KeyError: If a tag is not one of the 12.
-    """
-    return list(dict.fromkeys(GROUP_OF_TAG[tag] for tag in (primary, *secondary)))
-
-
 def adjusted(mean: float) -> float:
     """A mean judge score, 1 to 10, on the published scale: 5 is 0 and 10 is 100."""
     return (mean - 5) * 2 * 10
@@ -116,7 +106,7 @@ def category_scores(scores: Sequence[float], groups: Sequence[Collection[str]]) 
 
     Args:
         scores: 1 to 10, of the items with an output that is neither empty nor truncated.
-        groups: Of each item, from `groups_of`.
+        groups: Of each item, from `item_groups`.
     """
     of_group: dict[str, list[float]] = {}
     for score, names in zip(scores, groups, strict=True):
@@ -126,21 +116,11 @@ def category_scores(scores: Sequence[float], groups: Sequence[Collection[str]]) 
 
 
 def macro(categories: Mapping[str, float]) -> float:
-    """The weighted mean over the five groups.
+    """The weighted mean over the five groups: of `category_scores` the reported WB-Score.
 
-    As upstream, a group without an item counts as 0, the value of a mean score of 5; `missing_groups` names them.
+    As upstream, a group without an item counts as 0, the value of a mean score of 5.
     """
     return sum(value * GROUP_WEIGHTS[name] for name, value in categories.items()) / sum(GROUP_WEIGHTS.values())
-
-
-def wb_score(categories: Mapping[str, float]) -> float:
-    """The reported WB-Score: the weighted mean of `category_scores`."""
-    return macro(categories)
-
-
-def missing_groups(categories: Mapping[str, float]) -> list[str]:
-    """The groups that no item carries: with any, a macro average is not one of WildBench's."""
-    return [name for name in GROUP_WEIGHTS if name not in categories]
 
 
 def outcome(ahead: int, length: int, reference_length: int, margin: int = -1) -> str:
@@ -167,16 +147,6 @@ def reward(counts: Mapping[str, int], total: int | None = None) -> float:
     """
     points = sum(REWARDS[name] * counts.get(name, 0) for name in REWARDS)
     return points / (total if total is not None else sum(counts.get(name, 0) for name in REWARDS))
-
-
-def task_macro_reward(counts_of_group: Mapping[str, Mapping[str, int]]) -> float:
-    """The weighted mean over the groups of the rewards within them."""
-    return macro({name: reward(counts) for name, counts in counts_of_group.items()})
-
-
-def mixed_reward(rewards: Collection[float]) -> float:
-    """The published mix: the mean over the three references."""
-    return sum(rewards) / len(rewards)
 
 
 CHOICES = {"A++": 2, "A+": 1, "A=B": 0, "B+": -1, "B++": -2}
@@ -304,9 +274,9 @@ def _add_weighted(result: EvalResult, whole: Sequence[Scored], tags: Mapping[str
         return
     groups = item_groups([str(row.item) for row in whole], {str(item): found or [] for item, found in known.items()})
     categories = category_scores([row.score or 0.0 for row in whole], groups)
-    result.metrics["wb_score"] = wb_score(categories)
+    result.metrics["wb_score"] = macro(categories)
     result.metrics |= {f"wb_score/{name}": value for name, value in categories.items()}
-    if absent := missing_groups(categories):
+    if absent := [name for name in GROUP_WEIGHTS if name not in categories]:
         result.notes.append(f"no item of {', '.join(absent)}: such a group counts as 0 in wb_score, as upstream")
 
 
@@ -367,45 +337,21 @@ def pair_models(row: Row) -> set[str]:
 def read_pair(row: Row, model: str) -> Pair:
     """A pair row, ours or upstream's, as seen by `model`."""
     if "model_outputs" in row:
-        return _upstream(row, model)
-    sign = -1 if row["game"] == 1 else 1  # in game 1 the reference is A
-    of_a = read_choice(value_of(row["judgment"], "choice"))
-    return Pair(
-        item=session(row),
-        model=model,
-        baseline=str(row.get("baseline", "the reference")),
-        judge=row.get("judge"),
-        ahead=None if of_a is None else sign * of_a,
-        length=row["length"],
-        baseline_length=row["baseline_length"],
-        truncated=bool(row.get("truncated")),
-        tags=tags_of(row),
-    )
-
-
-def _upstream(row: Row, model: str) -> Pair:
-    is_a = row["model_A"] == model
-    baseline = row["model_B" if is_a else "model_A"]
-    outputs = {name: "" if text.strip() == EMPTY else text for name, text in row["model_outputs"].items()}
-    of_a = read_choice((row.get("parsed_result") or {}).get("choice"))
-    return Pair(
-        item=session(row),
-        model=model,
-        baseline=baseline,
-        judge=row.get("judge"),
-        ahead=_recorded(row, model) if of_a is None else of_a if is_a else -of_a,
-        tags=tags_of(row),
-        **pair_lengths(outputs[model], outputs[baseline]),
-    )
-
-
-def _recorded(row: Row, model: str) -> int | None:
-    """The verdict of a file that has left the judge's reply out: the `winner`'s name or "tie", and by how much."""
-    if row.get("parsed_result") or "winner" not in row:
-        return None
-    if row["winner"] == "tie":
-        return 0
-    return int(row["extent"]) if row["winner"] == model else -int(row["extent"])
+        is_a = row["model_A"] == model
+        baseline = row["model_B" if is_a else "model_A"]
+        outputs = {name: "" if text.strip() == EMPTY else text for name, text in row["model_outputs"].items()}
+        sizes, told = pair_lengths(outputs[model], outputs[baseline]), (row.get("parsed_result") or {}).get("choice")
+    else:
+        is_a, baseline = row["game"] != 1, str(row.get("baseline", "the reference"))
+        sizes = {"length": row["length"], "baseline_length": row["baseline_length"]}
+        sizes["truncated"], told = bool(row.get("truncated")), value_of(row["judgment"], "choice")
+    of_a = read_choice(told)
+    ahead = of_a if of_a is None or is_a else -of_a
+    if of_a is None and "model_outputs" in row and not row.get("parsed_result") and "winner" in row:
+        # A file that has left the judge's reply out: the `winner`'s name or "tie", and by how much.
+        ahead = 0 if row["winner"] == "tie" else int(row["extent"]) * (1 if row["winner"] == model else -1)
+    about = {"item": session(row), "model": model, "baseline": baseline, "judge": row.get("judge")}
+    return Pair(**about, ahead=ahead, tags=tags_of(row), **sizes)
 
 
 def add_rewards(
@@ -419,7 +365,14 @@ def add_rewards(
             result.drop(reason, f"{pair.item} ({pair.baseline})")
         else:
             by_baseline[pair.baseline].append(pair)
-    counted = {name: _outcomes(found, length_margin) for name, found in by_baseline.items()}
+    counted = {
+        name: [
+            (pair, outcome(pair.ahead, pair.length, pair.baseline_length, length_margin))
+            for pair in found
+            if pair.whole and pair.ahead is not None
+        ]
+        for name, found in by_baseline.items()
+    }
     rewards = {
         name: reward(Counter(outcomes for _, outcomes in counted[name]), total=len(found))
         for name, found in by_baseline.items()
@@ -427,8 +380,8 @@ def add_rewards(
     macros = [_macro(found, tags) for found in counted.values()]
     known = [value for value in macros if value is not None]
     result.metrics |= {
-        "wb_reward": mixed_reward(rewards.values()) if rewards else None,
-        "wb_reward_macro": mixed_reward(known) if known and len(known) == len(macros) else None,
+        "wb_reward": fmean(rewards.values()) if rewards else None,
+        "wb_reward_macro": fmean(known) if known and len(known) == len(macros) else None,
         "pairs": sum(map(len, by_baseline.values())),
     }
     if len(rewards) > 1:
@@ -442,15 +395,6 @@ def add_rewards(
     )
 
 
-def _outcomes(pairs: Sequence[Pair], margin: int) -> list[tuple[Pair, str]]:
-    """The comparisons that count, named."""
-    return [
-        (pair, outcome(pair.ahead, pair.length, pair.baseline_length, margin))
-        for pair in pairs
-        if pair.whole and pair.ahead is not None
-    ]
-
-
 def _macro(counted: Sequence[tuple[Pair, str]], tags: Mapping[str, Sequence[str]]) -> float | None:
     """The weighted mean over task groups; None where an item has no tags."""
     known: dict[str, Any] = {str(pair.item): tags.get(str(pair.item), pair.tags) for pair, _ in counted}
@@ -460,4 +404,4 @@ def _macro(counted: Sequence[tuple[Pair, str]], tags: Mapping[str, Sequence[str]
     for (_, name), groups in zip(counted, item_groups([str(pair.item) for pair, _ in counted], known), strict=True):
         for group in groups:
             counts[group][name] += 1
-    return task_macro_reward(counts)
+    return macro({name: reward(found) for name, found in counts.items()})

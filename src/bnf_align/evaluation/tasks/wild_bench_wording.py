@@ -1,11 +1,6 @@
 """What the judge of WildBench is told, in our words."""
 
-SCORE_TEMPLATE = """\
-# Your task
-
-Grade one response that an AI model gave to a user. Read the conversation first, so that you know what the user was
-after; then grade the response by the rules below.
-
+CONVERSATION = """\
 # The conversation
 
 ## What came before
@@ -22,6 +17,18 @@ after; then grade the response by the rules below.
 
 <|query ends|>
 
+"""
+
+SCORE_TEMPLATE = (
+    """\
+# Your task
+
+Grade one response that an AI model gave to a user. Read the conversation first, so that you know what the user was
+after; then grade the response by the rules below.
+
+"""
+    + CONVERSATION
+    + """\
 ## The response to grade
 <|response starts|>
 
@@ -62,29 +69,18 @@ object of this form and nothing else:
 }
 ```
 """
+)
 
-PAIR_TEMPLATE = """\
+PAIR_TEMPLATE = (
+    """\
 # Your task
 
 Compare two responses, A and B, that two AI models gave to the same user. Read the conversation first, so that you know
 what the user was after; then compare the responses by the rules below.
 
-# The conversation
-
-## What came before
-<|history starts|>
-
-{$history}
-
-<|history ends|>
-
-## What the user asks now
-<|query starts|>
-
-{$user_query}
-
-<|query ends|>
-
+"""
+    + CONVERSATION
+    + """\
 ## Response A
 <|response A starts|>
 
@@ -135,3 +131,4 @@ JSON object of this form and nothing else:
 }
 ```
 """
+)

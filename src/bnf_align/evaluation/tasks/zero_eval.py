@@ -7,15 +7,101 @@ words; --template puts its wording in their place.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bnf_align.answers import Extracted, equivalent, extract, final_answer, same_number, text_of
-from bnf_align.evaluation.result import EvalResult, Metrics
-from bnf_align.evaluation.task import Message, Row, Task
-from bnf_align.evaluation.tasks.zero_eval_rows import id_of, output_of, outputs_of, with_gold
+from bnf_align.evaluation.task import (
+    UNNAMED,
+    EvalResult,
+    Message,
+    Metrics,
+    Row,
+    Task,
+    answer_text,
+    model_of,
+    one_model,
+)
 from bnf_align.records import BadInput
+
+IDS = {"gsm8k-main-": "gsm8k", "crux-test-": "crux", "mmlu-redux-": "mmlu_redux"}
+"""How ZeroEval's ids begin -> the task; those of `math-l5` are plain numbers."""
+
+
+def id_of(row: Row) -> str:
+    """The item that a row is about, under our name for it or ZeroEval's."""
+    return str(row.get("id", row.get("session_id")))
+
+
+def outputs_of(rows: Sequence[Row], model: str | None, task: str) -> tuple[list[Row], str | None]:
+    """The rows of one model, and its name: `model`, or what the rows say.
+
+    Raises:
+        BadInput: If a row has no output, or the rows are of several models and `model` is none of them.
+    """
+    bad = [number for number, row in enumerate(rows) if "output" not in row]
+    if bad or not rows:
+        seen = f"; the first is row {bad[0]} with the columns {', '.join(rows[bad[0]])}" if bad else ""
+        raise BadInput(
+            f"{len(bad):,} of {len(rows):,} rows have no `output`{seen}. {task} scores a model's answers, as "
+            "`bnf-align eval run` and ZeroEval write them."
+        )
+    # Any number has a first number and any text a verdict, so another task's rows would give a number all the same.
+    others = {other for start, other in IDS.items() for row in rows if id_of(row).startswith(start)} - {task}
+    if others:
+        raise BadInput(f"There are rows of {' and of '.join(sorted(others))}, by their ids: score them with --task.")
+    name = one_model((model_of(row) for row in rows), model)
+    kept = [row for row in rows if model_of(row) == name]
+    return kept, (model if name == UNNAMED else name)
+
+
+def with_gold(
+    rows: Sequence[Row], columns: Sequence[str], items: Mapping[str, Row], task: str
+) -> tuple[list[Row], list[str]]:
+    """`rows` with the gold `columns`, from `items` (by id) where they lack them, and the ids that have none there.
+
+    Raises:
+        BadInput: If a row lacks one and there are no items, or no row is left.
+    """
+    lacking = [id_of(row) for row in rows if _lacks(row, columns)]
+    if not lacking:
+        return list(rows), []
+    filled = [
+        {**row, **{name: items[id_of(row)][name] for name in columns if name in items.get(id_of(row), {})}}
+        if _lacks(row, columns)
+        else row
+        for row in rows
+    ]
+    kept = [row for row in filled if not _lacks(row, columns)]
+    if not items or not kept:
+        have = f"none of the {len(items):,} items of --data has their ids" if items else "there are no items"
+        raise BadInput(
+            f"{len(lacking):,} of {len(rows):,} rows have no {' and '.join(columns)} to grade the output with, the "
+            f"first {lacking[0]!r}, and {have}. Give the items of {task} with --data FILE."
+        )
+    return kept, [id_of(row) for row in filled if _lacks(row, columns)]
+
+
+def required(rows: Iterable[Row], columns: Sequence[str], task: str) -> list[Row]:
+    """Rows that are items of `task`.
+
+    Raises:
+        BadInput: If one lacks a column.
+    """
+    rows = list(rows)
+    bad = [number for number, row in enumerate(rows) if _lacks(row, columns)]
+    if bad:
+        raise BadInput(
+            f"{len(bad):,} of {len(rows):,} rows are no items of {task}, the first is row {bad[0]} with the columns "
+            f"{', '.join(rows[bad[0]])}; needed: {', '.join(columns)}. Give another file with --data."
+        )
+    return rows
+
+
+def _lacks(row: Row, columns: Sequence[str]) -> bool:
+    return any(row.get(name) is None for name in columns)
+
 
 FORM = """\
 ```json
@@ -47,9 +133,25 @@ class ZeroEvalTask(Task):
     template = OPEN_QUESTION
     gold: ClassVar[tuple[str, ...]] = ("answer",)
     """The columns that an answer is graded with."""
+    text: ClassVar[str] = "question"
+    """Another name of the column with the question."""
+    ids: ClassVar[str] = "{}"
+    """What a row without an id is called, by its number."""
     blank_is_answer: ClassVar[bool] = True
     numeric: ClassVar[bool] = True
     """Whether answers are numbers, so that math-verify has an opinion on them."""
+
+    def items(self, rows: Iterable[Row]) -> list[Row]:
+        """Items from rows with a question and an `answer`: a number, a worked solution, or ZeroEval's "# 18"."""
+        named = [{"question": row[self.text], **row} if self.text in row else row for row in rows]
+        return [
+            {
+                "id": str(row.get("id", self.ids.format(number))),
+                "question": row["question"],
+                "answer": gold_number(row["answer"]),
+            }
+            for number, row in enumerate(required(named, ("question", "answer"), self.name))
+        ]
 
     def prompt(self, item: Row, template: str | None = None) -> list[Message]:
         """The message that asks `item`.
@@ -109,26 +211,23 @@ class ZeroEvalTask(Task):
         if unknown:
             result.dropped["no item of --data has this id"] = unknown
         called = model or f"{name or ''} {file}"
-        found = [extract(output_of(row), called, blank_is_answer=self.blank_is_answer) for row in rows]
-        result.items = [self._verdict(one, row) for one, row in zip(found, rows, strict=True)]
+        found = [extract(answer_text(row), called, blank_is_answer=self.blank_is_answer) for row in rows]
+        result.items = [
+            {"id": id_of(row), "correct": None, "answer": None}
+            if one is None
+            else {"id": id_of(row), "correct": self.right(one.answer, row), "answer": text_of(one.answer)}
+            for one, row in zip(found, rows, strict=True)
+        ]
         result.metrics = _metrics(result.items, found)
         if math_verify and self.numeric:
-            self._second_opinion(result, rows)
+            for item, row in zip(result.items, rows, strict=True):
+                answer = item["answer"]
+                item["correct_math_verify"] = answer is not None and equivalent(answer, gold_number(row["answer"]))
+            agreed = sum(item["correct_math_verify"] for item in result.items)
+            result.metrics["accuracy_math_verify"] = _share(agreed, len(rows))
         if repeated := len(rows) - len({item["id"] for item in result.items}):
             result.notes.append(f"{repeated:,} rows repeat an item, and count again")
         return result
-
-    def _verdict(self, found: Extracted | None, row: Row) -> Row:
-        if found is None:
-            return {"id": id_of(row), "correct": None, "answer": None}
-        return {"id": id_of(row), "correct": self.right(found.answer, row), "answer": text_of(found.answer)}
-
-    def _second_opinion(self, result: EvalResult, rows: Sequence[Row]) -> None:
-        for item, row in zip(result.items, rows, strict=True):
-            answer = item["answer"]
-            item["correct_math_verify"] = answer is not None and equivalent(answer, gold_number(row["answer"]))
-        agreed = sum(item["correct_math_verify"] for item in result.items)
-        result.metrics["accuracy_math_verify"] = _share(agreed, len(rows))
 
 
 def gold_number(answer: Any) -> str:
