@@ -1,0 +1,150 @@
+"""The pages look as they were approved: `make test-browser`; `make approve` after a change that is meant."""
+
+import pytest
+from pictures import APPROVED, approved, check, difference, draw_in, picture
+from test_collect import Browser, collect, pytestmark, served  # noqa: F401
+from test_report_in_browser import WIDTHS, size
+
+from bnf_align.report import write_page
+from model_server import ModelServer
+from report_folder import whole
+
+SCHEMES = {"light": False, "dark": True}
+ANSWER = "Bananas ripen faster beside apples: apples give off ethylene, a gas that tells fruit to ripen. "
+LONG = "To keep them fresh, hang them alone, away from the sun. "
+
+
+@pytest.fixture(scope="module")
+def one_browser(tmp_path_factory):
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.driver.quit()
+
+
+def report(person: Browser, folder) -> None:
+    page = write_page(folder / "report.html", [whole(folder / "run")])
+    person.open(page.as_uri())
+
+
+def talk(person: Browser, url: str) -> None:
+    """Two questions, one of them with a thumb and a reason."""
+    person.open(url)
+    person.call("Ann")
+    person.ask("Why do bananas ripen so fast?", answers=1)
+    person.ask("How do I keep them fresh?", answers=2)
+    person.all("[data-verdict=up]")[0].click()
+    person.until(person.pressed)
+    person.driver.execute_script("document.activeElement.blur()")
+
+
+def compare(person: Browser, url: str) -> None:
+    """One question and two answers, the first of which is found better."""
+    person.open(url)
+    person.box().send_keys("Why do bananas ripen so fast?\n")
+    person.until(lambda: len(person.all("[data-verdict]")) == 4)
+    person.all("[data-verdict=up]")[0].click()
+    person.until(person.pressed)
+    person.driver.execute_script("document.activeElement.blur()")
+
+
+def dressed(person: Browser, width: str, scheme: str) -> str:
+    size(person, *WIDTHS[width], SCHEMES[scheme])
+    return f"{width}-{scheme}"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_report_looks_as_it_was_approved(one_browser, tmp_path, width, scheme):
+    name = dressed(one_browser, width, scheme)
+    report(one_browser, tmp_path)
+    draw_in(one_browser.driver)
+    check(one_browser.driver, f"report-{name}")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_conversation_looks_as_it_was_approved(one_browser, collect, width, scheme):  # noqa: F811
+    name = dressed(one_browser, width, scheme)
+    with ModelServer(answer=lambda body: ANSWER + LONG * (len(body["messages"]) > 1)) as server:
+        talk(one_browser, collect(*served(server)))
+        draw_in(one_browser.driver)
+        check(one_browser.driver, f"talk-{name}")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_two_answers_look_as_they_were_approved(one_browser, collect, width, scheme):  # noqa: F811
+    name = dressed(one_browser, width, scheme)
+    # Nearly the same, since chance says which of them stands first.
+    with ModelServer(answer=lambda body: ANSWER + {"a": "Yes.", "b": "Yes!"}[body["model"]]) as server:
+        compare(one_browser, collect("--url", server.url, "--model", "a", "b"))
+        draw_in(one_browser.driver)
+        check(one_browser.driver, f"compare-{name}")
+
+
+# What the comparison would notice, and what it lets pass
+
+
+def styled(person: Browser, css: str) -> None:
+    person.driver.execute_script(
+        "const sheet = new CSSStyleSheet(); sheet.replaceSync(arguments[0]);"
+        "document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];",
+        css,
+    )
+
+
+BROKEN = {
+    "a lost section": "#training { display: none !important; }",
+    "a lost verdict": "#verdict { display: none !important; }",
+    "no colours": "* { background: none !important; color: #000 !important; border-color: #000 !important; }",
+    "tables that are no tables": "table, thead, tbody, tr, th, td { display: block !important; }",
+    "no margins": "* { margin: 0 !important; padding: 0 !important; }",
+    "a page that is moved": "body { transform: translateY(48px); }",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_broken_report_is_noticed(one_browser, tmp_path, width, broken):
+    name = dressed(one_browser, width, "light")
+    report(one_browser, tmp_path)
+    draw_in(one_browser.driver)
+    styled(one_browser, BROKEN[broken])
+    assert not difference(picture(one_browser.driver), approved(f"report-{name}")).tolerable
+
+
+BROKEN_TALK = {
+    "no bubbles": ".said { background: none !important; border: none !important; color: inherit !important; }",
+    "no thumbs": ".verdict { visibility: hidden !important; }",
+    "everything at the left": ".said { align-self: flex-start !important; }",
+    "no box to write in": "#question, .form { display: none !important; }",
+    "everything smaller": "html { font-size: 13px !important; }",
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_broken_conversation_is_noticed(one_browser, collect, width):  # noqa: F811
+    name = dressed(one_browser, width, "light")
+    with ModelServer(answer=lambda body: ANSWER + LONG * (len(body["messages"]) > 1)) as server:
+        talk(one_browser, collect(*served(server)))
+    draw_in(one_browser.driver)
+    whole_sheets = "document.adoptedStyleSheets = document.adoptedStyleSheets.slice(0, 1)"
+    for broken, css in BROKEN_TALK.items():
+        styled(one_browser, css)
+        assert not difference(picture(one_browser.driver), approved(f"talk-{name}")).tolerable, broken
+        one_browser.driver.execute_script(whole_sheets)
+    assert difference(picture(one_browser.driver), approved(f"talk-{name}")).tolerable
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_another_colour_scheme_is_another_picture(width):
+    for page in ("report", "talk", "compare"):
+        assert not difference(approved(f"{page}-{width}-dark"), approved(f"{page}-{width}-light")).tolerable
+
+
+def test_the_approved_pictures_are_small_and_none_is_left_over():
+    names = {
+        f"{page}-{width}-{scheme}" for page in ("report", "talk", "compare") for width in WIDTHS for scheme in SCHEMES
+    }
+    assert {path.stem for path in APPROVED.glob("*.png")} == names
+    assert max(path.stat().st_size for path in APPROVED.glob("*.png")) < 100_000
