@@ -208,7 +208,7 @@ def test_two_people_who_ask_one_model_in_process_at_once_both_get_their_own_answ
 
 
 KILLED = """
-import sys
+import sys, time
 sys.path.insert(0, sys.argv[1])
 from bnf_align.engines import LocalEngine, Sampling
 from bnf_align.feedback.answerer import LocalAnswerer
@@ -218,7 +218,12 @@ from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama
 tokenizer = chatml_tokenizer()
 engine = LocalEngine(tiny_llama(len(tokenizer), seed=3), tokenizer, "tiny")
-talk = Talk([LocalAnswerer(engine, Sampling(max_new_tokens=400))], Store(sys.argv[2]))
+class Slow(LocalAnswerer):
+    def stream(self, messages):
+        for one in super().stream(messages):
+            yield one
+            time.sleep(0.1)
+talk = Talk([Slow(engine, Sampling(max_new_tokens=400))], Store(sys.argv[2]))
 talk.ask("one")
 for _ in talk.watch():
     pass

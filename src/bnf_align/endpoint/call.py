@@ -109,7 +109,7 @@ def read_part(chunk: Any) -> tuple[str, str | None]:
     """
     try:
         # The last chunk of some servers has counts and no choice; the first has a role and no content.
-        choice = next(iter(chunk["choices"]), {"text": ""})
+        choice: Any = next(iter(chunk["choices"]), {"text": ""})
         text = choice["text"] if "text" in choice else choice["delta"].get("content")
         return "" + (text or ""), choice.get("finish_reason")
     except (AttributeError, KeyError, TypeError) as error:

@@ -56,16 +56,16 @@ def _comparisons(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, str], bool | 
     thumbs: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if "chosen" in row:
-            models = row.get("model"), row.get("rejected_model")
-            if _two(models):
-                yield models, None
+            won, lost = _name(row, "model"), _name(row, "rejected_model")
+            if won and lost and won != lost:
+                yield (won, lost), None
         elif row.get("item") and "shown_first" in row:
             thumbs[row["item"], row.get("user"), row.get("created_at")].append(row)
     for tied in thumbs.values():
-        models = tuple(row.get("model") for row in tied)
-        if _two(models):
-            yield models, bool(tied[0]["label"])
+        names = {_name(row, "model") for row in tied} - {""}
+        if len(tied) == len(names) == 2:
+            yield (min(names), max(names)), bool(tied[0]["label"])
 
 
-def _two(models: tuple[object, ...]) -> bool:
-    return len(models) == 2 and all(isinstance(one, str) and one for one in models) and models[0] != models[1]
+def _name(row: Row, field: str) -> str:
+    return str(row.get(field) or "")
