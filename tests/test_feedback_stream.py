@@ -222,8 +222,8 @@ class Slow(LocalAnswerer):
     def stream(self, messages):
         for one in super().stream(messages):
             yield one
-            time.sleep(0.1)
-talk = Talk([Slow(engine, Sampling(max_new_tokens=400))], Store(sys.argv[2]))
+            time.sleep(0.02)
+talk = Talk([Slow(engine, Sampling(max_new_tokens=100))], Store(sys.argv[2]))
 talk.ask("one")
 for _ in talk.watch():
     pass

@@ -451,7 +451,7 @@ def test_a_long_answer_stays_where_it_is_read_when_it_ends(browser, collect):
         person.driver.set_window_size(900, 700)
         person.open(collect(*served(server)))
         person.box().send_keys("count", Keys.ENTER)
-        person.until(lambda: len(person.texts(".said.coming")[0].split()) == 300)
+        person.until(lambda: [len(text.split()) for text in person.texts(".said.coming")] == [300])
         person.until(lambda: 0 <= person.top(person.one(".said.user")) < 40)
         ActionChains(person.driver).scroll_by_amount(0, 200).perform()
         person.until(lambda: person.top(person.one(".said.user")) < -100)
