@@ -56,7 +56,7 @@ class Run(NamedTuple):
     seconds: float
     cpu_seconds: float
     peak_bytes: int
-    result: dict[str, Any]
+    output: str
 
 
 def texts(generator: random.Random) -> Iterator[str]:
@@ -113,16 +113,20 @@ def write(path: Path, count: int) -> None:
         file.write("\n]\n" if listed else "")
 
 
-def doctor(path: Path, *flags: str) -> Run:
-    """Run the command in a fresh process."""
-    arguments = [sys.executable, "-c", COMMAND, "doctor", str(path), "--json", *flags]
+def command(*arguments: str) -> Run:
+    """Run a command of bnf-align in a fresh process."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, check=False)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode in (0, 1), done.stderr
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     peak = int(done.stderr.rpartition("VmHWM:")[2].split()[0]) * 1024
-    return Run(seconds, cpu, peak, json.loads(done.stdout))
+    return Run(seconds, cpu, peak, done.stdout)
+
+
+def doctor(path: Path, *flags: str) -> Run:
+    """The doctor on a file."""
+    return command("doctor", str(path), "--json", *flags)
 
 
 def save_tokenizer(folder: Path, count: int) -> None:
@@ -148,7 +152,7 @@ def write_seconds_and_memory(folder: Path, count: int, path: Path) -> None:
         size = (folder / name).stat().st_size
         runs.append(doctor(folder / name))
         (folder / name).unlink()
-    assert runs[0].result["findings"] == runs[1].result["findings"]
+    assert json.loads(runs[0].output)["findings"] == json.loads(runs[1].output)["findings"]
     cpu = " and ".join(f"{run.cpu_seconds:.0f}" for run in runs)
     what = f"`bnf-align doctor` on {count:,} rows of {size / count:,.0f} bytes, start-up included"
     for claim_id, claim, threshold, values in (
@@ -168,7 +172,7 @@ def write_tokens(folder: Path, count: int, path: Path) -> None:
         write(folder / "rows.jsonl", size)
         run = doctor(folder / "rows.jsonl", "--model-name-or-path", str(folder / "tokenizer"))
         seconds.append(run.seconds)
-    lengths = run.result["lengths"]
+    lengths = json.loads(run.output)["lengths"]
     rate = count / (seconds[1] - seconds[0])
     claim = (
         f"rows per second of `bnf-align doctor` with a BPE tokenizer, {count:,} rows (prompt and answer: p50 "

@@ -14,7 +14,18 @@ from bnf_align.cli.main import main
 from bnf_align.compare import read
 from bnf_align.engines.local import LocalEngine
 from bnf_align.lab import real
-from bnf_align.lab.real import RULES, Sizes, answers, follows, prompts, real_quickstart, table, thumbs, topics_of
+from bnf_align.lab.real import (
+    RULES,
+    TOPICS,
+    Sizes,
+    answers,
+    follows,
+    prompts,
+    real_quickstart,
+    table,
+    thumbs,
+    topics_of,
+)
 from bnf_align.models import load
 from tiny_models import chatml_tokenizer
 from tiny_nets import tiny_llama
@@ -126,6 +137,11 @@ def test_the_numbers_are_those_of_the_models_it_leaves(model, tmp_path, easy):
     assert samples[0]["prompt"][0]["content"] in text
 
 
+def test_the_real_lab_asks_about_every_topic_that_there_is():
+    seen, held_out = topics_of(0, real_lab.SIZES)
+    assert len({*seen, *held_out}) == len(TOPICS)
+
+
 def test_the_real_lab_is_a_comparison_with_equal_grids_and_rows_for_what_is_missing(
     model, tmp_path, easy, monkeypatch
 ):
@@ -135,7 +151,7 @@ def test_the_real_lab_is_a_comparison_with_equal_grids_and_rows_for_what_is_miss
     plan = read(real_lab.config(str(model), tmp_path, ["bnf", "dpo", "sft"], sizes))
     assert {name: len(method.grid) for name, method in plan.methods.items()} == dict.fromkeys(("bnf", "dpo", "sft"), 2)
     asked = {name: (tmp_path / f"{name}.jsonl").read_text() for name in ("validation", "test")}
-    assert [len(text.splitlines()) for text in asked.values()] == [2, 2]
+    assert [len(text.splitlines()) for text in asked.values()] == [1, 3]
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert all(row["prompt"][0]["content"] not in "".join(asked.values()) for row in pairs)
     real_lab.write_results(tmp_path / "comparison" / "compare.json", tmp_path / "results.csv")

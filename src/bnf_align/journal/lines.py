@@ -60,13 +60,15 @@ def line_rows(path: Path) -> Iterator[Row]:
     Raises:
         BadInput: On the way, if a line is no JSON object; it names the line and how many rows stand before it.
     """
-    count = 0
+    count, decode = 0, json.JSONDecoder().raw_decode
     with opened(path) as file:
         for number, line in enumerate(lines_of(file, path), start=1):
-            if not line.strip():
+            if not (text := line.strip()):
                 continue
             try:
-                row = json.loads(line)
+                row, end = decode(text)
+                if end < len(text):
+                    raise json.JSONDecodeError("Extra data", text, end)
             except (ValueError, RecursionError) as error:
                 raise BadInput(_broken_line(path, number, line, error, count)) from None
             if not isinstance(row, dict):

@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -50,9 +51,7 @@ def lines_of(file: TextIO, path: Path) -> Iterator[str]:
     Raises:
         BadInput: If one is longer than any row.
     """
-    number = 0
-    while line := file.readline(LONGEST + 1):
-        number += 1
+    for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), ""), start=1):
         if len(line) > LONGEST:
             raise BadInput(
                 f"{path}, line {number}: more than {LONGEST:,} characters in one line, which is no row. Is a line end "
