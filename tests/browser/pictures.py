@@ -28,8 +28,9 @@ CELL = 16
 SHADE = 24.0
 """Of 255: cells that differ by less, in each of red, green and blue, are alike."""
 MOST = 0.003
-"""Share of cells that may differ. Measured: none when a page is drawn again, 0.02 % of a report in letters of another shape
-and the same width. A report without colours 0.4 %, without one of its sections 23 %, a conversation without thumbs 2.5 %."""
+"""Share of cells that may differ. Measured: none when a page is drawn again, 0.02 % of a report in letters of another
+shape and the same width; 0.4 % of a report without colours, 23 % without one of its sections, 2.5 % of a conversation
+without thumbs."""
 HEIGHT = 0.005
 """By how much of its height a page may be longer or shorter."""
 

@@ -132,12 +132,13 @@ BROKEN_TALK = {
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_broken_conversation_is_noticed(browser, collect, width):  # noqa: F811
-    name, driver = f"{width}-dark", in_talk(browser, collect, f"{width}-dark").driver
+    name = f"{width}-dark"
+    person = in_talk(browser, collect, name)
     for broken, css in BROKEN_TALK.items():
-        styled(driver, css)
-        assert not difference(picture(driver), approved(f"talk-{name}")).tolerable, broken
-        driver.execute_script("document.adoptedStyleSheets = document.adoptedStyleSheets.slice(0, 1)")
-    assert difference(picture(driver), approved(f"talk-{name}")).tolerable
+        styled(person, css)
+        assert not difference(picture(person.driver), approved(f"talk-{name}")).tolerable, broken
+        person.driver.execute_script("document.adoptedStyleSheets = document.adoptedStyleSheets.slice(0, 1)")
+    assert difference(picture(person.driver), approved(f"talk-{name}")).tolerable
 
 
 @pytest.mark.parametrize("width", WIDTHS)
