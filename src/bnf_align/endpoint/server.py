@@ -108,7 +108,6 @@ class Server:
             logger.warning(f"{self.url} has stopped answering; its calls are tried again for a while.")
 
     async def _ask(self, call: Call, hear: Callable[[str], None] | None) -> Reply:
-        import httpx
         import openai
 
         body = _sendable(call.body(self.model))
@@ -123,13 +122,16 @@ class Server:
             return self._refused(call, error)
         except openai.APIConnectionError as error:
             raise _lost(error) from None
-        except httpx.HTTPError as error:  # in the middle of a stream it comes as it is
-            timeout = isinstance(error, httpx.TimeoutException)
-            raise Unanswered("a time-out" if timeout else "a cut connection", billed=True) from None
         except openai.APIError:
             raise Unanswered("an error in the middle of an answer", billed=True) from None
         except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
             raise Unanswered("an answer that is not JSON", billed=True) from None
+        except Exception as error:
+            # In the middle of a stream the transport's errors come as they are: httpx's, or httpx2's, as openai has it.
+            if not type(error).__module__.startswith("httpx"):
+                raise
+            timeout = "Timeout" in type(error).__name__
+            raise Unanswered("a time-out" if timeout else "a cut connection", billed=True) from None
         # A short key is a placeholder ("EMPTY"), and a word that a model may well say.
         if self._key and len(self._key) >= REAL_KEY:
             return reply._replace(texts=[self._clean(text) for text in reply.texts])
