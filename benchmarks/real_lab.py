@@ -61,11 +61,12 @@ def main() -> None:
     folder = arguments.folder
     ends = time.monotonic() + 60 * arguments.minutes
     if not (folder / "compare.yaml").exists():
-        write_text(folder / "compare.yaml", yaml.safe_dump(config(arguments.model, folder, list(METHODS))))
+        write_text(folder / "compare.yaml", in_order(config(arguments.model, folder, list(METHODS))))
     whole = yaml.safe_load((folder / "compare.yaml").read_text(encoding="utf-8"))
-    for count in range(2, len(METHODS) + 1):
+    for count in range(1, len(METHODS) + 1):
         path = folder / f"compare-{count}.yaml"
-        write_text(path, yaml.safe_dump(whole | {"methods": dict(list(whole["methods"].items())[:count])}))
+        methods = dict(list(whole["methods"].items())[:count])
+        write_text(path, in_order(whole | {"methods": methods}))
         run = subprocess.Popen([sys.executable, "-m", "bnf_align", "compare", "--config", str(path)])
         try:
             run.wait(max(ends - time.monotonic(), 1))
@@ -77,6 +78,11 @@ def main() -> None:
         if run.returncode:
             sys.exit(run.returncode)
         write_results(folder / "comparison" / "compare.json", arguments.results)
+
+
+def in_order(found: dict[str, Any]) -> str:
+    """As YAML, whose methods stand in the order in which they are trained."""
+    return yaml.safe_dump(found, sort_keys=False)
 
 
 def config(model: str, folder: Path, methods: list[str], sizes: Sizes | None = None) -> dict[str, Any]:

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bnf_align import BadInput
 from bnf_align.cli.main import main
 from bnf_align.compare import read
+from bnf_align.compare.evaluations import Rule
+from bnf_align.construct.scorers.verifier import Verifier
 from bnf_align.engines.local import LocalEngine
 from bnf_align.lab import real
 from bnf_align.lab.real import (
@@ -150,6 +153,9 @@ def test_the_real_lab_is_a_comparison_with_equal_grids_and_rows_for_what_is_miss
     sizes = Sizes(topics=160, held_out=4, samples=6, max_new_tokens=100)
     plan = read(real_lab.config(str(model), tmp_path, ["bnf", "dpo", "sft"], sizes))
     assert {name: len(method.grid) for name, method in plan.methods.items()} == dict.fromkeys(("bnf", "dpo", "sft"), 2)
+    assert list(yaml.safe_load(real_lab.in_order({"methods": dict.fromkeys(real_lab.METHODS)}))["methods"]) == [
+        *real_lab.METHODS
+    ]
     asked = {name: (tmp_path / f"{name}.jsonl").read_text() for name in ("validation", "test")}
     assert [len(text.splitlines()) for text in asked.values()] == [1, 3]
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
@@ -158,6 +164,16 @@ def test_the_real_lab_is_a_comparison_with_equal_grids_and_rows_for_what_is_miss
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert {row["method"] for row in rows} == {"base", *real_lab.METHODS}
     assert {row["mean"] for row in rows} == {"not measured"}
+
+
+def test_in_a_comparison_an_answer_that_was_cut_follows_no_rule():
+    answer = "all of these words are of a small size here"
+    rows = [
+        {"id": end, "rule": "lowercase", "output": answer, "finish_reason": end, "tokens": 9}
+        for end in ("stop", "length")
+    ]
+    found = Rule(Verifier(real.VERIFIER)).score(rows)
+    assert {item["id"]: item["correct"] for item in found.items} == {"stop": 1, "length": 0}
 
 
 def test_a_model_without_a_chat_template_is_refused(model, tmp_path, capsys):

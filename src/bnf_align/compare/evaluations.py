@@ -178,7 +178,9 @@ class Rule(Task):
         Raises:
             BadInput: If a verdict is none, or not from 0 to 1.
         """
-        asked = [{**row, "candidates": [{"text": row["output"]}]} for row in rows]
+        asked = [
+            {**row, "candidates": [{"text": row["output"], "finish_reason": row["finish_reason"]}]} for row in rows
+        ]
         found = {one.id: one.scores[0] for batch in self.verifier.score(asked) for one in batch}
         if bad := [name for name, value in found.items() if value is None or not 0 <= value <= 1]:
             raise BadInput(
