@@ -127,7 +127,7 @@ class Server:
         except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
             raise Unanswered("an answer that is not JSON", billed=True) from None
         except Exception as error:
-            # In the middle of a stream the transport's errors come as they are: httpx's, or httpx2's, as openai has it.
+            # In the middle of a stream the transport's errors come as they are: httpx's or httpx2's, as openai has it.
             if not type(error).__module__.startswith("httpx"):
                 raise
             timeout = "Timeout" in type(error).__name__
