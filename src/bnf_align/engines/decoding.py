@@ -8,7 +8,7 @@ loop is our own, and cache, masks, attention and top-p are the library's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ class Draft:
 @torch.no_grad()
 def decode(
     model: PreTrainedModel, drafts: Sequence[Draft], sampling: Sampling, finish: Callable[[Draft], str | None]
-) -> None:
-    """Write `drafts` to their ends.
+) -> Iterator[None]:
+    """Write `drafts` to their ends, a token of each at a time: comes back after each, and goes on when it is asked to.
 
     Args:
         model: A causal language model in evaluation mode, without an adapter's wrapper.
@@ -64,6 +64,7 @@ def decode(
         for draft, token in zip(live, tokens.tolist(), strict=True):
             draft.tokens.append(token)
             draft.finish_reason = finish(draft)
+        yield
         going = [row for row, draft in enumerate(live) if draft.finish_reason is None]
         if not going:
             return
