@@ -11,7 +11,7 @@ LAB_MINUTES ?= 480
 export FAULTS_KILLS ?= 50
 export FUZZ_MINUTES ?= 60
 
-.PHONY: help quickstart lab real-lab test test-cpu test-browser real faults fuzz models-table check docs wheel install bench clean
+.PHONY: help quickstart lab real-lab test test-cpu test-browser approve real faults fuzz models-table check docs wheel install bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ test-cpu: install  ## the numeric tests again, as older processors compute
 
 test-browser: install  ## the pages, in a headless Chromium (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -m browser tests/browser
+
+approve: install  ## take the pages as they look now for right: writes tests/browser/approved
+	BNF_ALIGN_APPROVE=1 $(BIN)/python -m pytest -m browser tests/browser/test_pictures.py -k approved
 
 real: install $(BNF_ALIGN_SMOLLM2)  ## the tests on real weights, which are fetched once: BNF_ALIGN_SMOLLM2 names the file
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m real tests/test_real.py

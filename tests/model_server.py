@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -23,8 +24,9 @@ Body = dict[str, Any]
 
 KINDS = ("500", "429", "cut", "half", "html", "rubbish", "form")
 """Status 500; 429 with Retry-After; a connection cut before the answer; one cut in its middle; an HTML page with
-status 200; half a JSON text; JSON that is no completion. More, by name: "timeout", which stays silent, and any other
-status, such as "400" or "503"."""
+status 200; half a JSON text; JSON that is no completion. More, by name: "timeout", which stays silent; "torn" and
+"error", a streamed answer that is cut, or turns into an error, after its first piece; and any other status, such as
+"400" or "503"."""
 
 
 def prompt_of(body: Body) -> str:
@@ -57,6 +59,10 @@ class ModelServer:
         delay: Seconds that an answer takes; a number, or a rule from the request.
         hold: Whether an answer still waits; asked again and again, for at most `silence` seconds.
         usage: Whether answers carry token counts: a token a character.
+        streams: Whether a request with `stream` is answered so: a chunk a piece.
+        pieces: A text -> its pieces, by default its words.
+        pace: Seconds before each of them.
+        gate: Whether the next one still waits, by the number of those that were sent; asked again and again.
         model: The name that `/v1/models` gives.
     """
 
@@ -73,10 +79,17 @@ class ModelServer:
         hold: Callable[[Body], bool] = lambda body: False,
         usage: bool = True,
         model: str = "a-model",
+        streams: bool = True,
+        pieces: Callable[[str], list[str]] = re.compile(r"\S+\s*|\s+").findall,
+        pace: float = 0.0,
+        gate: Callable[[int], bool] = lambda sent: False,
     ) -> None:
         self.answer, self.model, self.usage = answer, model, usage
         self.failures, self.kinds, self.seed, self.first = failures, kinds, seed, first
         self.retry_after, self.silence, self.delay, self.hold = retry_after, silence, delay, hold
+        self.streams, self.pieces, self.pace, self.gate = streams, pieces, pace, gate
+        self.streamed: Counter[str] = Counter()
+        """Prompt -> pieces that were sent, over all attempts."""
         self.received: Counter[str] = Counter()
         """Prompt -> attempts."""
         self.served: Counter[str] = Counter()
@@ -150,7 +163,7 @@ class ModelServer:
             await self._answer(writer, prompt, body)
         else:
             self.failed[kind] += 1
-            await self._fail(writer, prompt, kind)
+            await self._fail(writer, prompt, kind, body)
         return None
 
     async def _answer(self, writer: asyncio.StreamWriter, prompt: str, body: Body) -> None:
@@ -162,12 +175,45 @@ class ModelServer:
             completion = self._completion(body, chat="messages" in body)
         except Instead as other:
             return await self._send(writer, other.body.encode(), other.status)
+        if body.get("stream") and self.streams:
+            await self._stream(writer, prompt, body)
+            self.served[prompt] += 1
+            return None
         self.served[prompt] += 1  # before it is sent, or whoever gets it could look before it is counted
         try:
             return await self._send(writer, completion)
         except ConnectionError:
             self.served[prompt] -= 1
             raise
+
+    async def _stream(self, writer: asyncio.StreamWriter, prompt: str, body: Body, torn: str = "") -> None:
+        """A chunk with a role, one for each piece, one with the finish reason, and an end."""
+        chat, said = "messages" in body, self.answer(body)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await self._chunk(writer, {"choices": [{"delta": {"role": "assistant"}} if chat else {"text": ""}]})
+        for sent, piece in enumerate(self.pieces(said if isinstance(said, str) else said[0])):
+            await asyncio.sleep(self.pace)
+            while self.gate(sent):
+                await asyncio.sleep(0.001)
+            await self._chunk(writer, {"choices": [{"delta": {"content": piece}} if chat else {"text": piece}]})
+            self.streamed[prompt] += 1
+            if torn == "torn":
+                raise _CutError
+            if torn == "error":
+                await self._chunk(writer, {"error": {"message": "out of memory"}})
+        end = {"delta": {}} if chat else {"text": ""}
+        await self._chunk(writer, {"choices": [{**end, "finish_reason": "stop"}]})
+        await self._chunk(writer, {"choices": [], "usage": {}})
+        await self._chunk(writer, "[DONE]")
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    async def _chunk(self, writer: asyncio.StreamWriter, value: Any) -> None:
+        content = f"data: {value if isinstance(value, str) else json.dumps(value)}\n\n".encode()
+        writer.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+        await writer.drain()
+        if writer.transport.is_closing():  # the client went
+            raise _CutError
 
     async def _send(self, writer: asyncio.StreamWriter, value: Any, status: int = 200, **headers: Any) -> None:
         content = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -207,7 +253,9 @@ class ModelServer:
         chance = random.Random(f"{self.seed} {attempt} {prompt}")
         return chance.choice(self.kinds) if chance.random() < self.failures else None
 
-    async def _fail(self, writer: asyncio.StreamWriter, prompt: str, kind: str) -> None:
+    async def _fail(self, writer: asyncio.StreamWriter, prompt: str, kind: str, body: Body) -> None:
+        if kind in ("torn", "error"):
+            return await self._stream(writer, prompt, body, torn=kind)
         if kind == "cut":
             raise _CutError
         if kind == "half":

@@ -419,3 +419,69 @@ def test_a_placeholder_key_is_no_secret_and_texts_that_hold_it_stay_whole(monkey
     with ModelServer(answer=lambda body: "The list is EMPTY.") as server:
         (reply,) = endpoint(server).chat(calls(1))
     assert reply.texts == ["The list is EMPTY."]
+
+
+# Answers on their way
+
+
+def streamed(server, call=None, **settings):
+    return endpoint(server, **settings).stream(call or calls(1)[0])
+
+
+@pytest.mark.parametrize("prompt", ["question 0", [{"role": "user", "content": "question 0"}]], ids=["text", "chat"])
+def test_a_streamed_reply_grows_until_it_is_the_whole(prompt):
+    seen = 0
+    with ModelServer(gate=lambda sent: sent > seen) as server:
+        replies = []
+        for reply in streamed(server, Call("x", prompt)):
+            replies.append(reply)
+            seen = len(reply.texts[0].split())
+    assert replies[-1] == ("x", ["answer to question 0"], ["stop"], None, None, None)
+    assert {reply.finish_reasons[0] for reply in replies[:-1]} == {""}
+    sizes = [len(reply.texts[0].split()) for reply in replies]
+    assert sizes == sorted(sizes)
+    assert set(sizes) >= {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "torn", "error"])
+def test_an_attempt_that_breaks_off_is_repeated_and_never_passes_for_a_whole_one(kind):
+    with ModelServer(first=[kind]) as server:
+        whole = list(streamed(server, retries=1))[-1]
+        assert (whole.texts, whole.error) == (["answer to question 0"], None)
+    with ModelServer(first=[kind]) as server:
+        last = list(streamed(server, retries=0))[-1]
+        assert (last.texts, last.finish_reasons) == ([], [])
+        assert last.error.endswith("after 1 attempts")
+
+
+def test_a_server_that_does_not_stream_gives_the_whole_at_once():
+    with ModelServer(streams=False) as server:
+        assert list(streamed(server))[-1].texts == ["answer to question 0"]
+
+
+def test_a_stream_that_is_closed_ends_the_call():
+    with ModelServer(answer=lambda body: "word " * 10_000, pace=0.005) as server:
+        replies = streamed(server)
+        while not next(replies).texts[0]:
+            pass
+        replies.close()
+        end = time.monotonic() + 30
+        while server.busy and time.monotonic() < end:
+            time.sleep(0.01)
+        assert server.busy == 0
+        assert 0 < server.streamed["question 0"] < 9_000
+
+
+def test_a_refusal_stops_a_stream_too():
+    with ModelServer(first=["401"]) as server, pytest.raises(BadInput, match="401"):
+        list(streamed(server))
+
+
+def test_not_even_the_beginning_of_the_key_is_shown_on_the_way(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    text = f"it is {KEY} and no other"
+    with ModelServer(answer=lambda body: text, pieces=list, pace=0.02) as server:  # a letter at a time
+        seen = [reply.texts[0] for reply in streamed(server)]
+    assert seen[-1] == "it is [key] and no other"
+    assert not any(KEY[:size] in one for one in seen for size in range(5, len(KEY)))
+    assert any("it is" in one and "[key]" not in one for one in seen)

@@ -584,3 +584,42 @@ def test_the_sides_of_the_benchmark_say_the_same_and_their_rates_are_written(tmp
     assert [row["threshold"] for row in written.values()] == ["low >= 1.5", "low >= 1.0"]
     assert list(written) == ["generate-row-by-row", "generate-pipeline"]
     assert f"({sum(counts[0])})" in written["generate-pipeline"]["claim"]
+
+
+# An answer on its way
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.8, max_new_tokens=40, seed=5)], ids=["0", "0.8"])
+def test_an_answer_on_its_way_grows_token_by_token_to_what_the_engine_says_at_once(sampling):
+    tokenizer = chatml_tokenizer()
+    engine = LocalEngine(tiny_llama(len(tokenizer)), tokenizer, "tiny")
+    for number in range(4):
+        request = Request(f"{number}", [{"role": "user", "content": f"hello {number}"}])
+        ((whole,),) = engine.generate([request], sampling)
+        pieces = list(engine.stream(request, sampling))
+        assert pieces[-1] == whole
+        assert [piece.tokens[0] for piece in pieces] == list(range(1, whole.tokens[0] + 1))
+        assert {piece.finish_reasons[0] for piece in pieces[:-1]} == {""}
+        assert all(whole.texts[0].startswith(piece.texts[0]) for piece in pieces)
+
+
+def test_between_its_tokens_gradients_are_on_and_a_closed_answer_leaves_the_model_as_it_was():
+    tokenizer = chatml_tokenizer()
+    engine = LocalEngine(tiny_llama(len(tokenizer)).train(), tokenizer, "tiny")
+    answer = engine.stream(Request("x", [{"role": "user", "content": "hello"}]), GREEDY)
+    next(answer)
+    assert torch.is_grad_enabled()
+    assert not engine.model.training
+    answer.close()
+    assert engine.model.training
+
+
+def test_a_served_answer_on_its_way_ends_as_the_whole_or_says_why_there_is_none():
+    with ModelServer(first=["torn"]) as server:
+        engine = UrlEngine(Endpoint(server.url, "a-model", retries=0))
+        request = Request("x", [{"role": "user", "content": "hello"}])
+        assert all(piece.finish_reasons == [""] for piece in engine.stream(request, SAMPLED))
+        assert engine.failed == {"x": "a cut connection, after 1 attempts"}
+        *_, whole = engine.stream(request, SAMPLED)
+        assert (whole.texts, whole.finish_reasons, engine.failed) == (["answer to hello"], ["stop"], {})
+        assert server.bodies[0]["seed"] == stream_seed(5, "x", 0)

@@ -303,14 +303,23 @@ def served(url: str, **kwargs) -> UrlAnswerer:
     return UrlAnswerer(Endpoint(url, "a-model", retries=0, backoff=0.01, timeout=5.0, **kwargs), Sampling(0.8))
 
 
+def answered(talk: Talk, question: str) -> None:
+    """Asks, and waits as a page does that stays open."""
+    talk.ask(question)
+    for _ in talk.watch():
+        pass
+    if talk.problem:
+        raise NoAnswerError(talk.problem)
+
+
 @pytest.fixture
 def talk(kept, server) -> Talk:
-    return Talk(served(server.url), kept, system="Be brief.")
+    return Talk([served(server.url)], kept, system="Be brief.")
 
 
 def test_a_thumb_is_stored_with_all_that_was_said_before_the_answer(talk, kept, server):
-    talk.ask("one")
-    talk.ask("two")
+    answered(talk, "one")
+    answered(talk, "two")
     talk.rate(Place(talk.id, 1), False, "Ann")
     talk.rate(Place(talk.id, 0), True, None)
     second, first = kept.rows()
@@ -324,7 +333,7 @@ def test_a_thumb_is_stored_with_all_that_was_said_before_the_answer(talk, kept, 
 
 
 def test_a_changed_mind_keeps_one_row_and_drops_the_reason_of_the_old_one(talk, kept):
-    talk.ask("one")
+    answered(talk, "one")
     place = Place(talk.id, 0)
     talk.rate(place, True)
     talk.explain(place, " kind ")
@@ -335,42 +344,42 @@ def test_a_changed_mind_keeps_one_row_and_drops_the_reason_of_the_old_one(talk, 
     assert [(row["label"], row["reason"]) for row in kept.rows()] == [(False, None)]
     talk.rate(place, None)
     assert kept.rows() == []
-    assert talk.turns[0].label is None
+    assert talk.turns[0].verdict is None
 
 
 @pytest.mark.parametrize("place", [("other", 0), (None, 1), (None, -1)])
 def test_a_thumb_for_what_is_not_there_any_more_is_refused(talk, kept, place):
-    talk.ask("one")
+    answered(talk, "one")
     with pytest.raises(StaleError):
         talk.rate(Place(place[0] or talk.id, place[1]), True)
     assert kept.rows() == []
 
 
 def test_a_reason_for_a_thumb_that_was_deleted_does_not_bring_it_back(talk, kept):
-    talk.ask("one")
+    answered(talk, "one")
     talk.rate(Place(talk.id, 0), True, "Ann")
     kept.delete_user("Ann")
     with pytest.raises(StaleError):
         talk.explain(Place(talk.id, 0), "kind")
     assert kept.rows() == []
-    assert talk.turns[0].label is None
+    assert talk.turns[0].verdict is None
 
 
 def test_without_an_answer_the_question_is_kept_and_a_later_one_is_answered(kept):
     with ModelServer(first=["500"]) as server:
-        talk = Talk(served(server.url), kept)
+        talk = Talk([served(server.url)], kept)
         with pytest.raises(NoAnswerError, match="HTTP 500"):
-            talk.ask("one")
+            answered(talk, "one")
         assert (talk.unanswered, talk.turns) == ("one", [])
-        talk.ask("one")
-    assert (talk.unanswered, talk.turns[0].answer) == ("", "answer to one")
+        answered(talk, "one")
+    assert (talk.unanswered, talk.turns[0].answers[0].text) == ("", "answer to one")
 
 
 def test_of_a_server_that_is_down_people_hear_that_and_the_log_says_where(kept, caplog):
     with ModelServer() as server:
         url = server.url
     with pytest.raises(NoAnswerError, match="server is down") as error:
-        Talk(served(url), kept).ask("one")
+        answered(Talk([served(url)], kept), "one")
     assert str(error.value) == DOWN
     assert url in caplog.text
     assert url not in DOWN
@@ -378,34 +387,31 @@ def test_of_a_server_that_is_down_people_hear_that_and_the_log_says_where(kept, 
 
 def test_an_empty_answer_is_nothing_to_judge(kept):
     with ModelServer(answer=lambda body: " \n") as server, pytest.raises(NoAnswerError, match="empty"):
-        Talk(served(server.url), kept).ask("one")
+        answered(Talk([served(server.url)], kept), "one")
 
 
 def test_a_second_question_waits_until_the_first_is_answered(kept):
     refused = threading.Event()
     with ModelServer(hold=lambda body: not refused.is_set()) as server:
-        talk = Talk(served(server.url), kept)
-        asking = threading.Thread(target=talk.ask, args=["one"])
-        asking.start()
-        while not talk.waits:
-            time.sleep(0.01)
+        talk = Talk([served(server.url)], kept)
+        talk.ask("one")
         assert "one" in page.show_talk(talk)  # a reload meanwhile shows it
         with pytest.raises(NoAnswerError, match="still"):
             talk.ask("two")
         refused.set()
-        talk.wait()
-        asking.join()
+        for _ in talk.watch():
+            pass
     assert [turn.question for turn in talk.turns] == ["one"]
 
 
 def test_a_model_in_process_answers_and_says_when_a_conversation_is_too_long(kept):
     tokenizer = chatml_tokenizer()
     engine = LocalEngine(tiny_llama(len(tokenizer), seed=3), tokenizer, "tiny")
-    talk = Talk(LocalAnswerer(engine, Sampling(max_new_tokens=8)), kept)
-    talk.ask("hello")
-    assert talk.turns[0].answer.strip()
+    talk = Talk([LocalAnswerer(engine, Sampling(max_new_tokens=8))], kept)
+    answered(talk, "hello")
+    assert talk.turns[0].answers[0].text.strip()
     with pytest.raises(NoAnswerError, match=r"^1 of 1 prompts leave no room"):
-        talk.ask("x" * 600)
+        answered(talk, "x" * 600)
     talk.rate(Place(talk.id, 0), True)
     assert kept.rows()[0]["model"] == "tiny"
 
@@ -652,12 +658,12 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_people_and_models_write_is_text_on_the_page(tmp_path, kept, text):
     with ModelServer(answer=lambda body: text) as server:
-        talk = Talk(served(server.url), kept)
-        talk.ask(text)
+        talk = Talk([served(server.url)], kept)
+        answered(talk, text)
     talk.rate(Place(talk.id, 0), True)
     talk.explain(Place(talk.id, 0), text)
     tasks = read_tasks(prepared(tmp_path, {"prompt": asked(text), "candidates": [text]}), False)
-    for shown in (page.show_talk(talk, waiting=text, notice=text), page.show_review(Review(tasks, kept), notice=text)):
+    for shown in (page.show_talk(talk, notice=text), page.show_review(Review(tasks, kept), notice=text)):
         assert not any(sign in shown for sign in ("<script", "<img", "<a ", '" onfocus'))
         shown.encode()
 
@@ -665,7 +671,7 @@ def test_what_people_and_models_write_is_text_on_the_page(tmp_path, kept, text):
 @pytest.fixture(scope="module")
 def url(tmp_path_factory, server) -> str:
     kept = Store(tmp_path_factory.mktemp("page") / "feedback.jsonl")
-    blocks = chat_page(served(server.url), kept)
+    blocks = chat_page([served(server.url)], kept)
     yield serve(blocks, password="sesame")
     blocks.close(verbose=False)
 
@@ -681,7 +687,7 @@ def test_nobody_gets_in_without_the_password(url):
 
 def test_another_sites_name_for_this_machine_opens_the_page_only_with_the_password(url, kept, server):
     """As a web site does that gives its own name the address 127.0.0.1 (DNS rebinding)."""
-    blocks = chat_page(served(server.url), kept)
+    blocks = chat_page([served(server.url)], kept)
     open_url = serve(blocks)
     foreign = {"Host": "evil.example"}
     assert httpx.get(open_url).status_code == 200
@@ -732,20 +738,21 @@ def test_a_request_that_is_too_large_or_hides_its_length_is_not_read(url):
         assert client.post("gradio_api/queue/join", content=b"x" * 2**20).status_code == 422  # read: it is no JSON
 
 
-def test_a_message_that_is_too_long_stays_in_the_box_and_reaches_nobody(talk, server, kept):
+def test_a_message_that_is_too_long_or_empty_reaches_nobody_and_the_page_says_so(talk, server):
     asked_before = server.served.total()
-    notice, question = app._answered(talk, "x" * (app.LONGEST_MESSAGE + 1))
-    assert notice == "A message may have 100,000 characters; this one has 100,001."
-    assert len(question) == 100_001
+    notice = "A message may have 100,000 characters; this one has 100,001."
+    assert app._asked(talk, "x" * (app.LONGEST_MESSAGE + 1)) == notice
+    assert app._asked(talk, " \n") == "Write a message first."
+    assert talk.coming is None
     assert server.served.total() == asked_before
-    assert app._answered(talk, "x" * app.LONGEST_MESSAGE) == ("", "")
+    assert app._asked(talk, "x" * app.LONGEST_MESSAGE) == ""
 
 
 def test_the_pages_boxes_end_where_the_server_does():
     assert app._typed("n" * 5_000_000, app.LONGEST_NAME) == "n" * 100
     assert app._typed("\ud83d r", app.LONGEST_REASON) == "? r"
     assert f'maxlength="{app.LONGEST_REASON}"' in page.read("talk.html")
-    assert f'maxlength="{app.LONGEST_REASON}"' in page.read("review.html")
+    assert f'maxlength="{app.LONGEST_REASON}"' in page.read("verdicts.html")
 
 
 def test_passwords_are_looked_at_one_by_one_and_a_crowd_is_turned_away(monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -98,7 +99,7 @@ class Browser:
 
     def ask(self, question: str, answers: int) -> None:
         self.box().send_keys(question, Keys.ENTER)
-        self.until(lambda: len(self.all(".said.model:not(.dots)")) == answers)
+        self.until(lambda: len(self.all(".said.model:not(.dots, .coming)")) == answers)
 
     def top(self, element: WebElement) -> float:
         """Pixels from the upper edge of what is seen."""
@@ -275,7 +276,7 @@ def test_two_browsers_have_two_conversations_and_both_rows_are_kept(browser, col
         for name, person in people.items():  # the second asks while the first waits
             person.box().send_keys(f"I am {name}", Keys.ENTER)
         for person in people.values():
-            person.until(lambda person=person: len(person.all(".said.model:not(.dots)")) == 1)
+            person.until(lambda person=person: len(person.all(".said.model:not(.dots, .coming)")) == 1)
         assert server.busiest == 2
         people["Ann"].one("[data-verdict=up]").click()
         people["Bob"].one("[data-verdict=down]").click()
@@ -297,7 +298,7 @@ def test_of_a_model_server_that_is_down_the_page_says_so_and_loses_nothing_that_
         assert "HTTP 500" in notice
         assert person.box().get_property("value") == "a long thought"
         person.box().send_keys(Keys.ENTER)  # up again
-        person.until(lambda: person.texts(".said.model:not(.dots)") == ["answer to a long thought"])
+        person.until(lambda: person.texts(".said.model:not(.dots, .coming)") == ["answer to a long thought"])
         assert person.box().get_property("value") == ""
         assert person.all(".notice") == []
     assert person.driver.switch_to.active_element == person.box()  # the next message needs no click
@@ -356,8 +357,231 @@ def test_a_question_that_is_being_answered_survives_a_reload(browser, collect):
         person.one(".dots")
         person.reload()
         assert person.texts(".said.user") == ["one"]
-        person.until(lambda: person.texts(".said.model:not(.dots)") == ["answer to one"])
+        person.until(lambda: person.texts(".said.model:not(.dots, .coming)") == ["answer to one"])
         assert server.received == {"one": 1}
+
+
+class Gate:
+    """Holds a served answer back after so many words."""
+
+    def __init__(self, words: int) -> None:
+        self.words = words
+
+    def __call__(self, sent: int) -> bool:
+        return sent >= self.words
+
+
+WORDS = "one two three four five six"
+
+
+def test_an_answer_is_seen_before_it_has_ended_and_has_thumbs_only_then(browser, collect, tmp_path):
+    gate = Gate(3)
+    with ModelServer(answer=lambda body: WORDS, gate=gate) as server:
+        person = browser()
+        person.open(collect(*served(server)))
+        person.box().send_keys("count", Keys.ENTER)
+        person.until(lambda: person.texts(".said.coming") == ["one two three "])
+        assert person.one(".talk").get_attribute("aria-busy") == "true"
+        assert person.all("[data-verdict]") == []
+        assert person.all("#question textarea:enabled") == []
+        gate.words = 5
+        person.until(lambda: person.texts(".said.coming") == ["one two three four five "])
+        person.reload()  # which goes on with the same answer
+        person.until(lambda: person.texts(".said.coming") == ["one two three four five "])
+        gate.words = 99
+        person.until(lambda: person.texts(".said.model:not(.coming)") == [WORDS])
+        assert person.one(".talk").get_attribute("aria-busy") == "false"
+        assert server.received == {"count": 1}
+        person.one("[data-verdict=up]").click()
+        person.until(person.pressed)
+    assert rows(tmp_path)[0]["completion"][0]["content"] == WORDS
+
+
+def test_stop_and_escape_end_an_answer_and_the_question_is_back_in_the_box(browser, collect, tmp_path):
+    gate = Gate(2)
+    with ModelServer(answer=lambda body: WORDS, gate=gate, pace=0.02) as server:
+        person = browser()
+        person.open(collect(*served(server)))
+        for stopped in (0, 1):
+            person.box().send_keys("count" * (1 - stopped), Keys.ENTER)
+            person.until(lambda: person.texts(".said.coming") == ["one two "])
+            if stopped:
+                ActionChains(person.driver).send_keys(Keys.ESCAPE).perform()
+            else:
+                person.until(lambda: person.driver.switch_to.active_element == person.one("#stop"))
+                ActionChains(person.driver).send_keys(Keys.ENTER).perform()
+            assert "was stopped" in person.one(".notice").text
+            assert person.box().get_property("value") == "count"
+            assert person.all(".said, #stop") == []
+            person.until(lambda: person.driver.switch_to.active_element == person.box())
+        gate.words = 99
+        person.ask("", answers=1)
+        assert person.texts(".said.model") == [WORDS]
+    assert not (tmp_path / "feedback.jsonl").read_text()
+
+
+def test_a_page_that_is_closed_ends_the_answer(browser, collect):
+    with ModelServer(answer=lambda body: "word " * 100_000, pace=0.01) as server:
+        person = browser()
+        person.open(collect(*served(server)))
+        person.box().send_keys("count", Keys.ENTER)
+        person.one(".coming")
+        person.driver.get("about:blank")
+        person.until(lambda: server.busy == 0, seconds=40)
+        assert server.streamed["count"] < 50_000
+
+
+def test_what_models_write_is_text_on_its_way_too(browser, collect):
+    gate = Gate(40)
+    with ModelServer(answer=lambda body: HOSTILE, gate=gate, pieces=lambda text: text.split(" ")) as server:
+        person = browser()
+        person.open(collect(*served(server)))
+        person.box().send_keys("do harm", Keys.ENTER)
+        person.until(lambda: "onerror" in "".join(person.texts(".said.coming")))
+        assert person.all("#shown img, #shown script, #shown a, #shown iframe") == []
+        assert person.driver.execute_script("return window.owned") is None
+        gate.words = 9_999
+        person.until(lambda: len(person.all(".said.model:not(.coming)")) == 1)
+
+
+def test_a_long_answer_stays_where_it_is_read_when_it_ends(browser, collect):
+    gate = Gate(300)
+    with ModelServer(answer=lambda body: "word " * 600, gate=gate) as server:
+        person = browser()
+        person.driver.set_window_size(900, 700)
+        person.open(collect(*served(server)))
+        person.box().send_keys("count", Keys.ENTER)
+        person.until(lambda: [len(text.split()) for text in person.texts(".said.coming")] == [300])
+        person.until(lambda: 0 <= person.top(person.one(".said.user")) < 40)
+        ActionChains(person.driver).scroll_by_amount(0, 200).perform()
+        person.until(lambda: person.top(person.one(".said.user")) < -100)
+        was = person.top(person.one(".said.user"))
+        gate.words = 9_999
+        person.until(lambda: person.all("[data-verdict]"))
+        assert abs(person.top(person.one(".said.user")) - was) < 5
+
+
+def by_name(body) -> str:
+    return f"{'first' if body['model'] == 'model-one' else 'second'} model says"
+
+
+def test_two_models_stand_side_by_side_unnamed_and_the_better_one_is_chosen(browser, collect, tmp_path, capsys):
+    gate = Gate(2)
+    with ModelServer(answer=by_name, gate=gate) as server:
+        person = browser()
+        person.open(collect("--url", server.url, "--model", "model-one", "model-two"))
+        person.box().send_keys("who?", Keys.ENTER)
+        person.until(lambda: sorted(person.texts(".coming .answer")) == ["first model ", "second model "])
+        gate.words = 99
+        chosen = []
+        for number in range(8):
+            if number:
+                person.box().send_keys(f"who {number}?", Keys.ENTER)
+            person.until(lambda number=number: len(person.all(".verdict")) == number + 1)
+            left, right = person.all(".answers")[-1].find_elements(By.CSS_SELECTOR, "figure")
+            assert abs(person.top(left) - person.top(right)) < 1
+            assert left.rect["x"] + left.rect["width"] <= right.rect["x"]
+            side = ["up", "down"][left.text.endswith("second model says")]  # the first model's, wherever it stands
+            chosen.append(side)
+            person.all(f"[data-verdict={side}]")[-1].click()
+            person.until(lambda number=number: len(person.pressed()) == number + 1)
+            assert "model-" not in person.driver.page_source
+        assert set(chosen) == {"up", "down"}  # 8 tosses: alike with a chance of 1 in 128
+        person.reload()
+        assert len(person.pressed()) == 8
+        assert "model-" not in person.driver.page_source
+    kept = rows(tmp_path)
+    assert {(row["model"], row["rejected_model"]) for row in kept} == {("model-one", "model-two")}
+    assert all(row["chosen"][0]["content"] == "first model says" for row in kept)
+    assert [row["shown_first"] == "model-one" for row in kept] == [side == "up" for side in chosen]
+    assert main(["collect", "--status", "--store", str(tmp_path / "feedback.jsonl")]) == 0
+    assert "model-one won 8 of 8: 100%, 95% interval 68% to 100%" in capsys.readouterr().out
+
+
+def test_both_bad_with_a_reason_from_the_keyboard_alone(browser, collect, tmp_path):
+    with ModelServer(answer=by_name) as server:
+        person = browser()
+        person.open(collect("--url", server.url, "--model", "model-one", "model-two"))
+        person.until(lambda: person.driver.switch_to.active_element == person.box())
+
+        def press(*keys: str) -> None:
+            ActionChains(person.driver).send_keys(*keys).perform()
+
+        def go_to(selector: str, back: bool = False) -> None:
+            """Tab, or Shift and Tab, until the focus is there, and can be seen."""
+            for _ in range(20):
+                if person.driver.execute_script("return document.activeElement.matches(arguments[0])", selector):
+                    break
+                tab = ActionChains(person.driver)
+                (
+                    tab.key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT)
+                    if back
+                    else tab.send_keys(Keys.TAB)
+                ).perform()
+            active = person.driver.switch_to.active_element
+            assert person.driver.execute_script("return document.activeElement.matches(arguments[0])", selector)
+            # Around the box to write in there is a frame, which takes the colour.
+            assert active.value_of_css_property("outline-style") != "none" or active.tag_name == "textarea", selector
+
+        press("who?", Keys.ENTER)
+        person.until(lambda: len(person.all("[data-verdict]")) == 4)
+        go_to(".reason", back=True)
+        press("both wrong")
+        go_to("[data-verdict=neither]")
+        press(Keys.SPACE)
+        person.until(lambda: person.pressed() == ["neither"])
+        person.until(lambda: person.texts(".kept") == ["kept"])
+        assert [(row["label"], row["reason"]) for row in rows(tmp_path)] == [(False, "both wrong")] * 2
+        focused = person.driver.switch_to.active_element
+        assert focused.get_attribute("data-verdict") == "neither"  # the next Tab goes on from there
+        go_to("#question textarea")
+        press("and now?", Keys.ENTER)
+        person.until(lambda: len(person.all("[data-verdict]")) == 8)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_two_answers_fit_the_screen_and_can_be_read_in_both_colour_schemes(browser, collect, width, dark):
+    with ModelServer(answer=lambda body: f"{body['model']} {'w' * 300} " + "long " * 80) as server:
+        person = browser()
+        person.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600},
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        person.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        person.open(collect("--url", server.url, "--model", "a", "b"))
+        person.box().send_keys("who?", Keys.ENTER)
+        person.until(lambda: len(person.all("[data-verdict]")) == 4)
+        page = "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+        assert person.driver.execute_script(page) == 0
+        first, second = person.all("figure")
+        assert (person.top(second) > person.top(first)) == (width < 600)  # one below the other, or beside it
+        for selector in (".answer", "[data-verdict=both]", ".said.user", ".reason", "figcaption"):
+            assert contrast(person, selector) >= 4.5, selector
+
+
+def contrast(person: Browser, selector: str) -> float:
+    """The ratio of a text's lightness to that of what is behind it (WCAG 2.2)."""
+    colour, behind = person.driver.execute_script(
+        """
+        let at = document.querySelector(arguments[0]);
+        const colour = getComputedStyle(at).color;
+        while (at && /rgba?\\(.*, 0\\)|transparent/.test(getComputedStyle(at).backgroundColor)) at = at.parentElement;
+        return [colour, at ? getComputedStyle(at).backgroundColor : "rgb(255, 255, 255)"];
+        """,
+        selector,
+    )
+
+    def light(text: str) -> float:
+        shades = [int(shade) / 255 for shade in re.findall(r"\d+", text)[:3]]
+        red, green, blue = (
+            shade / 12.92 if shade <= 0.04045 else ((shade + 0.055) / 1.055) ** 2.4 for shade in shades
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dim, bright = sorted(map(light, (colour, behind)))
+    return (bright + 0.05) / (dim + 0.05)
 
 
 def test_a_new_conversation_begins_empty_and_what_was_kept_stays(browser, collect, tmp_path):

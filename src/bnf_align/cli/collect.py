@@ -27,9 +27,10 @@ computed again. To clear it: bnf-align reference gc --older_than_days 0"""
 STAYS = "Models trained on these rows keep what they learnt; copies of the file elsewhere are yours to delete."
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 EPILOG = f"""\
-Chat with a model in process, with one behind a URL, or review prepared answers:
+Chat with a model in process, with one behind a URL, compare two, or review prepared answers:
   bnf-align collect --model_name_or_path M
   bnf-align collect --url http://localhost:8000/v1 --model_name_or_path NAME
+  bnf-align collect --model A B                     two models answer side by side, without their names
   bnf-align collect --review answers.jsonl [--pairs] [--raters 2]
   bnf-align collect --status [--review answers.jsonl [--pairs]]
 The password comes from the variable {PASSWORD}, or is asked for; never from the command line."""
@@ -70,9 +71,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_flag(parser, "--store", default="feedback.jsonl", help="the file of thumbs (default %(default)s)")
-    add_flag(parser, "--model_name_or_path", help="a folder or hub name, an adapter too; with --url its served name")
+    add_flag(
+        parser,
+        "--model_name_or_path",
+        nargs="+",
+        action="extend",
+        help="a folder or hub name, an adapter too; with --url the server's name; two are compared, unnamed",
+    )
     add_model_flags(parser)
-    add_flag(parser, "--url", nargs="+", help="OpenAI-compatible endpoints: http://localhost:8000/v1")
+    add_flag(
+        parser,
+        "--url",
+        nargs="+",
+        help="OpenAI-compatible endpoints: http://localhost:8000/v1; of two models one each, or one for both",
+    )
     add_flag(parser, "--api_key_env", default="OPENAI_API_KEY", help="the environment variable that holds its key")
     add_flag(parser, "--dtype", default="auto", help="of the weights in process: auto, float32, bfloat16")
     add_flag(parser, "--system_prompt", default="", help="what every conversation begins with")
@@ -81,10 +93,18 @@ def _parser() -> argparse.ArgumentParser:
     add_flag(parser, "--review", metavar="FILE", help="judge the answers in FILE, blind, instead of chatting")
     add_flag(parser, "--pairs", action="store_true", help="with --review: ask for the better of two answers")
     add_flag(parser, "--raters", type=count, help="with --review: how many people judge a task (default: everybody)")
-    add_flag(parser, "--status", action="store_true", help="say who has judged what and whether they agree, and stop")
+    add_flag(
+        parser,
+        "--status",
+        action="store_true",
+        help="say who judged what, whether they agree and which model won how often, and stop",
+    )
+    add_flag(parser, "--seed", type=int, default=0, help="with two models: of the order of their answers (default 0)")
     add_flag(parser, "--host", default="127.0.0.1", help="where to listen (default %(default)s: this machine alone)")
     add_flag(parser, "--port", type=int, help="default: the first free one from 7860")
-    add_flag(parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} if that is set")
+    add_flag(
+        parser, "--password", action="store_true", help=f"ask visitors for one; from {PASSWORD} where that is set"
+    )
     add_flag(parser, "--delete_user", metavar="NAME", help="delete a person's rows and stop")
     add_flag(parser, "--ref_cache_dir", help="with --delete_user: clear this reference cache too")
     return parser
@@ -111,31 +131,44 @@ def _page(arguments: argparse.Namespace) -> gr.Blocks:
     if arguments.review:
         tasks = read_tasks(arguments.review, arguments.pairs)
         return review_page(tasks, Store(arguments.store), arguments.raters)
-    return chat_page(_answerer(arguments), Store(arguments.store), arguments.system_prompt)
+    return chat_page(_answerers(arguments), Store(arguments.store), arguments.system_prompt, arguments.seed)
 
 
-def _answerer(arguments: argparse.Namespace) -> Answerer:
+def _answerers(arguments: argparse.Namespace) -> list[Answerer]:
     from bnf_align.engines import Sampling
     from bnf_align.feedback.answerer import LocalAnswerer, UrlAnswerer
 
-    model = arguments.model_name_or_path
+    models, urls = arguments.model_name_or_path, arguments.url
+    if len(models) > 2:
+        raise BadInput(f"--model names {len(models)} models, and a page compares two: {', '.join(models)}.")
+    if len(set(models)) < len(models):
+        raise BadInput(f"--model {' '.join(models)}: two models of one name could not be told apart in the rows.")
     sampling = Sampling(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens)
-    if arguments.url:
+    if urls:
         from bnf_align.endpoint import Endpoint
 
+        if len(models) == 2 and len(urls) > 2:
+            raise BadInput(f"--url names {len(urls)} servers for two models: give one for each, or one for both.")
         key = key_variable(arguments)
+        # One model has all of them, which share the load; two have one each, or one for both.
+        own = [urls] if len(models) == 1 else [[urls[0]], [urls[-1]]]
         # A person waits: rather ask for patience soon than try for minutes.
-        endpoint = Endpoint(arguments.url, model, api_key_env=key, timeout=120.0, retries=1)
-        return UrlAnswerer(endpoint, sampling)
+        endpoints = [
+            Endpoint(some, model, api_key_env=key, timeout=120.0, retries=1)
+            for some, model in zip(own, models, strict=True)
+        ]
+        return [UrlAnswerer(endpoint, sampling) for endpoint in endpoints]
     from bnf_align.engines.local import LocalEngine
 
-    return LocalAnswerer(LocalEngine.load(model, dtype=arguments.dtype, **where(arguments)), sampling)
+    engines = [LocalEngine.load(model, dtype=arguments.dtype, **where(arguments)) for model in models]
+    return [LocalAnswerer(engine, sampling) for engine in engines]
 
 
 def _status(arguments: argparse.Namespace) -> list[str]:
     """Progress for whoever runs the page: people, tasks, agreement."""
     from bnf_align.data.doctor import examine
     from bnf_align.feedback.review import read_tasks, times_judged
+    from bnf_align.feedback.standings import standings
 
     store = _store(arguments)
     rows, users = store.rows(), store.users()
@@ -154,6 +187,7 @@ def _status(arguments: argparse.Namespace) -> list[str]:
             f"{arguments.review}: {counted(len(tasks), 'task')}, {often.count(0):,} judged by nobody, "
             f"{often.count(1):,} by one person, {often.count(2):,} by two or more"
         )
+    lines += map(str, standings(rows))
     if rows:
         found = [one.text for one in examine(arguments.store).findings if one.name == "agreement"]
         lines += found or ["One person judged everything, so nothing is known of agreement."]

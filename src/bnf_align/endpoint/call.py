@@ -51,7 +51,7 @@ class Reply(NamedTuple):
     id: str
     texts: list[str]
     finish_reasons: list[str]
-    """Of each text: "stop", "length", or what else the server says."""
+    """Of each text: "stop", "length", or what else the server says; "" while it is on its way."""
     completion_tokens: int | None
     """Of all texts together, as the server counts them; None where it does not."""
     prompt_tokens: int | None
@@ -99,6 +99,21 @@ def read_reply(call: Call, body: Any) -> Reply:
         raise Unanswered("an answer without a text", billed=True)
     completion, prompt = (count if isinstance(count, int) else None for count in tokens)
     return Reply(call.id, texts, reasons, completion, prompt)
+
+
+def read_part(chunk: Any) -> tuple[str, str | None]:
+    """What a chunk of a streamed answer adds, and the finish reason where it is the last one with a text.
+
+    Raises:
+        Unanswered: If `chunk` is no part of a completion.
+    """
+    try:
+        # The last chunk of some servers has counts and no choice; the first has a role and no content.
+        choice: Any = next(iter(chunk["choices"]), {"text": ""})
+        text = choice["text"] if "text" in choice else choice["delta"].get("content")
+        return "" + (text or ""), choice.get("finish_reason")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Unanswered("an answer in another form", billed=True) from error
 
 
 def _text(choice: dict[str, Any]) -> str:

@@ -9,8 +9,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ Around = Callable[[Call, Attempt], Coroutine[Any, Any, Reply | None]]
 
 LONGEST_BACKOFF = 60.0
 """Seconds."""
+BEAT = 0.1
+"""Seconds after which a streamed reply comes again."""
 
 
 class Endpoint:
@@ -85,8 +88,33 @@ class Endpoint:
                 cannot be reached any more.
         """
         arrived: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
-        loop = asyncio.new_event_loop()
         job = _Job(self, iter(replace(call, **sampling) for call in calls), around or _bare, arrived.put)
+        yield from self._replies(job, arrived)
+
+    def stream(self, call: Call) -> Generator[Reply, None, None]:
+        """The reply to one call as far as it has come, again and again; the last one is the whole.
+
+        Until then its finish reason is "". An attempt that failed on its way begins anew, and so does the text. It
+        comes every `BEAT` seconds, whether it has grown or not, so that whoever iterates can close the iterator, which
+        cancels the call, when nothing comes. A server that does not stream gives the whole at once.
+
+        Raises:
+            BadInput: As `chat` does.
+        """
+        arrived: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
+        coming = Reply(call.id, [""], [""], None, None)  # its text is replaced as more of it comes
+        job = _Job(self, iter([call]), _bare, arrived.put, lambda text: coming.texts.__setitem__(0, text))
+        with closing(self._replies(job, arrived, coming)) as replies:
+            for reply in replies:
+                yield reply
+                if reply.finish_reasons != coming.finish_reasons:
+                    return
+
+    def _replies(
+        self, job: _Job, arrived: SimpleQueue[Reply | BaseException | None], coming: Reply | None = None
+    ) -> Generator[Reply, None, None]:
+        """What arrives, and in between every `BEAT` seconds what is coming, if that is given."""
+        loop = asyncio.new_event_loop()
         task = loop.create_task(job.run())
 
         def work() -> None:
@@ -102,7 +130,13 @@ class Endpoint:
         thread = Thread(target=work, name="endpoint", daemon=True)
         thread.start()
         try:
-            while (reply := arrived.get()) is not None:
+            while True:
+                try:
+                    reply = arrived.get(timeout=BEAT if coming else None)
+                except Empty:
+                    reply = coming and coming._replace(texts=[*coming.texts])
+                if reply is None:
+                    return
                 if isinstance(reply, BaseException):
                     raise reply
                 yield reply
@@ -116,12 +150,18 @@ class _Job:
     """One run over calls."""
 
     def __init__(
-        self, endpoint: Endpoint, calls: Iterator[Call], around: Around, deliver: Callable[[Reply], None]
+        self,
+        endpoint: Endpoint,
+        calls: Iterator[Call],
+        around: Around,
+        deliver: Callable[[Reply], None],
+        hear: Callable[[str], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._calls = calls
         self._around = around
         self._deliver = deliver
+        self._hear = hear
         self._heard = time.monotonic()
         """When a server last said anything."""
         key = os.environ.get(endpoint.api_key_env)
@@ -169,7 +209,7 @@ class _Job:
     async def _attempt(self, call: Call) -> Reply:
         server = min(self._servers, key=Server.load)
         try:
-            reply = await server.ask(call)
+            reply = await server.ask(call, self._hear)
         except Unanswered as problem:
             if problem.connected:
                 self._heard = time.monotonic()

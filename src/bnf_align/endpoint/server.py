@@ -8,9 +8,10 @@ import logging
 import math
 import re
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.endpoint.call import Call, Reply, Unanswered, failed, read_reply
+from bnf_align.endpoint.call import Call, Reply, Unanswered, failed, read_part, read_reply
 from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
@@ -68,8 +69,12 @@ class Server:
         trying = self._failures >= PATIENCE
         return trying and (self._busy > 0 or time.monotonic() < self._rests_until), self._busy
 
-    async def ask(self, call: Call) -> Reply:
+    async def ask(self, call: Call, hear: Callable[[str], None] | None = None) -> Reply:
         """One attempt.
+
+        Args:
+            call: The question.
+            hear: Gets the text as far as it has come, each time that more has; None for an answer in one piece.
 
         Raises:
             Unanswered: If it may be repeated.
@@ -77,7 +82,7 @@ class Server:
         """
         self._busy += 1
         try:
-            reply = await self._ask(call)
+            reply = await self._ask(call, hear)
         except Unanswered:
             self._fail()
             raise
@@ -102,23 +107,63 @@ class Server:
         if self._failures == 2 * PATIENCE:  # by now for some seconds, and not by chance
             logger.warning(f"{self.url} has stopped answering; its calls are tried again for a while.")
 
-    async def _ask(self, call: Call) -> Reply:
+    async def _ask(self, call: Call, hear: Callable[[str], None] | None) -> Reply:
         import openai
 
+        body = _sendable(call.body(self.model))
         try:
             # `object` gives the body as it came: JSON values, or the text where the server does not call it JSON.
-            value = await self._client.post(call.path, cast_to=object, body=_sendable(call.body(self.model)))
+            if hear is None:
+                value: Any = await self._client.post(call.path, cast_to=object, body=body)
+            else:
+                value = await self._streamed(call.path, body, hear)
             reply = read_reply(call, json.loads(value) if isinstance(value, str) else value)
         except openai.APIStatusError as error:
             return self._refused(call, error)
         except openai.APIConnectionError as error:
             raise _lost(error) from None
+        except openai.APIError:
+            raise Unanswered("an error in the middle of an answer", billed=True) from None
         except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
             raise Unanswered("an answer that is not JSON", billed=True) from None
+        except Exception as error:
+            # In the middle of a stream the transport's errors come as they are: httpx's or httpx2's, as openai has it.
+            if not type(error).__module__.startswith("httpx"):
+                raise
+            timeout = "Timeout" in type(error).__name__
+            raise Unanswered("a time-out" if timeout else "a cut connection", billed=True) from None
         # A short key is a placeholder ("EMPTY"), and a word that a model may well say.
         if self._key and len(self._key) >= REAL_KEY:
             return reply._replace(texts=[self._clean(text) for text in reply.texts])
         return reply
+
+    async def _streamed(self, path: str, body: dict[str, Any], hear: Callable[[str], None]) -> Any:
+        """A whole completion, told piece by piece where the server streams."""
+        import openai
+
+        stream: openai.AsyncStream[Any] = await self._client.post(
+            path, cast_to=object, body={**body, "stream": True}, stream=True, stream_cls=openai.AsyncStream[object]
+        )
+        async with stream:
+            if "text/event-stream" not in stream.response.headers.get("content-type", ""):
+                return json.loads(await stream.response.aread())
+            text, reason = "", None
+            async for chunk in stream:
+                more, ended = read_part(chunk)
+                text, reason = text + more, ended or reason
+                if more:
+                    hear(self._so_far(text))
+        if reason is None:  # half an answer must not pass for a whole one
+            raise Unanswered("a cut connection", billed=True)
+        return {"choices": [{"text": text, "finish_reason": reason}]}
+
+    def _so_far(self, text: str) -> str:
+        """A text on its way without the key, nor the beginning of it at the end."""
+        if not self._key or len(self._key) < REAL_KEY:
+            return text
+        text = self._clean(text)
+        begun = next((size for size in range(len(self._key) - 1, 0, -1) if text.endswith(self._key[:size])), 0)
+        return text[: len(text) - begun]
 
     def _refused(self, call: Call, error: openai.APIStatusError) -> Reply:
         """What a status other than 200 means."""

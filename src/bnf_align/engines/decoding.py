@@ -8,7 +8,7 @@ loop is our own, and cache, masks, attention and top-p are the library's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,12 @@ class Draft:
 @torch.no_grad()
 def decode(
     model: PreTrainedModel, drafts: Sequence[Draft], sampling: Sampling, finish: Callable[[Draft], str | None]
-) -> None:
-    """Write `drafts` to their ends, for which `finish` is asked after each token: a finish reason, or None to go on.
+) -> Iterator[None]:
+    """Write `drafts` to their ends, a token of each at a time: comes back after each, and goes on when it is asked to.
 
-    `model` is in evaluation mode, without an adapter's wrapper. Drafts with the same prompt stand side by side,
-    equally many of each; a prompt is read once for all of them.
+    After each token of a draft `finish` gives its finish reason, or None where it goes on. `model` is in evaluation
+    mode, without an adapter's wrapper. Drafts with the same prompt stand side by side, equally many of each; a prompt is
+    read once for all of them.
     """
     prompts = [draft.prompt for draft in drafts]
     copies = next((i for i, prompt in enumerate(prompts) if prompt is not prompts[0]), len(prompts))
@@ -57,6 +58,7 @@ def decode(
         for draft, token in zip(live, tokens.tolist(), strict=True):
             draft.tokens.append(token)
             draft.finish_reason = finish(draft)
+        yield
         going = [row for row, draft in enumerate(live) if draft.finish_reason is None]
         if not going:
             return

@@ -96,11 +96,30 @@ class LocalEngine:
             BadInput: Before anything is generated, if a prompt cannot be written or leaves no room for an answer, or
                 two requests share an id.
         """
-        ending = Ending(self.tokenizer, end_tokens(self._lm, self.tokenizer), sampling.stop)
-        finished = set(done)
+        ending, finished = self._ending(sampling), set(done)
         for batch in self._batches(requests, sampling):
             if not finished.issuperset(prompt.request.id for prompt in batch):
                 yield self._answers(batch, sampling, ending)
+
+    def stream(self, request: Request, sampling: Sampling) -> Iterator[Generation]:
+        """One answer as far as it is written, after each of its tokens; the last one is the whole, as of `generate`.
+
+        Until then its finish reason is "". Closing the iterator ends the answer.
+
+        Raises:
+            BadInput: As `generate` does.
+        """
+        ending, ((prompt,),) = self._ending(sampling), self._batches([request], sampling)
+        draft = self._drafts(prompt, sampling)[0]
+        with evaluation_mode(self.model):
+            for _ in decode(self._lm, [draft], sampling, ending.finish_reason):
+                text, tokens = ending.text(draft), [len(draft.tokens)]
+                if not draft.finish_reason:
+                    text = text.rstrip("\ufffd")  # the first bytes of a character whose others are to come
+                yield Generation(request.id, [text], [draft.finish_reason or ""], tokens, len(prompt.ids))
+
+    def _ending(self, sampling: Sampling) -> Ending:
+        return Ending(self.tokenizer, end_tokens(self._lm, self.tokenizer), sampling.stop)
 
     def plan(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Request]]:
         """The batches of a job: given one of them alone, `generate` computes what it computes within the whole job.
@@ -136,7 +155,8 @@ class LocalEngine:
         drafts = [self._drafts(prompt, sampling) for prompt in batch]
         try:
             with evaluation_mode(self.model):
-                decode(self._lm, [draft for own in drafts for draft in own], sampling, ending.finish_reason)
+                for _ in decode(self._lm, [draft for own in drafts for draft in own], sampling, ending.finish_reason):
+                    pass
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise

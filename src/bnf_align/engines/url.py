@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from bnf_align.endpoint import Call, Endpoint, Reply
@@ -61,6 +62,24 @@ class UrlEngine:
         if self.failed:
             name, reason = next(iter(self.failed.items()))
             logger.warning(f"{len(self.failed):,} prompts got no answer, the first {name!r}: {reason}")
+
+    def stream(self, request: Request, sampling: Sampling) -> Iterator[Generation]:
+        """One answer as far as it has come, several times a second, grown or not; the last one is the whole.
+
+        Until then its finish reason is "". A request that fails after all retries ends in `failed` instead. Closing
+        the iterator ends the call, by which servers know that nobody waits for the rest.
+
+        Raises:
+            BadInput: If the server refuses the call, or cannot be reached.
+        """
+        self.failed = {}
+        with closing(self.endpoint.stream(next(_calls(request, sampling, self.extra)))) as replies:
+            for reply in replies:
+                if reply.error:
+                    self.failed[request.id] = reply.error
+                else:
+                    tokens = [reply.completion_tokens]
+                    yield Generation(request.id, reply.texts, reply.finish_reasons, tokens, reply.prompt_tokens)
 
     def _answer(self, name: str, replies: dict[int, Reply], n: int) -> Generation | None:
         if error := next((reply.error for reply in replies.values() if reply.error), None):

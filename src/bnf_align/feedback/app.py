@@ -14,7 +14,7 @@ from bnf_align.feedback.page import read, show_review, show_talk
 from bnf_align.feedback.review import Review, Task
 from bnf_align.feedback.store import Store
 from bnf_align.feedback.talk import Place, StaleError, Talk
-from bnf_align.feedback.visits import Visits
+from bnf_align.feedback.visits import Visit, Visits
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ VERDICTS: dict[str, Any] = {"up": True, "down": False, "both": "both", "neither"
 
 STALE = "This page was older than what the server knows; now it is up to date. Please do that again."
 NOT_KEPT = "That could not be kept. What was kept before still is; whoever runs this page finds the reason in its log."
-BROKEN = "The model failed. Whoever runs this page finds the reason in its log."
+EMPTY_MESSAGE = "Write a message first."
 STILL_THERE = "Your message is still in the box."
 LONGEST_NAME, LONGEST_REASON, LONGEST_MESSAGE = 100, 2_000, 100_000
 """Characters. The page's own boxes take no longer names and reasons; a longer message is refused."""
@@ -39,54 +39,73 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 JUDGING: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_id": "judging", "concurrency_limit": 1}
 
 
-def chat_page(answerer: Answerer, store: Store, system: str = "") -> gr.Blocks:
-    """A page on which people talk to a model and give its answers thumbs.
+def chat_page(answerers: Sequence[Answerer], store: Store, system: str = "", seed: int = 0) -> gr.Blocks:
+    """A page on which people talk to a model and give its answers thumbs, or compare the answers of two.
 
     Args:
-        answerer: The model.
+        answerers: The model, or two.
         store: Where thumbs go.
         system: A system message that every conversation begins with; empty for none.
+        seed: See `Talk`.
     """
-    visits = Visits(lambda: Talk(answerer, store, system))
+    visits = Visits(lambda: Talk(answerers, store, system, seed))
+    closed, opened = gr.update(value="", interactive=False), gr.update(interactive=True)
+    stoppable, stopped = gr.update(visible=True), gr.update(visible=False)
+
+    def follow(visit: Visit[Talk]) -> Iterator[tuple[Any, ...]]:
+        """Show a conversation while it is being answered, and once it is."""
+        talk = visit.work
+        for _ in talk.watch():
+            if talk is visit.work:  # and not another one that the person began meanwhile
+                yield visit.token, show_talk(talk), closed, stoppable
+        notice = f"{talk.problem} {STILL_THERE}" if talk.problem else ""
+        if talk is visit.work:
+            yield visit.token, show_talk(talk, notice), {**opened, "value": talk.unanswered}, stopped
 
     def load(token: Any, name: str, question: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         visit, question = visits.of(token), _typed(question)
         talk, visit.name = visit.work, _typed(name, LONGEST_NAME) or visit.name or request.username or ""
         said = visit.name or gr.skip()  # the box may hold the beginning of a name by now
-        if talk.waits:  # it was reloaded while the model was at it
-            yield visit.token, said, show_talk(talk), gr.skip()
-            talk.wait()
-        yield visit.token, said, show_talk(talk), gr.update(value=question or talk.unanswered, interactive=True)
+        if talk.coming:  # it was reloaded while the model was at it
+            for token, shown, box, button in follow(visit):
+                yield token, said, shown, box, button
+        else:
+            box = {**opened, "value": question or talk.unanswered}
+            yield visit.token, said, show_talk(talk), box, stopped
 
     def ask(token: Any, name: str, question: str) -> Iterator[tuple[Any, ...]]:
         visit, question = visits.of(token, _typed(name, LONGEST_NAME)), _typed(question)
-        talk = visit.work
-        if question.strip() and len(question) <= LONGEST_MESSAGE:
-            yield visit.token, show_talk(talk, waiting=question), gr.update(value="", interactive=False)
-        notice, question = _answered(talk, question)
-        # By now the person may have begun another conversation, and looks at that one.
-        yield visit.token, show_talk(visit.work, notice=notice), gr.update(value=question, interactive=True)
+        if notice := _asked(visit.work, question):
+            yield visit.token, show_talk(visit.work, notice), {**opened, "value": question}, gr.skip()
+        else:
+            yield from follow(visit)
+
+    def stop(token: Any) -> None:
+        visits.of(token).work.stop()
 
     def judge(token: Any, name: str, event: gr.EventData) -> tuple[str, str]:
         visit = visits.of(token, _typed(name, LONGEST_NAME))
-        place, verdict = Place(event.id, event.at), VERDICTS[event.verdict]
-        notice = _kept(lambda: visit.work.rate(place, verdict, visit.user))
-        return visit.token, show_talk(visit.work, notice=notice)
+        talk, place, verdict = visit.work, Place(event.id, event.at), VERDICTS[event.verdict]
+        reason = _typed(event.reason, LONGEST_REASON) if talk.compares else ""  # that of the other thumb
+        notice = _kept(lambda: talk.rate(place, verdict, visit.user, reason))
+        return visit.token, show_talk(talk, notice)
 
     def explain(token: Any, event: gr.EventData) -> tuple[str, str]:
         visit = visits.of(token)
         notice = _kept(lambda: visit.work.explain(Place(event.id, event.at), _typed(event.reason, LONGEST_REASON)))
-        return visit.token, show_talk(visit.work, notice=notice)
+        return visit.token, show_talk(visit.work, notice)
 
-    def begin_anew(token: Any) -> tuple[str, str]:
+    def begin_anew(token: Any) -> tuple[Any, ...]:
         visit = visits.of(token)
+        visit.work.stop()
         visit.work = visits.begin()
-        return visit.token, show_talk(visit.work)
+        return visit.token, show_talk(visit.work), opened, stopped
 
     with _page() as page:
-        token, name, shown = _parts(
-            "Talk to the model", f"Give a good answer a thumb up, a bad one a thumb down. {PRIVACY}"
-        )
+        one = "Talk to the model", "Give a good answer a thumb up, a bad one a thumb down."
+        two = "Which answer is better?", "Two models answer each message by itself, in an order drawn for each."
+        title, text = two if len(answerers) == 2 else one
+        token, name, shown = _parts(title, f"{text} {PRIVACY}")
         question = gr.Textbox(
             label="Your message",
             show_label=False,
@@ -96,31 +115,32 @@ def chat_page(answerer: Answerer, store: Store, system: str = "") -> gr.Blocks:
             interactive=False,  # until it is known which conversation the browser was at
             elem_id="question",
         )
-        anew = gr.Button("New conversation", size="sm", elem_id="anew")
-        page.load(load, [token, name, question], [token, name, shown, question], js=RECALL, **QUIET)
+        with gr.Row(elem_id="ways"):
+            halt = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
+            anew = gr.Button("New conversation", size="sm", elem_id="anew")
+        changed = [token, shown, question, halt]
+        page.load(load, [token, name, question], [token, name, shown, question, halt], js=RECALL, **QUIET)
         question.change(None, question, js=REMEMBER % "question", **QUIET)
-        together: dict[str, Any] = {"concurrency_limit": answerer.together}
-        question.submit(ask, [token, name, question], [token, shown, question], **QUIET, **together)
+        # As many at a time as there are people: whoever waits for a model holds no place that others need.
+        question.submit(ask, [token, name, question], changed, **QUIET, concurrency_limit=None)
+        halt.click(stop, [token], None, **QUIET, concurrency_limit=None)
         shown.like(judge, [token, name], [token, shown], **JUDGING)
         shown.input(explain, [token], [token, shown], **JUDGING)
-        anew.click(begin_anew, [token], [token, shown], **QUIET)
+        anew.click(begin_anew, [token], changed, **QUIET)
     return page
 
 
-def _answered(talk: Talk, question: str) -> tuple[str, str]:
-    """Ask, and say what to tell the person and what to leave in the box: without an answer, the question."""
+def _asked(talk: Talk, question: str) -> str:
+    """Ask, and say what to tell the person if that cannot be asked now."""
     if not question.strip():
-        return "", question
+        return EMPTY_MESSAGE
     if len(question) > LONGEST_MESSAGE:
-        return f"A message may have {LONGEST_MESSAGE:,} characters; this one has {len(question):,}.", question
+        return f"A message may have {LONGEST_MESSAGE:,} characters; this one has {len(question):,}."
     try:
         talk.ask(question)
     except NoAnswerError as problem:
-        return f"{problem} {STILL_THERE}", question
-    except Exception:  # memory, a driver, ...: a page must not lose what was typed because of a model
-        logger.exception("the model failed")
-        return f"{BROKEN} {STILL_THERE}", question
-    return "", ""
+        return f"{problem} {STILL_THERE}"
+    return ""
 
 
 def review_page(tasks: Sequence[Task], store: Store, raters: int | None = None) -> gr.Blocks:

@@ -24,16 +24,14 @@ _PAGES = Environment(
 )
 
 
-def show_talk(talk: Talk, waiting: str = "", notice: str = "") -> str:
-    """A conversation, with thumbs under every answer.
+def show_talk(talk: Talk, notice: str = "") -> str:
+    """A conversation, with thumbs under every answer, or with pairs of answers; and what is being answered.
 
     Args:
         talk: The conversation.
-        waiting: A question that will wait for an answer; one that does already is known.
         notice: What else the person should know.
     """
-    waiting = waiting or (talk.unanswered if talk.waits else "")
-    return _page("talk.html", talk=talk, waiting=waiting, notice=notice)
+    return _page("talk.html", talk=talk, coming=talk.coming, notice=notice)
 
 
 def show_review(review: Review, notice: str = "") -> str:

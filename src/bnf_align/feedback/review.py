@@ -10,27 +10,17 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from bnf_align.feedback.store import Message, Row, Store, choice, thumb
+from bnf_align.feedback.store import Message, Row, Store
+from bnf_align.feedback.verdict import Answer, Verdict, rows_of, verdict_of
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput
 
 T = TypeVar("T")
 
-Verdict = bool | Literal["both", "neither"]
-"""True for a thumb up, or for the first of two answers; of two answers both may be good, or neither."""
-
 TEXTS = ("text", "content", "completion")
 SAID = ("role", "content")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A prepared answer."""
-
-    text: str
-    model: str | None
 
 
 @dataclass(frozen=True)
@@ -133,12 +123,7 @@ class Review:
     @property
     def verdict(self) -> Verdict | None:
         """What was said to it before; None for nothing."""
-        rows = self._rows.get(self.task.id) if self.task else None
-        if not rows or not self.task:
-            return None
-        if len(rows) == 2:
-            return "both" if rows[0]["label"] else "neither"
-        return bool(rows[0]["label"]) if "label" in rows[0] else _text(rows[0]["chosen"]) == self.task.answers[0].text
+        return verdict_of(self._rows.get(self.task.id, []), self.task.answers) if self.task else None
 
     @property
     def reason(self) -> str:
@@ -181,7 +166,9 @@ class Review:
         with self._judging:
             if self.task is None or self.task.id != task_id:
                 return
-            rows = [] if verdict is None else self._made(self.task, verdict, reason.strip() or None, user)
+            task = self.task
+            about = {"user": user, "item": task.id}
+            rows = [] if verdict is None else rows_of(task.prompt, task.answers, verdict, reason, **about)
             stored = self._store.put_all(self._rows.get(task_id, []), rows)
             if stored:
                 self._rows[task_id] = stored
@@ -194,9 +181,8 @@ class Review:
         with self._judging:
             rows = self._rows.get(task_id)
             if rows and self.task and self.task.id == task_id:
-                rows = [{**row, "reason": reason.strip() or None} for row in rows]
-                if all(self._store.replace(row) for row in rows):
-                    self._rows[task_id] = rows
+                if stored := self._store.explain(rows, reason):
+                    self._rows[task_id] = stored
                 else:
                     del self._rows[task_id]
 
@@ -216,17 +202,6 @@ class Review:
                 task = self._seen.pop()
                 self._todo = deque([task, *(other for other in self._todo if other.id != task.id)])
 
-    @staticmethod
-    def _made(task: Task, verdict: Verdict, reason: str | None, user: str | None) -> list[Row]:
-        about: dict[str, Any] = {"user": user, "reason": reason, "item": task.id}
-        if len(task.answers) == 1 or isinstance(verdict, str):
-            label = verdict == "both" if isinstance(verdict, str) else verdict
-            rows = [thumb(task.prompt, answer.text, label, model=answer.model, **about) for answer in task.answers]
-            return [row | {"created_at": rows[0]["created_at"]} for row in rows]  # one judgement, one time
-        chosen, rejected = task.answers if verdict else reversed(task.answers)
-        about |= {"model": chosen.model, "rejected_model": rejected.model}
-        return [choice(task.prompt, chosen.text, rejected.text, **about)]
-
 
 def times_judged(rows: Sequence[Row]) -> Counter[str]:
     """Task -> how many people have judged it. Those without a name are told apart by the second of their judgement."""
@@ -237,7 +212,3 @@ def times_judged(rows: Sequence[Row]) -> Counter[str]:
 
 def _shuffled(things: Sequence[T]) -> list[T]:
     return random.sample(things, len(things))
-
-
-def _text(answer: str | list[Message]) -> str:
-    return answer if isinstance(answer, str) else answer[0]["content"]

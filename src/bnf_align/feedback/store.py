@@ -128,6 +128,11 @@ class Store:
         self._rewrite(lambda old: None if old.get("id") in gone else old, after)
         return list(after)
 
+    def explain(self, rows: Sequence[Row], reason: str) -> list[Row]:
+        """Put a reason on the rows of a judgement; returns them, or none where somebody had them deleted."""
+        rows = [{**row, "reason": reason.strip() or None} for row in rows]
+        return rows if all(self.replace(row) for row in rows) else []
+
     def replace(self, row: Row) -> bool:
         """Put `row` where the row with its id is; False where there is none, since somebody deleted it."""
         return bool(self._rewrite(lambda old: row if old.get("id") == row["id"] else old))
