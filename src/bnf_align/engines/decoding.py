@@ -44,8 +44,8 @@ def decode(
     """Write `drafts` to their ends, a token of each at a time: comes back after each, and goes on when it is asked to.
 
     After each token of a draft `finish` gives its finish reason, or None where it goes on. `model` is in evaluation
-    mode, without an adapter's wrapper. Drafts with the same prompt stand side by side, equally many of each; a prompt is
-    read once for all of them.
+    mode, without an adapter's wrapper. Drafts with the same prompt stand side by side, equally many of each; a prompt
+    is read once for all of them.
     """
     prompts = [draft.prompt for draft in drafts]
     copies = next((i for i, prompt in enumerate(prompts) if prompt is not prompts[0]), len(prompts))
