@@ -6,6 +6,7 @@ Every interval is a 95 % bootstrap over both what was drawn: seeds with replacem
 What stands between the markers of the page is written anew; the words around them are a person's.
 """
 
+import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ from bnf_align.training.health import FALLEN, MORE_ENDLESS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "lab" / "runs.csv"
+REAL = ROOT / "benchmarks" / "results" / "real_lab.csv"
 PAGE = ROOT / "docs" / "claims.md"
 HEALTH = ROOT / "docs" / "health.md"
 RESAMPLES = 4_000
@@ -34,12 +36,12 @@ MISSING = "not measured"
 
 
 def main() -> None:
-    """Write the tables into the page, and the pictures beside it."""
+    """Write the tables into the pages, and the pictures beside them."""
     found = cells(RESULTS)
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    text = filled(PAGE.read_text(encoding="utf-8"), found)
+    PAGE.write_text(between("real", text, real_table(REAL)), encoding="utf-8")
     text = HEALTH.read_text(encoding="utf-8")
-    block = f"<!-- runs -->\n{verdicts(RESULTS)}\n<!-- end -->"
-    HEALTH.write_text(re.sub(r"<!-- runs -->.*?<!-- end -->", block, text, flags=re.DOTALL), encoding="utf-8")
+    HEALTH.write_text(between("runs", text, verdicts(RESULTS)), encoding="utf-8")
     for name in ("collapse",):
         draw(PAGE.with_name(f"claims-{name}.png"), CLAIMS[name].runs, found)
 
@@ -51,6 +53,34 @@ def filled(page: str, found: "Cells") -> str:
         return f"{marker[1]}\n{report(marker[2], found)}\n{marker[3]}"
 
     return re.sub(r"(<!-- tables ([\w-]+) -->).*?(<!-- end -->)", tables, page, flags=re.DOTALL)
+
+
+def between(marker: str, page: str, text: str) -> str:
+    """The page with `text` between a marker and its end."""
+    block = f"<!-- {marker} -->\n{text}\n<!-- end -->"
+    return re.sub(rf"<!-- {marker} -->.*?<!-- end -->", lambda _: block, page, flags=re.DOTALL)
+
+
+def real_table(results: Path) -> str:
+    """What `benchmarks/real_lab.py` has measured: a row for each measure, a column for each method."""
+    with results.open(newline="", encoding="utf-8") as file:
+        rows = {(row["method"], row["measure"]): row for row in csv.DictReader(file)}
+    measured = list(dict.fromkeys(method for (method, _), row in rows.items() if row["mean"] != MISSING))
+    missing = list(dict.fromkeys(method for method, _ in rows if method not in measured))
+    measures = [measure for method, measure in rows if method == "base"]
+    lines = [
+        (
+            f"{measure}, {rows['base', measure]['unit']}",
+            *(_with_interval(rows[method, measure]) for method in measured),
+        )
+        for measure in measures
+    ]
+    return f"\n{markdown(('', *measured), lines)}\n\nNot measured: {', '.join(missing) or 'nothing'}.\n"
+
+
+def _with_interval(row: dict[str, str]) -> str:
+    mean, low, high = (f"{float(row[end]):.4g}" if row[end] else "" for end in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})" if low else mean
 
 
 def verdicts(results: Path) -> str:
