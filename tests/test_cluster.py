@@ -122,26 +122,27 @@ def workers() -> set[int]:
 
 
 class Killer(threading.Thread):
-    """Kills a worker once `partial` has a few rows, and notes which processes there ever were."""
+    """Kills both workers once `partial` has a few rows, and notes which processes there ever were."""
 
     def __init__(self, partial):
         super().__init__(daemon=True)
-        self.partial, self.killed, self.pids, self.over = partial, None, set(), threading.Event()
+        self.partial, self.killed, self.pids, self.over = partial, set(), set(), threading.Event()
 
     def run(self):
         while not self.over.wait(0.02):
             alive = workers()
             self.pids |= alive
-            if self.killed is None and len(alive) == 2 and rows_in(self.partial) >= 6:
-                self.killed = min(alive)
-                os.kill(self.killed, signal.SIGKILL)
+            if not self.killed and len(alive) == 2 and rows_in(self.partial) >= 6:
+                self.killed = alive
+                for pid in alive:
+                    os.kill(pid, signal.SIGKILL)
 
 
 def rows_in(path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_a_killed_worker_is_replaced_and_the_file_is_that_of_one_process(model, cluster, tmp_path):
+def test_killed_workers_are_replaced_and_the_file_is_that_of_one_process(model, cluster, tmp_path):
     generate(prompts(), [Job(loading(model)(), SAMPLING)], tmp_path / "local.jsonl")
     killer = Killer(tmp_path / "cluster.jsonl.partial")
     killer.start()
@@ -149,8 +150,8 @@ def test_a_killed_worker_is_replaced_and_the_file_is_that_of_one_process(model, 
     done = generate(prompts(), [Job(engine, SAMPLING)], tmp_path / "cluster.jsonl")
     killer.over.set()
     killer.join()
-    assert killer.killed is not None
-    assert len(killer.pids) >= 3  # the one killed, the other, and what took its place; Ray may start one more
+    assert killer.killed
+    assert killer.pids > killer.killed  # what took their places; with one left it alone might end the work
     assert (tmp_path / "cluster.jsonl").read_bytes() == (tmp_path / "local.jsonl").read_bytes()
     assert engine.seen == Counter(row["id"] for row in prompts())
     tokens = sum(
