@@ -313,6 +313,7 @@ def test_reading_streams(tmp_path):
         ("rows.json", b"[" * 5000, "nested too deeply"),
         ("rows.jsonl", b'{"a": ' + b"[" * 100_000, "line 1: not valid JSON"),
         ("rows.jsonl", b'{"a": 1' + b"0" * 5000 + b"}", "line 1: not valid JSON .Exceeds the limit"),
+        ("rows.jsonl", b'{"a": 1}\n{"a": 2} {"a": 3}\n', "line 2: not valid JSON .Extra data, column 10"),
         ("rows.jsonl", '{"a": "Ä"}'.encode("latin-1"), "not UTF-8 text near line 1"),
         ("rows.jsonl", '{"a": "Ä"}'.encode("utf-16"), "is UTF-16 text"),
         ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9999)[:-12], "the gzip file is broken or cut short"),

@@ -22,6 +22,7 @@ PERSONAL = {
         "(212) 555-0123",
         "212-555-0123",
         "1-212-555-0123",
+        "030 22711",  # eight digits, and no text has fewer
     ],
     IBAN: [  # the examples of the registry, and one in words of its own
         "DE89 3704 0044 0532 0130 00",

@@ -68,7 +68,7 @@ def line_rows(path: Path) -> Iterator[Row]:
             try:
                 row, end = decode(text)
                 if end < len(text):
-                    raise json.JSONDecodeError("Extra data", text, end)
+                    json.loads(line)  # which says what is wrong, and where
             except (ValueError, RecursionError) as error:
                 raise BadInput(_broken_line(path, number, line, error, count)) from None
             if not isinstance(row, dict):
