@@ -331,3 +331,8 @@ def test_a_model_that_is_not_there_is_said_before_a_page_opens(tmp_path):
 
     with pytest.raises(BadInput, match="nowhere"):
         _answerers(_parser().parse_args(["--model", str(tmp_path / "nowhere")]))
+
+
+def test_a_model_beside_answers_to_review_is_refused_because_it_would_do_nothing(tmp_path, capsys):
+    assert main(["collect", "--model", "a", "--review", str(tmp_path / "answers.jsonl")]) == 2
+    assert "no model answers" in capsys.readouterr().err

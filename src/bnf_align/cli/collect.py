@@ -47,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not arguments.model_name_or_path and not arguments.review:
         raise BadInput("Whose answers? Give --model_name_or_path (with --url for a served model), or --review FILE.")
+    if arguments.model_name_or_path and arguments.review:
+        raise BadInput("--review asks about the answers in its file, so no model answers: leave --model or it out.")
     try:
         from bnf_align.feedback.serve import serve
     except ModuleNotFoundError as error:
