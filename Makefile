@@ -11,7 +11,7 @@ LAB_MINUTES ?= 480
 export FAULTS_KILLS ?= 50
 export FUZZ_MINUTES ?= 60
 
-.PHONY: help quickstart lab real-lab test test-cpu test-browser approve real faults fuzz models-table check docs wheel install bench clean
+.PHONY: help quickstart lab real-lab test test-slow test-cpu test-browser approve real faults fuzz models-table check docs wheel install bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ quickstart: install  ## the main job: a tiny model learns from thumbs, offline, 
 
 test: install  ## the default tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: install  ## what takes long: kills at random moments, clusters, whole runs
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests
 
 # PyTorch sums in another order with each set of instructions, and takes the word of ATEN_CPU_CAPABILITY that the
 # processor has it: avx2 is asked for only where it is there.

@@ -37,6 +37,7 @@ def random_responses(random: np.random.Generator) -> datasets.Dataset:
             "completion_mask": [np.arange(p + s) >= p for p, s in zip(prompts, scored, strict=True)],
             "label": random.random(ROWS) < 0.5,
             "end": scored + prompts - 1,
+            "row": np.arange(ROWS),
             "ref_logps": [-random.exponential(1.0, count).astype(np.float32) for count in scored],
         },
         features=datasets.Features(
@@ -44,6 +45,7 @@ def random_responses(random: np.random.Generator) -> datasets.Dataset:
             completion_mask=datasets.List(datasets.Value("bool")),
             label=datasets.Value("bool"),
             end=datasets.Value("int64"),
+            row=datasets.Value("int64"),
             ref_logps=datasets.List(datasets.Value("float32")),
         ),
     )

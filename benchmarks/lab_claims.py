@@ -143,7 +143,10 @@ class Estimate(NamedTuple):
 def estimate(values: np.ndarray) -> Estimate:
     """The mean of (seeds, prompts) values."""
     low, high = interval(weights(*values.shape) @ values.ravel())
-    return Estimate(float(values.mean()), low, high, float(stats.ttest_1samp(values.mean(axis=1), 0.0).pvalue))
+    seeds = values.mean(axis=1)
+    # Where no seed differs Student's statistic is 0 / 0.
+    p = float(stats.ttest_1samp(seeds, 0.0).pvalue) if seeds.any() else 1.0
+    return Estimate(float(values.mean()), low, high, p)
 
 
 class Cell(NamedTuple):
@@ -153,6 +156,8 @@ class Cell(NamedTuple):
     step: int
     right: np.ndarray
     """(seeds, test prompts) 1 where sampled `math` was right."""
+    seeds: dict[str, np.ndarray]
+    """(seeds,) of each measurement."""
     means: dict[str, float]
     """Each measurement's mean over seeds."""
     collapsed: int
@@ -172,9 +177,10 @@ def cells(results: Path) -> Cells:
         if [row["seed"] for row in group] == list(base) and not any(row["error"] for row in group):
             right = np.array([[int(bit) for bit in f"{int(row['outcomes'], 16):b}"[1:]] for row in group], dtype=float)
             numbers = [name for name, value in group[0].items() if isinstance(value, float)]
-            means = {name: float(np.mean([row[name] for row in group])) for name in numbers}
+            seeds = {name: np.array([row[name] for row in group]) for name in numbers}
+            means = {name: float(values.mean()) for name, values in seeds.items()}
             collapsed = sum(row["math_sampled"] < COLLAPSED * base[row["seed"]] for row in group)
-            found[run, step] = Cell(run, step, right, means, collapsed)
+            found[run, step] = Cell(run, step, right, seeds, means, collapsed)
     return found
 
 
@@ -249,6 +255,21 @@ def gaps(claim: Claim, found: Cells) -> str:
     return markdown([f"minus {claim.against}", *head[1:]], lines) if lines else f"{MISSING}."
 
 
+def tax(claim: Claim, found: Cells) -> str:
+    """What was gained in `math`, and what became of `sort`, which is in no run's data."""
+    base = found[BASE, 0]
+
+    def cell(run: Run) -> str:
+        if not (at := over_time(run, found)):
+            return MISSING
+        gain = 100 * (at[-1].right.mean() - base.right.mean())
+        lost = at[-1].seeds["sort_sampled"] - base.seeds["sort_sampled"]
+        return f"{gain:+.1f} / {estimate(lost[:, None]).points('+') if lost.any() else 0}"
+
+    head, *lines = by_rate(claim.runs, cell)
+    return markdown(head, lines)
+
+
 def shifts(claim: Claim, found: Cells) -> str:
     """Of held-out answers; of near-identical ones where the run was trained on these."""
 
@@ -310,6 +331,7 @@ def improved(claim: Claim, found: Cells) -> str:
 TITLES = {
     accuracies: "Sampled `math`, per cent right after 15 → 45 steps, by learning rate",
     gaps: "Difference in points after 45 steps at the same learning rate",
+    tax: "Sampled `math` / sampled `sort`, change to the base in points after 45 steps (intervals over seeds alone)",
     shifts: "Shift of chosen / rejected answers after 45 steps, nats a token",
     chosen_by_validation: "Learning rate and steps chosen on the validation prompts",
     improved: "Share of a method's settings that are better than the base after 45 steps",
@@ -320,6 +342,7 @@ TABLES = {
     "rejection": (gaps, chosen_by_validation),
     "sensitivity": (accuracies, improved),
     "near-identical": (accuracies, gaps, shifts),
+    "tax": (tax,),
     "feedback": (accuracies, gaps, shifts),
     "contrastive": (accuracies, gaps, shifts, chosen_by_validation),
     "optimizer": (accuracies, shifts),

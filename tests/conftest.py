@@ -1,5 +1,6 @@
 """What every test needs before anything is imported: no network, no telemetry, one thread."""
 
+import gc
 import json
 import logging
 import os
@@ -17,9 +18,17 @@ import pytest
 import torch
 from hypothesis import settings
 
+collect_ignore = ["faults/fuzz_guided.py"]  # which needs atheris
+
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Keep the collector, which every training asks for a full round, off the modules: that is half of a short run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ from bnf_align.answers import (
     same_number,
     solves,
     text_of,
-    without_thoughts,
 )
 from bnf_align.answers.arithmetic import arithmetic
 from bnf_align.records import BadInput
+from bnf_align.thoughts import without_thoughts
 
 PUBLIC = os.environ.get("BNF_ALIGN_DATA")
 needs_public = pytest.mark.skipif(not PUBLIC, reason="needs the public data: set BNF_ALIGN_DATA to its folder")
@@ -226,6 +226,8 @@ def test_a_sum_that_would_take_long_has_no_value(text):
         "(x := 1/2)",
         "abs(-1/2)",
         "f'{{1/2}}'",
+        "1/2 @ 3",
+        "1/2 in 3",
     ],
 )
 def test_no_text_is_run(text, tmp_path):
@@ -385,11 +387,34 @@ def test_brackets_as_deep_as_json_can_be_read_are_still_text(depth):
         ("\\boxed{9{,}500}", "9{,}500"),
         ("so \\boxed{ \\frac{1}{\\sqrt{2}} } m", "\\frac{1}{\\sqrt{2}}"),
         ("\\boxed{5", None),  # cut short
+        ("\\boxed{18}. So the answer is correct.", "18"),
+        ("\\boxed{18}\nI hope this answer is helpful!", "18"),
+        ("\\boxed{18} No: the answer is 5.", "5"),
+        ("$\\boxed 18$.", "18"),
+        ("**Answer**: 18", "18"),
+        ("The **answer** is 18", "18"),
+        ("Answer = 18", "18"),
+        ("Answer:\n\\[\n18\n\\]", "18"),
+        ("Answer:\n```text\n18\n```", "18"),
+        ("The answer is 5.\n\n### Question 2\nThe answer is 18.", "5"),
+        ("The answer is 5.\nQ2. And then?\nThe answer is 18.", "5"),
+        ("The answer is 5.\nExample 2: And then?\nThe answer is 18.", "5"),
+        ("The answer is 5.<|im_start|>user\nAnd then?\nThe answer is 18.", "5"),
+        ("#### 1) Add\n3 + 4\n#### 7", "7"),
         ("<think>The answer is 5.</think>\nThe answer is 18.", "18"),
         ("The answer is 5, no.</think>\nThe answer is 18.", "18"),
         ("<think>The answer is 5.", None),
         ("That leaves 3 * 6 = <<3*6=18>>18", None),
         ("BANANA: 3", None),
+        (" **$1,007.** ", "1,007"),
+        ("-1/2", "-1/2"),
+        ("3 4", None),
+        ("3\n4", None),
+        ("₹1,500", "₹1,500"),
+        ("5 €", "5 €"),
+        (".5", ".5"),
+        ("12.05.2024", None),
+        ("7" + "\n" * 30_000 + "eggs", None),
         ("", None),
         ("####", None),
     ],
@@ -422,12 +447,18 @@ SAME = {
         "9.500,00",
         "9.5e3",
     ],
-    "1234567": ["1,234,567", "1.234.567", "1 234 567"],
+    "1234567": ["1,234,567", "12,34,567", "₹12,34,567.00", "1.234.567", "1 234 567"],
     "1/2": ["\\frac{1}{2}", "\\dfrac12", "0.5", ".5", "2/4", "50%", "50\\%", "50 percent"],
     "7/2": ["3 1/2", "3\\frac{1}{2}", "3.5", "3 1/2 cups"],
     "50%": ["50", "50 %", "1/2"],
     "1000": ["10^3", "10^{3}", "1e3"],
-    "-5": ["−5", "–5", "\\(-5\\)", "- 5", "-5 degrees"],
+    "-5": ["−5", "–5", "\\(-5\\)", "- 5", "-5 degrees", "minus 5", "negative 5 dollars"],
+    "3000000": ["$3 million", "3 million people", "3,000 thousand"],
+    "1500000": ["1.5 million"],
+    "3": ["3 million dollars", "3 dozen"],  # where the question counts in them
+    "36": ["3 dozen", "3 dozen eggs", "6 squared", "6²", "0x24"],
+    "3/4": ["¾", "¾ cup"],
+    "1010_2": ["1010_2", "1010_{2}"],
     "18": [
         "18 dollars",
         "$18 per day",
@@ -442,6 +473,8 @@ SAME = {
         "\\boxed{18}",
         "18 because 20 - 2 = 18",
         "approximately 18",
+        "18 (not 19)",
+        "18\u200b",
     ],
     "2x+1": ["y = 2x + 1", "1 + 2x"],
     "\\pi": ["\\pi", "$\\pi$"],
@@ -450,10 +483,19 @@ SAME = {
 OTHER = {
     "9": ["9{,}500", "9,500", "9 500", "9^2", "9/2", "1018 - 9"],
     "1/2": ["1", "2", "1/3", "0.05"],
-    "18": ["-18", "18 or 19", "18%2", "1.8", "18.5", "18/5", "eighteen", ""],
-    "50": ["0.5"],
+    "18": [
+        *("-18", "18 or 19", "18%2", "1.8", "18.5", "18/5", "eighteen", ""),
+        *("minus 18", "18 squared", "18_{16}", "not 18", "less than 18", "at least 18"),
+    ],
+    "6": ["x = 5 or x = 6"],
+    "0": ["0x12"],
+    "2": ["2 x"],
+    "10": ["1010_2"],
+    "50": ["0.5", "(50,10,100)"],
+    "$50": ["50¢"],
+    "110100": ["(1,10,100)", "0,11,01,00"],
     "-1": ["-1 + i", "1"],
-    "3": ["3 1/2", "3\\frac12"],
+    "3": ["3 1/2", "3\\frac12", "30 million"],
 }
 
 

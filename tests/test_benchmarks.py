@@ -11,7 +11,7 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-costs, head, steps = map(importlib.import_module, ("costs", "head", "steps"))
+cache, costs, head, steps = map(importlib.import_module, ("cache", "costs", "head", "steps"))
 
 TOKENS, WIDTH, VOCABULARY = TOY = (64, 16, 100)
 HEAD_ROWS = [
@@ -73,6 +73,7 @@ def test_the_gradient_is_that_of_equation_4_and_the_loop_over_the_vocabulary_can
     assert head.gradient_error(16, 8, 50, head.vectorised_target) < 2e-6
 
 
+@pytest.mark.slow
 def test_head_writes_its_rows(claims, toy_shapes, monkeypatch):
     path, rows = claims
     # The probe has tests of its own; twelve fresh processes would import everything twelve times.
@@ -85,6 +86,7 @@ def test_head_writes_its_rows(claims, toy_shapes, monkeypatch):
     assert rows()["gradient"]["holds"] == rows()["flops-bnf-sft"]["holds"] == "yes"
 
 
+@pytest.mark.slow
 def test_steps_compares_equal_tokens_and_writes_its_rows(claims, tmp_path):
     path, rows = claims
     random = np.random.default_rng(0)
@@ -96,11 +98,21 @@ def test_steps_compares_equal_tokens_and_writes_its_rows(claims, tmp_path):
     calls, tokens = steps.epoch_calls(bench, steps.pairs(random, 6))
     steps.write_epochs(steps.measured(calls, 2), tokens, path=path)
     steps.write_reference(steps.measured(steps.reference_calls(bench, steps.pairs(random, 6), 3), 2), 6, path=path)
-    assert set(rows()) == set(costs.ORDER) - set(HEAD_ROWS)
+    real = {name for name in costs.ORDER if name.startswith("real-")}
+    assert set(rows()) == set(costs.ORDER) - set(HEAD_ROWS) - real
     costs.write_costs(path)
     table = (tmp_path / "costs.md").read_text()
     assert "| time-appendix-b | | | | | not measured | |" in table
     assert f"| one-epoch-cold | {float(rows()['one-epoch-cold']['figure']):.3f} |" in table
+
+
+def test_the_cache_holds_a_few_bytes_for_each_scored_token(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "ROWS", 400)
+    monkeypatch.setattr(cache, "ROUNDS", 1)
+    responses = cache.Responses(cache.random_responses(np.random.default_rng(0)))
+    found, keys = cache.write_cache(tmp_path, responses, 100)
+    assert 4 <= cache.bytes_on_disk(found) / responses.masks.sum() < 4.3
+    assert (cache.milliseconds_per_row(found, keys, responses) > 0).all()
 
 
 def test_both_sides_of_a_step_have_the_same_gradient(tmp_path):

@@ -301,3 +301,5 @@ def test_every_evaluation_set_has_its_own_verdict(tmp_path):
     assert trainer.record.health().text.count("against the reference") == 2
     assert "eval: " in trainer.record.health().text
     assert "hard: " in trainer.record.health().text
+    assert "Measured on 6 held-out responses, which are few" in trainer.record.health().text
+    assert "Measured on 4 held-out responses, which are few" in trainer.record.health().text

@@ -100,6 +100,54 @@ def test_an_evaluation_file_of_its_own_is_used_whole(folder):
     assert run_json(folder / "out")["data"]["eval"]["rows"] == 3
 
 
+def test_a_folder_that_holds_another_run_is_said(folder, caplog):
+    assert main(["train", "--config", "recipe.yaml", "--max_steps", "1"]) == 0
+    assert "holds an earlier run" not in caplog.text
+    (folder / "out" / "checkpoint-7").mkdir()
+    assert main(["train", "--config", "recipe.yaml", "--max_steps", "1"]) == 0
+    assert "out holds an earlier run. Its model and its records are replaced; 1 checkpoint of it" in caplog.text
+
+
+def test_no_source_is_written_over(folder, capsys):
+    """The model's folder, and rows that are called as a record is."""
+    (folder / "out").mkdir()
+    (folder / "out" / "run.json").write_text(json.dumps(singles()))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for flags, message in (
+        (["--output_dir", "model"], "--output_dir model is the folder of --model_name_or_path"),
+        (["--dataset_name", "out/run.json"], "run.json of --output_dir out/run.json would be written over"),
+        (["--eval_dataset_name", "out"], "would be written over out, which is read"),
+    ):
+        assert main(["train", "--config", "recipe.yaml", *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--save_strategy", "best"], "metric_for_best_model"),
+        (["--lr_scheduler_type", "polynomial", "--lr_scheduler_kwargs", '{"foo": 1}'], "--lr_scheduler_kwargs .*foo"),
+        (
+            ["--lr_scheduler_type", "cosine", "--lr_scheduler_kwargs", '{"num_cycles": "x"}'],
+            "--lr_scheduler_kwargs .*'x'",
+        ),
+        (
+            ["--lr_scheduler_type", "inverse_sqrt", "--lr_scheduler_kwargs", '{"timescale": 0}'],
+            "--lr_scheduler_kwargs",
+        ),
+        (["--optim", "galore_adamw", "--optim_target_modules", "q_proj"], "--optim galore_adamw.*install"),
+        (["--use_peft", "--lora_modules_to_save", "foo"], "--lora_modules_to_save foo: .* no module of that name"),
+        (["--use_peft", "--lora_target_parameters", "foo"], "--lora_target_parameters foo: .* no parameter"),
+        (["--use_peft", "--lora_alpha", "0"], "--lora_alpha 0: a number above 0"),
+    ],
+)
+def test_settings_that_transformers_and_peft_refuse_or_pass_over_are_a_message(folder, capsys, flags, message):
+    assert main(["train", "--config", "recipe.yaml", *flags]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (folder / "out" / "run.json").exists()
+
+
 def test_lora_saves_an_adapter_that_can_be_continued(folder):
     lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "q_proj", "v_proj"]
     assert main(["train", "--config", "recipe.yaml", *lora]) == 0
@@ -114,6 +162,7 @@ def test_lora_saves_an_adapter_that_can_be_continued(folder):
     assert main(["train", "--config", "recipe.yaml", *continued, "--use_peft"]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_resumes_to_the_weights_of_the_whole_run(folder):
     """A real SIGKILL, first as soon as a checkpoint folder appears, half-written or not, then a little later."""
     steps = ["--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "20", "--num_train_epochs", "4"]
@@ -263,6 +312,7 @@ def test_an_unknown_verb_lists_the_known_ones(capsys):
     assert all(verb in message for verb in VERBS)
 
 
+@pytest.mark.slow
 def test_accelerate_launches_the_same_command_in_two_processes(folder):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE.parent)}
     # --multi_gpu chooses the launcher that starts processes; `use_cpu` in the recipe keeps them on the CPU.

@@ -22,10 +22,9 @@ from bnf_align.construct.cluster import ClusterEngine, ClusterScorer, _Answers
 from bnf_align.construct.generate import Job, generate
 from bnf_align.construct.score import score
 from bnf_align.construct.scorers import verifier
-from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.reward_model import RewardModel
 from bnf_align.engines import Request, Sampling
-from bnf_align.engines.local import LocalEngine
+from bnf_align.engines.local import Limits, LocalEngine
 from bnf_align.records import BadInput
 from tiny_models import llama3_tokenizer
 from tiny_nets import SIZES, tiny_llama
@@ -33,7 +32,7 @@ from tiny_nets import SIZES, tiny_llama
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[data]'")
 
 SAMPLING = Sampling(temperature=0.8, n=2, max_new_tokens=100, seed=3)
-BATCHES = {"dtype": "float32", "batch_rows": 6, "batch_tokens": 2**14}
+BATCHES = {"dtype": "float32", "limits": Limits(6, 2**14)}
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +141,7 @@ def rows_in(path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_killed_workers_are_replaced_and_the_file_is_that_of_one_process(model, cluster, tmp_path):
     generate(prompts(), [Job(loading(model)(), SAMPLING)], tmp_path / "local.jsonl")
     killer = Killer(tmp_path / "cluster.jsonl.partial")
@@ -162,6 +162,7 @@ def test_killed_workers_are_replaced_and_the_file_is_that_of_one_process(model, 
     assert cards[0] == cards[1]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_and_the_same_command_asks_for_nothing_twice(
     model, cluster, orphans, tmp_path, monkeypatch
 ):
@@ -213,6 +214,7 @@ def reward(tmp_path_factory) -> partial[RewardModel]:
     return partial(RewardModel.load, str(folder), dtype="float32", limits=Limits(rows=7))
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_one_process_and_rows_that_were_there_stay(cluster, reward, tmp_path):
     here, there = tmp_path / "local.jsonl", tmp_path / "cluster.jsonl"
     assert score(candidates(), reward(), here).rows == 30
@@ -237,6 +239,7 @@ def test_each_planned_batch_of_rows_alone_gives_what_it_gives_within_the_job(kin
     assert [one for names in plan for batch in scorer.score([rows[name] for name in names]) for one in batch] == whole
 
 
+@pytest.mark.slow
 def test_what_a_user_can_mend_comes_home_from_a_worker_as_it_is(cluster):
     broken = partial(verifier.Verifier, "no such rule")
     with pytest.raises(BadInput, match="--rule no such rule"):
@@ -256,6 +259,7 @@ def until_it_ends(answers) -> tuple[set[int], str]:
     raise AssertionError("no error came")
 
 
+@pytest.mark.slow
 def test_a_unit_that_fails_is_named_and_the_answers_to_the_others_arrive(cluster, caplog):
     def load():  # workers get functions like this one as a whole
         return lambda unit: 12 // (unit - 3)
@@ -266,6 +270,7 @@ def test_a_unit_that_fails_is_named_and_the_answers_to_the_others_arrive(cluster
     assert "lambda unit" in caplog.text  # the worker's traceback
 
 
+@pytest.mark.slow
 def test_a_worker_that_spoils_what_it_is_given_ends_the_job(cluster, monkeypatch):
     monkeypatch.setattr("bnf_align.cluster.MOST_FAILURES", 2)
     arrived, message = until_it_ends(cluster.map(lambda: lambda unit: {}[unit], range(40)))
@@ -273,11 +278,13 @@ def test_a_worker_that_spoils_what_it_is_given_ends_the_job(cluster, monkeypatch
     assert message.startswith("3 of 40 batches failed")
 
 
+@pytest.mark.slow
 def test_a_load_that_kills_every_worker_is_said_in_plain_words(cluster):
     with pytest.raises(BadInput, match="The workers cannot start, or Ray has lost them"):
         cluster.ask(lambda: os._exit(1))
 
 
+@pytest.mark.slow
 def test_workers_compute_in_the_folder_of_who_asks(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cluster.ask(os.getcwd) == str(tmp_path)
@@ -315,6 +322,7 @@ def test_a_finished_job_asks_nobody(model, tmp_path):
     assert list(ClusterEngine(nowhere, "tiny", loading(model)).generate([Request("a", "b")], SAMPLING, {"a"})) == []
 
 
+@pytest.mark.slow
 def test_ray_reports_no_usage(cluster):
     from ray._common.usage.usage_lib import usage_stats_enabled
 
@@ -336,6 +344,8 @@ def test_each_planned_batch_alone_gives_what_it_gives_within_the_job(model):
     [
         (["--engine", "ray", "--url", "http://localhost:1/v1"], "share the load without it"),
         (["--workers", "2"], "--workers is for --engine ray"),
+        (["--concurrency", "5"], "--concurrency is for a served model, and no --url was given"),
+        (["--request", "a=1"], "--request is for a served model"),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(flags, message, tmp_path, capsys):

@@ -1,9 +1,11 @@
 """Comparing methods: what is asked for, what is trained, what the test rows may touch, and what is called real."""
 
 import json
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +81,7 @@ def without_times(record):
 # ------------------------------------------------------------------------------------------------ what is run
 
 
+@pytest.mark.slow
 def test_the_point_that_wins_on_the_validation_split_is_trained_with_every_seed(done, folder):
     bnf = done["methods"]["bnf"]
     validation = [point["validation"] for point in bnf["grid"]]
@@ -102,6 +105,7 @@ def test_splits_share_no_prompt_and_hold_every_row_once(done, folder):
     assert [done["splits"][name]["prompts"] for name in ("train", "validation", "test")] == [*map(len, splits)]
 
 
+@pytest.mark.slow
 def test_pointwise_and_pairwise_methods_train_on_the_same_tokens_in_as_many_steps(folder, tmp_path):
     grid = {"batch_size": [16], "learning_rate": [1e-3]}
     methods = dict.fromkeys(("bnf", "dpo", "kto", "sft"))
@@ -129,6 +133,7 @@ def test_a_grid_point_that_diverges_is_never_chosen_and_a_method_that_does_is_no
 # ------------------------------------------------------------------------------------------- resuming, test rows
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(done, folder, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(asked(folder, out, processes=2), sort_keys=False))
@@ -262,6 +267,7 @@ def test_a_planted_difference_is_real_and_none_is_not(done):
     assert real == {("bnf", "base"): True, ("still", "base"): False, ("still", "bnf"): True}
 
 
+@pytest.mark.slow
 def test_the_report_says_where_no_difference_was_found(folder, tmp_path, capsys):
     methods = {
         "still": {"loss_type": "sft", "learning_rate": [0.0]},
@@ -380,6 +386,27 @@ def test_every_fault_is_said_at_once_with_its_line_before_anything_runs(folder, 
     for place, why in lines.items():
         assert any(line.startswith(place) and why in line for line in said.splitlines()), (place, said)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [1e-3, "1e-3", {"a": 1}, [], None, [1e-3, 1e-3]], ids=repr)
+def test_a_shared_grid_that_is_no_list_is_one_fault_however_many_methods_take_it(folder, tmp_path, value):
+    wrong = asked(folder, tmp_path / "out", methods={"bnf": None, "sft": None, "dpo": None})
+    wrong["grid"] = {"batch_size": [16], "learning_rate": value}
+    with pytest.raises(BadInput, match=r"has 1 fault, .*\ngrid.learning_rate: a list of different values is needed"):
+        read(wrong, settings=settings)
+
+
+def test_the_examples_of_the_documentation_lack_nothing_but_their_files(tmp_path, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "compare.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(examples) >= 2
+    for number, text in enumerate(examples):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+        _, *faults = capsys.readouterr().err.splitlines()
+        assert faults
+        assert all(re.match(r"line \d+, (model|data|evaluations\.)", fault) for fault in faults), faults
 
 
 def test_grids_of_different_size_are_refused_with_their_sizes(folder, tmp_path):

@@ -109,11 +109,42 @@ def test_of_an_accelerator_config_only_what_is_read_is_taken(given):
     )
 
 
+@pytest.mark.parametrize("given", ["[]", "1", 1, "{", "nowhere.json", ["split_batches"]], ids=repr)
+def test_an_accelerator_config_that_is_no_json_object_is_refused(given):
+    with pytest.raises(BadInput, match=r"--accelerator_config .* is not (a JSON object|JSON)"):
+        PreferenceConfig(output_dir="out", use_cpu=True, accelerator_config=given)
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -5])
 def test_numbers_that_make_no_sense_are_refused_before_anything_runs(name, value):
     with pytest.raises(BadInput, match=f"--{name} {value}: .* needed"):
         PreferenceConfig(output_dir="out", use_cpu=True, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_steps": 0}, "--max_steps 0: at least 1 step"),
+        ({"max_steps": -5}, "--max_steps -5: at least 1 step"),
+        ({"adam_beta2": 1.0}, "--adam_beta2 1.0: a number from 0 to below 1"),
+        ({"num_train_epochs": 1e30}, "--num_train_epochs 1e[+]30: .* million"),
+        ({"lr_scheduler_kwargs": '{"a":1'}, "--lr_scheduler_kwargs .* is not JSON"),
+        ({"batch_size": 4, "per_device_train_batch_size": 2}, "--batch_size 4 beside .* = 2: .* Give one"),
+        ({"batch_size": 4, "gradient_accumulation_steps": 2}, "--batch_size 4 beside .* = 16: .* Give one"),
+    ],
+)
+def test_what_makes_no_run_or_two_of_them_is_refused(given, message):
+    with pytest.raises(BadInput, match=message):
+        PreferenceConfig(output_dir="out", use_cpu=True, **given)
+
+
+def test_two_ways_to_say_the_same_batch_are_one():
+    config = PreferenceConfig(
+        output_dir="out", use_cpu=True, batch_size=4, per_device_train_batch_size=2, gradient_accumulation_steps=2
+    )
+    config.fold_batch_size()
+    assert (config.batch_size, config.per_device_train_batch_size, config.gradient_accumulation_steps) == (4, 4, 1)
 
 
 @pytest.mark.parametrize(

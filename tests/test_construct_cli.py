@@ -133,7 +133,7 @@ def test_a_row_that_was_withdrawn_stays_and_it_is_said(folder, tmp_path, caplog)
     assert main([*flags, "--out", str(out)]) == 0
     write(file, rows[1:])
     assert main([*flags, "--out", str(out)]) == 0
-    assert f"1 rows of an earlier job, the first {rows[0]['id']!r}, are none of this one" in caplog.text
+    assert f"1 row of an earlier job (first: {rows[0]['id']!r}), none of this one" in caplog.text
 
 
 def test_another_reward_model_may_not_continue_a_file(folder, tmp_path, capsys):
@@ -209,6 +209,15 @@ def test_a_model_of_several_labels_is_no_reward_model(tmp_path, capsys):
     command = ["score", file, "--scorer", "reward_model", "--model", str(tmp_path / "three")]
     assert main([*command, "--out", str(tmp_path / "s.jsonl")]) == 2
     assert "a reward model has one label" in capsys.readouterr().err
+
+
+def test_score_says_how_many_candidates_there_were_and_what_they_got(tmp_path, capsys):
+    rows = [{"prompt": "1+2", "answer": "3", "candidates": ["The answer is 3.", "4", "3", "Three or 5"]}]
+    file = write(tmp_path / "c.jsonl", rows)
+    assert main(["score", file, "--scorer", "verifier", "--out", str(tmp_path / "s.jsonl")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("4 candidates of 1 row scored in ")
+    assert said[1] == "  scores from 0 to 1, 0.5 on average"
 
 
 def test_replies_of_a_judge_that_cannot_be_read_are_counted_aloud(tmp_path, capsys):

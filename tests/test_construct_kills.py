@@ -58,12 +58,14 @@ def resumed(argv: list[str], out: Path, whole: Path, count: int) -> None:
     assert len(list(read_jsonl(out))) == count
 
 
+@pytest.mark.slow
 def test_candidates_are_those_of_an_uninterrupted_run(folder, tmp_path):
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     assert main(in_process(folder, whole)) == 0
     resumed(in_process(folder, broken), broken, whole, COUNT)
 
 
+@pytest.mark.slow
 def test_candidates_of_several_jobs_are_those_of_an_uninterrupted_run(folder, tmp_path):
     heats = ["--temperature", "0.5", "1.0"]
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
@@ -79,6 +81,7 @@ def test_candidates_of_several_jobs_are_those_of_an_uninterrupted_run(folder, tm
     assert files(broken) == files(whole)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_an_uninterrupted_run(folder, tmp_path):
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     assert main(reward(folder, whole)) == 0
@@ -86,6 +89,7 @@ def test_scores_are_those_of_an_uninterrupted_run(folder, tmp_path):
     assert [row["id"] for row in read_jsonl(broken)] == [f"c{i}" for i in range(40)]
 
 
+@pytest.mark.slow
 def test_rows_that_a_url_has_answered_stay_as_they_are(folder, tmp_path):
     chance = random.Random(0)
 
@@ -111,6 +115,7 @@ def test_rows_that_a_url_has_answered_stay_as_they_are(folder, tmp_path):
     assert asked <= runs * 4 * COUNT + KILLS * 16
 
 
+@pytest.mark.slow
 def test_a_judge_is_asked_nothing_twice(folder, tmp_path, capsys):
     def grade(body):
         return json.dumps({"score": 1 + len(prompt_of(body)) % 10})
@@ -143,6 +148,7 @@ def selection(out: Path) -> dict[str, object]:
     return {**files(out), "card": card, "text": out.with_name(f"{out.name}.card.md").read_text()}
 
 
+@pytest.mark.slow
 def test_a_selection_is_there_with_all_its_files_or_not_at_all(folder, tmp_path, monkeypatch):
     """Two settings by turns on one `--out`, so that rows of the one beside test rows of the other would show."""
     whole, broken = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"], tmp_path / "broken.jsonl"

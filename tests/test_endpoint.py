@@ -54,7 +54,7 @@ def test_every_call_gets_its_reply_once():
 
 def test_a_reply_carries_reasons_and_the_servers_token_counts():
     with ModelServer(answer=lambda body: ["one", "three"]) as server:
-        (reply,) = endpoint(server).chat([Call("x", "text", n=2)])
+        (reply,) = endpoint(server).chat([Call("x", "text", extra={"n": 2})])
     assert reply == ("x", ["one", "three"], ["stop", "stop"], 8, len('"text"'), None)
 
 
@@ -67,8 +67,9 @@ def test_token_counts_are_none_where_the_server_does_not_count():
 def test_only_what_is_set_is_sent_and_extra_fields_can_take_one_out():
     with ModelServer() as server:
         list(endpoint(server).chat([Call("a", "text")]))
-        call = Call("b", [{"role": "user", "content": "c"}], extra={"top_k": 5, "max_tokens": None})
-        list(endpoint(server).chat([call], n=1, max_tokens=9, temperature=0.0, top_p=1.0, seed=0, stop=("x",)))
+        extra = {"n": 1, "top_k": 5, "max_tokens": None}
+        sampling = {"max_tokens": 9, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": ("x",)}
+        list(endpoint(server).chat([Call("b", [{"role": "user", "content": "c"}], **sampling, extra=extra)]))
     assert server.bodies == [
         {"model": "a-model", "prompt": "text"},
         {
@@ -362,7 +363,7 @@ def test_a_bare_host_gets_the_version():
     assert Endpoint(["https://a.b/openai/v2/"], "m").urls == ["https://a.b/openai/v2"]
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://a.b", "", "http://"])
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://a.b", "", "http://", "http://[::1:8000"])
 def test_what_is_no_url_is_refused(url):
     with pytest.raises(BadInput, match="is not a URL"):
         Endpoint(url, "m")

@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from bnf_align.endpoint import Endpoint
 from bnf_align.engines import Request, Sampling, decoding
 from bnf_align.engines.decoding import Draft, next_tokens
-from bnf_align.engines.local import LocalEngine
+from bnf_align.engines.local import Limits, LocalEngine
 from bnf_align.engines.request import stream_seed
 from bnf_align.engines.tokens import Ending, end_tokens, prompt_ids
 from bnf_align.engines.url import UrlEngine
@@ -97,7 +97,7 @@ def one_by_one(engine: LocalEngine, request: Request, limit: int) -> list[int]:
 def test_greedy_answers_are_those_of_the_library_row_by_row(family, rows, monkeypatch):
     if rows > 1:
         monkeypatch.setattr(decoding, "PREFILL_TOKENS", 40)  # prompts are read a few columns at a time
-    engine = engine_of(family, batch_rows=rows)
+    engine = engine_of(family, limits=Limits(rows))
     requests = some_requests()
     found = answers(engine, requests, GREEDY)
     assert set(found) == {request.id for request in requests}
@@ -159,6 +159,9 @@ def test_the_likeliest_token_is_taken_at_temperature_zero():
     [
         {"temperature": -0.5},
         {"temperature": float("nan")},
+        {"temperature": 1e-300},
+        {"stop": ("\n", "")},
+        {"n": 99_999_999_999},
         {"top_p": 0.0},
         {"top_p": 1.5},
         {"max_new_tokens": 0},
@@ -167,7 +170,7 @@ def test_the_likeliest_token_is_taken_at_temperature_zero():
 )
 def test_a_way_to_draw_that_is_none_is_refused(wrong):
     name = next(iter(wrong)).replace("_", "-")
-    with pytest.raises(BadInput, match=name if name in ("temperature", "top-p") else "at least one"):
+    with pytest.raises(BadInput, match=name if name in ("temperature", "top-p", "stop") else "1 token or more"):
         Sampling(**wrong)
 
 
@@ -194,7 +197,7 @@ def test_settings_of_the_models_generation_config_do_not_leak_but_its_end_tokens
 
 
 def test_a_sample_depends_on_the_seed_its_id_and_its_number_alone():
-    engine = engine_of(batch_rows=6)
+    engine = engine_of(limits=Limits(6))
     requests = some_requests(8)
     three = answers(engine, requests, SAMPLED)
     fewer = answers(engine, requests[2:5], Sampling(temperature=0.8, n=2, max_new_tokens=12, seed=5))
@@ -217,7 +220,7 @@ def test_the_samples_of_a_prompt_differ_and_greedy_ones_are_one_text_n_times():
 @pytest.mark.golden
 @pytest.mark.parametrize("sampling", [SAMPLED, Sampling(max_new_tokens=12)], ids=["sampled", "greedy"])
 def test_a_resumed_job_equals_an_uninterrupted_one(sampling):
-    engine = engine_of(batch_rows=5 * sampling.n)
+    engine = engine_of(limits=Limits(5 * sampling.n))
     requests = some_requests(23)
     batches = list(engine.generate(requests, sampling))
     assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
@@ -230,7 +233,7 @@ def test_a_resumed_job_equals_an_uninterrupted_one(sampling):
 
 
 def test_batches_follow_from_the_requests_and_keep_to_both_budgets():
-    engine = engine_of(batch_rows=4, batch_tokens=200)
+    engine = engine_of(limits=Limits(4, 200))
     batches = list(engine.generate(some_requests(), GREEDY))
     lengths = [[one.prompt_tokens for one in batch] for batch in batches]
     in_order = [length for batch in lengths for length in batch]
@@ -241,7 +244,7 @@ def test_batches_follow_from_the_requests_and_keep_to_both_budgets():
 
 
 def test_a_batch_that_runs_out_of_memory_is_halved_until_it_fits(caplog):
-    engine = engine_of(batch_rows=8)
+    engine = engine_of(limits=Limits(8))
     requests = some_requests(8)
     whole = answers(engine, requests, Sampling(temperature=0.8, max_new_tokens=12))
 
@@ -623,3 +626,14 @@ def test_a_served_answer_on_its_way_ends_as_the_whole_or_says_why_there_is_none(
         *_, whole = engine.stream(request, SAMPLED)
         assert (whole.texts, whole.finish_reasons, engine.failed) == (["answer to hello"], ["stop"], {})
         assert server.bodies[0]["seed"] == stream_seed(5, "x", 0)
+
+
+def test_another_template_or_other_ends_are_another_model():
+    def engine() -> LocalEngine:
+        return LocalEngine(tiny_llama(len(chatml_tokenizer())), chatml_tokenizer(), "m")
+
+    first, other, ends = engine(), engine(), engine()
+    other.tokenizer.chat_template += "{# #}"
+    ends._lm.generation_config.eos_token_id = 3
+    assert first.weights == engine().weights
+    assert len({first.weights, other.weights, ends.weights}) == 3

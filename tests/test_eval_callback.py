@@ -56,7 +56,8 @@ def recipe(folder, *flags) -> list[str]:
     files = ["--model_name_or_path", folder / "model", "--dataset_name", folder / "rows.jsonl"]
     files += ["--output_dir", folder / "out", "--ref_cache_dir", folder / "cache"]
     shape = ["--batch_size", 4, "--max_steps", 2, "--max_length", 128, "--use_cpu", "--save_strategy", "no"]
-    return [str(word) for word in ("train", *files, *shape, "--eval_task_data", folder / "items.jsonl", *flags)]
+    items = ("--eval_task_data", folder / "items.jsonl") if "--eval_task" in flags else ()
+    return [str(word) for word in ("train", *files, *shape, *items, *flags)]
 
 
 def test_the_command_answers_the_first_items_and_keeps_samples(tmp_path):

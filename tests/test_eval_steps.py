@@ -107,6 +107,7 @@ def killed(argv: list[str], partial, rows: int) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.slow
 def test_answers_of_a_killed_run_end_as_those_of_an_uninterrupted_one(task, model, tmp_path, capsys):
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     assert main(run_flags(tmp_path, task, model, whole)) == 0

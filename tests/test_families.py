@@ -167,6 +167,7 @@ def table():
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.slow
 def test_a_family_is_trained_adapted_saved_and_loaded_as_the_table_says(family):
     lines = DOCS.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
     assert f"| {' | '.join(cells(family))} |" in lines

@@ -58,6 +58,7 @@ def until(condition) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_from_which_the_run_ends_as_if_nothing_had_happened(folder, tmp_path):
     out, steps = tmp_path / "out", {"max_steps": 60, "save_steps": 25, "save_strategy": "steps"}
     process = FORK.Process(target=run, args=(training(folder, out, **steps),))

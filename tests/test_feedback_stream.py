@@ -238,6 +238,7 @@ for _ in talk.watch():
 """
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_an_answer_loses_nothing_that_was_rated_and_keeps_no_half(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, str(TESTS), str(tmp_path / "feedback.jsonl")]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from bnf_align.cli import analyze, arguments, doctor, generate, score, select
-from bnf_align.cli.flags import endpoint, text_of
+from bnf_align.cli.flags import key_variable, text_of
 from bnf_align.cli.main import main
 from bnf_align.cli.recipe import read_recipe
 from bnf_align.judge.wording import wording
@@ -72,10 +72,10 @@ def test_none_of_something_is_refused_before_an_empty_file_passes_for_a_finished
 def test_a_key_where_its_variables_name_belongs_is_refused_and_not_repeated(key):
     arguments = SimpleNamespace(url=["http://localhost:1"], api_key_env=key, concurrency=1)
     with pytest.raises(BadInput, match="name of an environment variable") as caught:
-        endpoint(arguments, "m")
+        key_variable(arguments)
     assert key not in str(caught.value)
     arguments.api_key_env = "MY_KEY_2"
-    assert endpoint(arguments, "m").api_key_env == "MY_KEY_2"
+    assert key_variable(arguments) == "MY_KEY_2"
 
 
 # ------------------------------------------------------------------------------------------------------- recipes
@@ -163,6 +163,7 @@ loss_type: dpo
 loss_kwargs: {beta: 0.2}
 report_to: [none]
 label_map: [-1=down, 1=up]
+use_peft: true
 lora_target_modules: all-linear
 lora_r: 8
 run_name: "5"
@@ -251,3 +252,54 @@ def test_a_revision_of_several_models_or_of_a_served_one_is_refused(tmp_path, ca
     for more in (["b", "--model_revision", "v"], ["--url", "http://localhost:9/v1", "--model-revision", "v"]):
         assert main([*flags, *more]) == 2
         assert "--model_revision" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lora_r", "4"], "--lora_r 4 changes nothing without --use_peft"),
+        (["--use_dora", "true"], "--use_dora true changes nothing without --use_peft"),
+        (["--bnb_4bit_quant_type", "fp4"], "--bnb_4bit_quant_type fp4 changes nothing without --load_in_4bit"),
+        (["--eval_task_steps", "2"], "--eval_task_steps 2 changes nothing without --eval_task"),
+        (["--sample_tokens", "8"], "--sample_tokens 8 changes nothing without --sample_prompts"),
+        (["--metric_for_best_model", "loss"], "--metric_for_best_model loss changes nothing without --eval_strategy"),
+        (["--eval_steps", "5"], "--eval_steps 5 changes nothing without --eval_strategy steps"),
+        (["--save_strategy", "epoch", "--save_steps", "5"], "--save_steps 5 .* without --save_strategy steps"),
+        (
+            ["--load_best_model_at_end", "true", "--save_strategy", "no"],
+            "--load_best_model_at_end true .* --eval_strategy",
+        ),
+        (["--hub_model_id", "me/m"], "--hub_model_id me/m changes nothing without --push_to_hub"),
+    ],
+)
+def test_a_flag_that_nothing_would_read_is_refused(words, message):
+    needed = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "o", "--use_cpu", "true"]
+    with pytest.raises(BadInput, match=message):
+        arguments.parse([*needed, *words])
+
+
+def test_flags_that_something_reads_are_taken():
+    needed = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "o", "--use_cpu", "true"]
+    evaluated = [
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "5",
+        "--metric_for_best_model",
+        "loss",
+        "--eval_fraction",
+        "0.1",
+    ]
+    saved = [
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "5",
+        "--logging_steps",
+        "5",
+        "--push_to_hub",
+        "--hub_model_id",
+        "me/m",
+    ]
+    config = arguments.parse([*needed, *evaluated, *saved])[1]
+    assert (config.eval_steps, config.save_steps, config.logging_steps, config.hub_model_id) == (5, 5, 5, "me/m")

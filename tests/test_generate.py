@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import weakref
 from functools import partial
 
@@ -11,7 +12,7 @@ from bnf_align.construct.generate import Job, generate
 from bnf_align.construct.prompts import as_messages, read_prompts
 from bnf_align.endpoint import Endpoint
 from bnf_align.engines import Sampling
-from bnf_align.engines.local import LazyEngine, LocalEngine
+from bnf_align.engines.local import LazyEngine, Limits, LocalEngine
 from bnf_align.engines.url import UrlEngine
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput
@@ -50,6 +51,31 @@ def test_a_conversation_gives_up_the_answer_it_ends_with(tmp_path):
         read_prompts(write(tmp_path / "c.jsonl", [{"messages": [{"who": "human", "said": "Hi"}]}]))
 
 
+def test_a_prompt_is_what_training_reads_of_it(tmp_path):
+    """Messages as JSON text or as one object, and a system text in a column of its own."""
+    user, system = {"role": "user", "content": "Hi"}, {"role": "system", "content": "Be kind."}
+    rows = [{"prompt": json.dumps([user])}, {"prompt": user, "id": "b"}]
+    assert [row["prompt"] for row in read_prompts(write(tmp_path / "a.jsonl", rows))] == [[user], [user]]
+    rows = [{"prompt": "Hi", "system": "Be kind.", "id": 0}, {"prompt": "Hi", "id": 1}]
+    rows += [{"prompt": [system, user], "system": "Be kind.", "id": 2}]
+    read = read_prompts(write(tmp_path / "b.jsonl", rows))
+    assert [row["prompt"] for row in read] == [[system, user], [user], [system, user]]
+    assert not any("system" in row for row in read)  # or training would read it twice
+    with pytest.raises(BadInput, match="differ"):
+        read_prompts(write(tmp_path / "c.jsonl", [{"prompt": [system, user], "system": "Be short."}]))
+    with pytest.raises(BadInput, match="neither text nor messages, but int: 5"):
+        read_prompts(write(tmp_path / "d.jsonl", [{"prompt": 5}]))
+    with pytest.raises(BadInput, match="nothing to answer"):
+        read_prompts(write(tmp_path / "e.jsonl", [{"prompt": " \n"}]))
+
+
+def test_what_the_model_is_not_given_of_a_question_is_said(tmp_path, caplog):
+    rows = [{"instruction": "Translate.", "input": "Good morning", "tools": [{"name": "f"}], "category": "a b"}]
+    read_prompts(write(tmp_path / "a.jsonl", rows))
+    said = [record.getMessage() for record in caplog.records]
+    assert sorted(re.search(r"column `(\w+)` looks like part", line)[1] for line in said) == ["input", "tools"]
+
+
 def test_prompts_that_cannot_be_filed_are_refused_and_repeated_ones_are_said(tmp_path, caplog):
     with pytest.raises(BadInput, match=r"no column of prompts. I see: text"):
         read_prompts(write(tmp_path / "a.jsonl", [{"text": "x"}]))
@@ -57,7 +83,7 @@ def test_prompts_that_cannot_be_filed_are_refused_and_repeated_ones_are_said(tmp
         read_prompts(write(tmp_path / "a.jsonl", [{"text": "x"}]), column="q")
     with pytest.raises(BadInput, match="has 0 rows"):
         read_prompts(write(tmp_path / "a.jsonl", []))
-    with pytest.raises(BadInput, match=r"1 row \(1\) have no `prompt`"):
+    with pytest.raises(BadInput, match=r"1 row \(1\) without a `prompt`"):
         read_prompts(write(tmp_path / "b.jsonl", [{"prompt": "x"}, {"prompt": ""}]))
     with pytest.raises(BadInput, match="two rows have the id '1'"):
         read_prompts(write(tmp_path / "c.jsonl", [{"prompt": "x", "id": 1}, {"prompt": "y", "id": 1}]))
@@ -89,7 +115,7 @@ def test_texts_become_turns_of_a_user_and_messages_stay():
 @pytest.fixture(scope="module")
 def engines():
     models = [tiny_llama(300, seed=seed, max_position_embeddings=4096) for seed in (0, 1)]
-    return [LocalEngine(model, chatml_tokenizer(), f"m{i}", batch_rows=6) for i, model in enumerate(models)]
+    return [LocalEngine(model, chatml_tokenizer(), f"m{i}", limits=Limits(6)) for i, model in enumerate(models)]
 
 
 def prompts(count=5) -> list[dict]:
@@ -145,7 +171,7 @@ def test_of_several_models_in_process_one_at_a_time_is_in_memory(engines, tmp_pa
 
     def load(number):
         own = engines[number]
-        engine = LocalEngine(copy.deepcopy(own.model), own.tokenizer, own.name, batch_rows=6)
+        engine = LocalEngine(copy.deepcopy(own.model), own.tokenizer, own.name, limits=Limits(6))
         alive.add(engine.model)
         most.append(len(alive))
         loads.append(own.name)
@@ -201,7 +227,7 @@ def test_a_job_broken_off_goes_on_where_it_was_and_no_other_job_is_done_again(en
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     jobs = [Job(engine, sampling()) for engine in engines]
     generate(prompts(), jobs, whole)
-    breaking = Breaking(engines[broken].model, engines[broken].tokenizer, engines[broken].name, batch_rows=6)
+    breaking = Breaking(engines[broken].model, engines[broken].tokenizer, engines[broken].name, limits=Limits(6))
     cut = [Job(breaking, sampling()) if number == broken else job for number, job in enumerate(jobs)]
     with pytest.raises(_StopError):
         generate(prompts(), cut, out)
@@ -233,6 +259,19 @@ def test_a_file_is_not_continued_by_another_model_or_another_way_to_draw(engines
     for job in (Job(engines[1], sampling()), Job(engines[0], sampling(0.9)), Job(engines[0], sampling(seed=1))):
         with pytest.raises(BadInput, match="other settings"):
             generate(prompts(), [job], out)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_right_answers_that_were_corrected_since_are_not_left_as_they_were(engines, tmp_path, jobs):
+    out = tmp_path / "c.jsonl"
+    drawn = [Job(engines[0], sampling(seed=number)) for number in range(jobs)]
+    rows = [{**row, "answer": "4"} for row in prompts()]
+    generate(rows, drawn, out)
+    before = out.read_bytes()
+    with pytest.raises(BadInput, match=r"columns of earlier prompts in 1 row; the first, 'p2', has another answer"):
+        generate([{**row, "answer": "5"} if row["id"] == "p2" else row for row in rows], drawn, out)
+    assert out.read_bytes() == before
+    assert generate(rows, drawn, out).missing == 0
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -34,6 +34,7 @@ def figures(rows, *prefixes: str) -> dict[str, float]:
     return {name: float(row["figure"]) for name, row in rows.items() if name.startswith(prefixes)}
 
 
+@pytest.mark.slow
 def test_every_row_has_a_figure_and_a_verdict(rows):
     assert rows.keys() == IDS
     assert {row["holds"] for row in rows.values()} <= {"yes", "no", "reported"}
@@ -45,6 +46,7 @@ def test_every_row_has_a_figure_and_a_verdict(rows):
     }
 
 
+@pytest.mark.slow
 def test_gradients_from_bfloat16_weights_are_right_up_to_their_rounding(rows):
     """Below the bound, and not so far below that nothing can have been rounded."""
     errors = figures(rows, "gradient-")
@@ -58,6 +60,7 @@ def test_without_rounding_the_gradient_is_that_through_all_logits(loss):
     assert gpu_head.error_to_logits(loss, head.problem(*TOY.gradient)) < 2e-6
 
 
+@pytest.mark.slow
 def test_the_weight_is_one_before_the_first_step_whatever_the_batches(rows):
     assert figures(rows, "weight-", "difference-").keys() == {
         f"{what}-{way}" for what in ("weight", "difference") for way in ("sorted", "padded")

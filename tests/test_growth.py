@@ -67,6 +67,7 @@ def test_a_step_has_the_tokens_that_it_names_and_a_budget_cuts_it(toy_sizes, tmp
     assert all(float(parameter.grad.norm()) > 0 for parameter in trainer.model.parameters())
 
 
+@pytest.mark.slow
 def test_growth_measures_every_curve_and_writes_its_files(toy_sizes, tmp_path, monkeypatch):
     # The probe has tests of its own, and forks of a process that runs tests are not to be trusted. Here a peak is the
     # product of the three sizes, so every slope of memory is 1.

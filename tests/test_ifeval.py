@@ -457,7 +457,7 @@ def test_what_has_no_item_no_response_or_a_double_is_said():
     assert result.dropped == {"no item has this prompt": ["2"]}
     assert result.items[0]["strict"] == [True, True]  # the last response to a prompt counts
     assert result.notes == [
-        "1 rows repeat a prompt: the last of each counts, as in the official program",
+        "1 row with the prompt of an earlier one: the last of each counts, as in the official program",
         "1 of 3 items have no response here, and do not count",
     ]
 

@@ -178,7 +178,7 @@ def test_an_empty_cell_can_be_mapped_as_a_shell_hands_it_over(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("prompt,completion,label\na,b,1\na,c,0\na,d,\n")
     assert main(["doctor", "rows.csv"]) == 2
-    assert "--label_map '1'=up|down|drop '0'=up|down|drop ''=up|down|drop" in capsys.readouterr().out
+    assert "--label_map ''=up|down|drop '1'=up|down|drop '0'=up|down|drop" in capsys.readouterr().out
     assert main(["doctor", "rows.csv", "--label_map", "1=up", "0=down", "=drop"]) == 1
     assert "1 up, 1 down" in capsys.readouterr().out
     assert main(["doctor", "rows.csv", "--map", "=label"]) == 2

@@ -183,6 +183,7 @@ def cached_prompts(folder) -> set[str]:
     return {json.loads(line)["text"].removeprefix("answer to ") for line in lines}
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_no_answer_received_is_asked_for_again(tmp_path):
     """2,000 calls, 30 % failures, two kills; `benchmarks/judge_calls.py` does the same with 10,000."""
     total = 2000

@@ -3,7 +3,6 @@
 import copy
 import html
 import json
-from dataclasses import asdict
 from random import Random
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bnf_align.lab.measure import Change, Estimate, compare, estimate
+from bnf_align.lab.measure import compare, estimate
 from bnf_align.lab.model import MAX_TOKENS, build_model, build_tokenizer
 from bnf_align.lab.quickstart import Settings, quickstart, table
 from bnf_align.lab.sample import answers_with_thumbs, complete, mean_logps, outcomes
@@ -220,22 +219,22 @@ def test_mean_logps_are_those_of_the_completion_and_its_end_token_alone(model, t
 
 def test_the_interval_of_a_half_over_400_prompts_is_the_binomial_one():
     found = estimate([0.0, 1.0] * 200)
-    assert found.mean == 0.5
-    assert found.low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.004)
-    assert found.high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.004)
+    assert found["mean"] == 0.5
+    assert found["low"] == pytest.approx(0.5 - 1.96 * 0.025, abs=0.004)
+    assert found["high"] == pytest.approx(0.5 + 1.96 * 0.025, abs=0.004)
 
 
 def test_the_interval_of_two_prompts_that_disagree_holds_everything():
     """A resample is all 0 or all 1 with probability 1/4 each, so both ends lie in the middle 95 %."""
-    assert estimate([0.0, 1.0]) == Estimate(0.5, 0.0, 1.0)
+    assert estimate([0.0, 1.0]) == {"mean": 0.5, "low": 0.0, "high": 1.0}
 
 
 def test_a_change_is_after_minus_before_and_paired_by_prompt():
     before = [float(i) for i in range(100)]
     found = compare(before, [value + 2 for value in before])
-    assert found.change == Estimate(2.0, 2.0, 2.0)
-    assert found.before.high - found.before.low > 10
-    assert found.after.mean - found.before.mean == 2.0
+    assert found["change"] == {"mean": 2.0, "low": 2.0, "high": 2.0}
+    assert found["before"]["high"] - found["before"]["low"] > 10
+    assert found["after"]["mean"] - found["before"]["mean"] == 2.0
 
 
 def test_values_that_cannot_be_paired_are_refused():
@@ -249,9 +248,9 @@ Interval = tuple[float, float]
 def measured(gain: Interval, tax: Interval, greedy: Interval) -> dict[str, dict]:
     """`measures` with these intervals of the changes."""
     intervals = {"math sampled": gain, "sort sampled": tax, "math greedy": greedy, "sort greedy": tax}
-    side = Estimate(0.5, 0.4, 0.6)
-    changes = {name: Estimate((low + high) / 2, low, high) for name, (low, high) in intervals.items()}
-    return {name: asdict(Change(side, side, change)) for name, change in changes.items()}
+    side = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    changes = {name: {"mean": (low + high) / 2, "low": low, "high": high} for name, (low, high) in intervals.items()}
+    return {name: {"before": side, "after": side, "change": change} for name, change in changes.items()}
 
 
 @pytest.mark.parametrize(
@@ -292,6 +291,7 @@ def runs(tmp_path_factory):
     return out, quickstart(out, 3, SMALL), quickstart(out, 3, SMALL)
 
 
+@pytest.mark.slow
 def test_the_quickstart_leaves_its_data_its_model_its_numbers_and_its_picture(runs):
     out, first, _ = runs
     rows = [json.loads(line) for line in (out / "data" / "preferences.jsonl").read_text().splitlines()]
@@ -304,6 +304,7 @@ def test_the_quickstart_leaves_its_data_its_model_its_numbers_and_its_picture(ru
     assert first["conclusion"] in " ".join(table(first).split())
 
 
+@pytest.mark.slow
 def test_the_quickstart_ends_with_a_report_of_what_it_found(runs):
     out, first, _ = runs
     page = html.unescape((out / "report.html").read_text())
@@ -321,6 +322,7 @@ def test_the_quickstart_ends_with_a_report_of_what_it_found(runs):
     assert set(json.loads((out / "analysis" / "summary.json").read_text())["methods"]) == {"BNF", "DPO"}
 
 
+@pytest.mark.slow
 def test_the_methods_of_the_quickstart_are_measured_on_the_models_it_leaves(runs):
     out, first, _ = runs
     assert list(first["methods"]) == ["base", "bnf", "sft", "bnf_asymmetric", "dpo", "kto"]
@@ -344,6 +346,7 @@ def test_the_methods_of_the_quickstart_are_measured_on_the_models_it_leaves(runs
     assert "sft" not in first["health"]  # without a reference there is no shift to judge
 
 
+@pytest.mark.slow
 def test_the_numbers_of_the_quickstart_are_those_of_the_models_it_leaves(runs):
     out, first, _ = runs
     prompts = draw_prompts(SORT, 40, "evaluation sort 3")
@@ -355,6 +358,7 @@ def test_the_numbers_of_the_quickstart_are_those_of_the_models_it_leaves(runs):
     assert not torch.equal(*weights)
 
 
+@pytest.mark.slow
 def test_a_second_quickstart_takes_base_and_reference_from_the_first_and_finds_the_same(runs):
     out, first, second = runs
     assert (first["base_reused"], second["base_reused"]) == (False, True)

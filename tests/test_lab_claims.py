@@ -89,6 +89,7 @@ def results(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_resumed_claim_adds_what_is_missing_and_nothing_twice(results):
     rows = read_results(results)
     keys = [(row["run"], row["seed"], row["step"]) for row in rows]
@@ -96,6 +97,7 @@ def test_a_resumed_claim_adds_what_is_missing_and_nothing_twice(results):
     assert {row["method"] for row in rows if row["command"] == "again"} == {"dpo"}
 
 
+@pytest.mark.slow
 def test_a_row_holds_accuracies_health_and_every_outcome_of_the_test(results):
     for row in read_results(results):
         right = [int(bit) for bit in f"{int(row['outcomes'], 16):b}"[1:]]
@@ -109,6 +111,7 @@ def test_a_row_holds_accuracies_health_and_every_outcome_of_the_test(results):
             assert 0 != row["bnf/shift/chosen"] != row["bnf/shift/rejected"] != 0
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_right_and_wrong_answers_to_prompts_that_nothing_else_sees(results):
     here = world(results.parents[1], 20, TINY)
     trained, asked = {row["prompt"] for row in here.scored}, here.held_out["math"][: TINY.validation + TINY.others]
@@ -121,6 +124,7 @@ def test_held_out_pairs_are_right_and_wrong_answers_to_prompts_that_nothing_else
         assert prompt not in asked
 
 
+@pytest.mark.slow
 def test_a_report_says_what_was_measured_and_what_was_not(results):
     text = findings.report("dead-zone", findings.cells(results))
     assert re.search(
@@ -129,6 +133,7 @@ def test_a_report_says_what_was_measured_and_what_was_not(results):
     assert "Not measured: bnf_asymmetric; topr." in text
 
 
+@pytest.mark.slow
 def test_the_command_starts_no_run_where_no_time_is_given_and_says_what_is_missing(results, tmp_path, capsys):
     flags = ["--seeds", "2", "--budget-minutes", "0", "--output_dir", str(tmp_path), "--results", str(results)]
     before = results.read_text()
@@ -138,6 +143,23 @@ def test_the_command_starts_no_run_where_no_time_is_given_and_says_what_is_missi
 
 
 # --------------------------------------------------------------------------------------------------- the statistics
+
+
+def measured(run, right, sort):
+    """A setting: of ten prompts `right` on each seed, and the share of `sort` on each."""
+    outcomes = np.array([[1.0] * hits + [0.0] * (10 - hits) for hits in right])
+    seeds = {"sort_sampled": np.array(sort)}
+    return findings.Cell(run, 45, outcomes, seeds, {name: values.mean() for name, values in seeds.items()}, 0)
+
+
+def test_the_tax_is_what_sort_lost_beside_what_math_gained():
+    claim, base = CLAIMS["tax"], measured(BASE, (5, 5), (1.0, 1.0))
+    free, taxed = (next(run for run in claim.runs if run.method == name) for name in ("bnf", "sft"))
+    found = {(BASE, 0): base, (free, 45): measured(free, (7, 8), (1.0, 1.0))}
+    found[taxed, 45] = measured(taxed, (9, 9), (0.9, 0.8))
+    lines = findings.tax(claim, found).splitlines()
+    assert next(line for line in lines if line.startswith("| bnf |")).startswith("| bnf | +25.0 / 0 |")
+    assert "| sft | +40.0 / -15.0 (-20.0 to -10.0) |" in "".join(lines)
 
 
 def test_the_interval_over_seeds_and_prompts_is_wider_than_over_prompts_where_seeds_differ():
@@ -155,6 +177,7 @@ def test_a_difference_that_every_seed_shows_is_real_and_one_that_a_single_seed_s
     assert findings.estimate(np.repeat(by_seed * [[0], [0], [0], [0], [5]], 50, axis=1)).p == pytest.approx(
         0.374, abs=1e-3
     )
+    assert findings.estimate(np.tile([1.0, -1.0], (5, 25))).p == 1.0  # no seed differs: 0 / 0 is no p-value
 
 
 # ---------------------------------------------------------------------------------------------------------- the docs

@@ -118,6 +118,7 @@ def test_thumbs_are_the_models_own_answers_judged_by_their_rule_and_downs_are_bo
         assert said[row["prompt"][0]["content"], text] is row["label"]
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_models_it_leaves(model, tmp_path, easy):
     result = real_quickstart(str(model), tmp_path, 0, TINY)
     asked = prompts(topics_of(0, TINY)[1])

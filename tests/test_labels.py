@@ -40,7 +40,14 @@ def test_what_was_read_is_said_once_with_counts():
     assert read_labels([True, "true"])[1] is not None
 
 
-@pytest.mark.parametrize("values", [[1, 0, -1], [0, -1], [1.0, 0.0, -1.0]])
+@pytest.mark.parametrize(("values", "read"), [(["1", "0", None], [True, False, None]), (["-1", "1"], [False, True])])
+def test_the_texts_of_a_csv_are_read_as_their_numbers_are(values, read):
+    labels, note = read_labels(values)
+    assert labels == read
+    assert "1 x '1' read as up" in note
+
+
+@pytest.mark.parametrize("values", [[1, 0, -1], [0, -1], [1.0, 0.0, -1.0], ["1", "0", "-1"]])
 def test_zero_beside_minus_one_is_ambiguous(values):
     with pytest.raises(BadInput, match=r"both 0 and -1 .* --label_map 1=up -1=down 0=drop"):
         read_labels(values)
@@ -52,7 +59,8 @@ def test_zero_beside_minus_one_is_ambiguous(values):
         ([0.1, 0.9, 0.9], "2 x 0.9, 1 x 0.1"),
         ([1, 2], "1 x 1, 1 x 2"),
         (["good", "bad", "good"], "2 x good, 1 x bad"),
-        (["1", "0"], "1 x '1', 1 x '0'"),
+        (["1", "0", "2"], "1 x '1', 1 x '0', 1 x '2'"),
+        (["1.0", "0.0"], "1 x '1.0', 1 x '0.0'"),
         ([["up"]], r"1 x \['up'\]"),
         (["thumbsDown", True], "1 x thumbsDown, 1 x true"),
         (["", True], "1 x '', 1 x true"),

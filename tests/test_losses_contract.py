@@ -1,6 +1,7 @@
 """What every loss promises: the mask, the dtype, the shape, the reference, the label; and the table `LOSSES`."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -165,10 +166,26 @@ def test_a_hyper_parameter_that_a_loss_does_not_take_is_named_with_those_it_take
         LOSSES["bnf"].check("bnf", {"beta": 0.1})
 
 
+@pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf"), "0.1", [1], None])
+@pytest.mark.parametrize(("loss", "name"), [("kto", "beta"), ("dpo", "beta"), ("ipo", "tau")])
+def test_a_hyper_parameter_that_turns_a_loss_round_or_switches_it_off_is_refused(loss, name, value):
+    with pytest.raises(ValueError, match=rf"{name} of {loss} is {re.escape(repr(value))}: a finite number above 0"):
+        LOSSES[loss].check(loss, {name: value})
+    LOSSES[loss].check(loss, {name: 0.01})
+
+
+def test_weights_may_be_0_and_switches_are_true_or_false():
+    LOSSES["kto"].check("kto", {"desirable_weight": 0, "undesirable_weight": 2})
+    with pytest.raises(ValueError, match="undesirable_weight of kto is -1: a finite number from 0 up"):
+        LOSSES["kto"].check("kto", {"undesirable_weight": -1})
+    with pytest.raises(ValueError, match="per_token of ipo is 1: true or false"):
+        LOSSES["ipo"].check("ipo", {"per_token": 1})
+
+
 def test_label_smoothing_is_a_share_below_one_half():
     LOSSES["dpo"].check("dpo", {"label_smoothing": 0.49})
     for share in (0.5, -0.1, float("nan")):
-        with pytest.raises(ValueError, match=f"label_smoothing is {share}: a share of wrong labels"):
+        with pytest.raises(ValueError, match=f"label_smoothing of dpo is {share}: a share of wrong labels"):
             LOSSES["dpo"].check("dpo", {"label_smoothing": share})
     with pytest.raises(ValueError, match="ipo takes tau, per_token; loss_kwargs has label_smoothing"):
         LOSSES["ipo"].check("ipo", {"label_smoothing": 0.1})

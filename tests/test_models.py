@@ -263,6 +263,15 @@ def test_whatever_keeps_a_model_from_being_loaded_is_one_message(tmp_path, how):
     assert "\n" not in str(caught.value)
 
 
+def test_a_misspelt_folder_is_answered_with_those_beside_it(tmp_path):
+    (tmp_path / "tiny-model").mkdir()
+    for read in (models.load, models.load_tokenizer, models.load_config):
+        with pytest.raises(BadInput, match=r"tiny-modle cannot be loaded: .*Did you mean .*/tiny-model\? "):
+            read(str(tmp_path / "tiny-modle"))
+        with pytest.raises(BadInput, match="cannot be loaded"):
+            read("a" * 300)
+
+
 def test_a_name_that_is_nowhere_is_the_same_message_for_model_tokenizer_and_template(tmp_path):
     for read in (models.load, models.load_tokenizer, models.load_config):
         with pytest.raises(BadInput, match=r"nobody/nothing cannot be loaded: .*a name on the hub that you may read"):

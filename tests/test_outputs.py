@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -81,6 +82,15 @@ def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
 def test_an_error_of_a_file_that_is_read_meanwhile_is_not_taken_for_one_of_the_target(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "new"):
         (tmp_path / "nowhere").read_text()
+
+
+def test_many_who_write_one_file_at_once_leave_a_whole_one_and_stop_none_of_them(tmp_path):
+    """Each looks for what killed writers left, and sees the others' files come and go."""
+    path = tmp_path / "manifest.json"
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda number: write_json(path, {"number": number}), range(2000)))
+    assert json.loads(path.read_text())["number"] in range(2000)
+    assert os.listdir(tmp_path) == ["manifest.json"]
 
 
 def test_half_a_character_is_written_as_json_writes_it(tmp_path):

@@ -126,6 +126,7 @@ def take_and_keep(mebibytes: int, passing: int):
     return call
 
 
+@pytest.mark.slow
 def test_peak_memory_is_what_the_call_takes_freed_parts_and_its_result_included():
     mebibyte = 2**20
     assert 63 <= protocol.peak_memory(take_and_keep, 64, 8) / mebibyte <= 68

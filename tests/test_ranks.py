@@ -79,10 +79,6 @@ def test_ties_share_the_best_rank_and_leave_a_gap():
 
 def test_a_column_may_have_its_best_at_the_bottom():
     assert competition_ranks([3, 5, 3, 1], lower_is_better=True) == [2, 4, 2, 1]
-    rows = {"a": {"accuracy": 90, "length": 800}, "b": {"accuracy": 80, "length": 300}}
-    ranks = rank_table(rows, lower_is_better={"length"})
-    assert ranks == {"a": {"accuracy": 1, "length": 2}, "b": {"accuracy": 2, "length": 1}}
-    assert [average_rank(of_row) for of_row in ranks.values()] == [1.5, 1.5]
 
 
 def test_a_missing_number_has_no_rank_and_its_row_no_average():

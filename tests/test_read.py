@@ -102,6 +102,13 @@ def test_a_folder_of_files_is_read_by_split_name_or_whole(tmp_path):
         list(iter_rows(tmp_path, "validation"))
 
 
+def test_a_folder_of_parts_may_have_the_name_of_a_file(tmp_path):
+    parts = tmp_path / "rows.parquet"  # as Spark writes them
+    parts.mkdir()
+    pq.write_table(pa.table({"prompt": ["a"]}), parts / "part-0.parquet")
+    assert list(iter_rows(tmp_path)) == list(iter_rows(parts)) == [{"prompt": "a"}]
+
+
 def test_files_named_after_no_split_beside_others_that_are_do_not_stay_out_in_silence(tmp_path, caplog):
     for name in ("train.jsonl", "more.jsonl"):
         (tmp_path / name).write_text(jsonl(ROWS))
@@ -123,7 +130,7 @@ def test_a_single_file_never_answers_with_its_training_rows_for_another_split(tm
 
 def test_a_missing_file_names_what_is_near(tmp_path):
     (tmp_path / "feedback.jsonl").write_text("{}")
-    with pytest.raises(BadInput, match=r"no file .*feedbak.jsonl. Did you mean feedback.jsonl\?"):
+    with pytest.raises(BadInput, match=r"no file .*feedbak.jsonl. Did you mean .*feedback.jsonl\?"):
         iter_rows(tmp_path / "feedbak.jsonl")
     with pytest.raises(BadInput, match=r"its folder .*nowhere does not exist"):
         iter_rows(tmp_path / "nowhere" / "a.jsonl")

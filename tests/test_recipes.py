@@ -240,6 +240,7 @@ GAUGES["topr"] = ("nll_pll", {"per_token": False})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.slow
 def test_a_recipe_takes_real_steps_on_a_tiny_model_of_its_architecture(tmp_path, recipe):
     """Its first loss is the loss function's own, and two steps at its learning rate lower it."""
     _, config, model_config = parse(recipe)

@@ -341,7 +341,7 @@ def test_a_cache_that_cannot_be_written_costs_the_values_and_not_the_run(tmp_pat
     trainer = make_trainer(tmp_path, singles(6))
     trainer.train()
     assert trainer.state.log_history[0]["bnf/weight"] == pytest.approx(1, abs=1e-5)
-    assert "cannot be written: Read-only file system. 6 rows are used in this run and not kept" in caplog.text
+    assert "cannot be written: Read-only file system. 6 rows used in this run, not kept" in caplog.text
     assert tokens(make_trainer(tmp_path, singles(6)))[0] > 0
 
 

@@ -671,3 +671,15 @@ def test_a_port_that_is_taken_and_a_folder_that_is_not_there_are_said(tmp_path):
 def test_a_card_alone_is_a_page_of_data(tmp_path):
     page = page_of(write(tmp_path / "x.card.json", card()))
     assert "candidates 120" in text_of(part(page, "data"))
+
+
+def test_a_record_that_the_page_shows_is_not_written_over(tmp_path, capsys):
+    whole(tmp_path / "run")
+    record = next(path for path in (tmp_path / "run").rglob("run.json"))
+    before = record.read_bytes()
+    assert main(["report", str(tmp_path / "run"), "--html", str(record)]) == 2
+    assert "would be written over" in capsys.readouterr().err
+    assert record.read_bytes() == before
+    page = tmp_path / "run" / "report.html"
+    for _ in range(2):  # an earlier page may be
+        assert main(["report", str(tmp_path / "run"), "--html", str(page)]) == 0

@@ -1,6 +1,7 @@
 """Raw rows become checked rows: every shape that is read, and every row that is left out, counted by number."""
 
 import json
+import re
 
 import datasets
 import numpy as np
@@ -214,6 +215,10 @@ def test_gaps_of_pandas_and_lists_of_numpy_are_read_as_what_they_are():
     rows, report = check([chat, single(completion=float("nan")), single(label=float("nan")), single(np.nan)])
     assert rows == [{"row": 0, **single([user("q")], [assistant("a")])}]
     assert report.dropped == {"no `completion`": [1], "no `prompt`": [3], "no label": [2]}
+    tool = {"type": "function", "function": {"name": "f"}}
+    gaps = {"system": np.nan, "tools": np.nan, "chat_template_kwargs": np.nan, "images": np.array([], dtype=object)}
+    rows, _ = check([single() | gaps, single() | gaps | {"tools": np.array([tool])}])
+    assert rows == [{"row": 0, **single()}, {"row": 1, **single(), "tools": [tool]}]
 
 
 @pytest.mark.parametrize(
@@ -247,6 +252,13 @@ def test_the_last_assistant_turn_of_messages_is_the_completion():
     messages = [user("q"), assistant("a"), user("r"), assistant("b"), user("thanks")]
     rows, _ = check([{"messages": messages, "label": True}])
     assert rows == [{"row": 0, **single(messages[:3], [assistant("b")])}]
+
+
+def test_a_message_keeps_the_order_of_its_keys():
+    """Files that are written from rows, and what is found by their hash, follow from it."""
+    turns = [{"content": "q", "role": "user"}, {"content": "a", "role": "assistant"}]
+    rows, _ = preference_rows([{"messages": turns, "label": True}], source="x")
+    assert [list(turn) for turn in (*rows[0]["prompt"], *rows[0]["completion"])] == [["content", "role"]] * 2
 
 
 def test_messages_without_an_assistant_turn_or_anything_before_it_are_dropped():
@@ -406,6 +418,59 @@ def test_a_fraction_that_is_no_share_is_refused(fraction):
 def test_a_fraction_that_leaves_a_side_empty_is_refused_and_none_holds_nothing_out():
     assert split_by_prompt([single()], 0.0) == ([{"row": 0, **single()}], [])
     with pytest.raises(
-        BadInput, match=r"--eval_fraction 0.01 leaves no evaluation rows: 3 rows have 1 different prompts"
+        BadInput,
+        match=r"--eval_fraction 0.01 leaves no evaluation rows: 3 rows with 1 different prompt, .* Take more prompts",
     ):
         split_by_prompt([single(), single(), single()], 0.01)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"chosen_score": 1, "rejected_score": 5}, {"score_chosen": 2.5, "score_rejected": 2.6}, {"winner": "rejected"}],
+)
+def test_what_stands_beside_a_pair_and_speaks_for_its_rejected_answer_is_said(beside):
+    agreeing = {"chosen_score": 5, "rejected_score": 5, "score_chosen": 3, "score_rejected": 2, "winner": "chosen"}
+    rows, report = check([pair() | agreeing, pair("q") | beside, pair("r") | dict.fromkeys(beside)])
+    assert len(rows) == 3
+    assert [warning for warning in report.warnings if "swapped" in warning] == [
+        "chosen has the lower score of the two, or another column says that rejected won; are the sides swapped?: "
+        "1 row (1)"
+    ]
+
+
+def test_a_rating_beside_a_label_and_a_system_text_in_capitals_are_said():
+    _, report = check([single() | {"rating": -1}])
+    assert "column `rating` is not read, since there is a `label`" in report.notes
+    _, report = check([pair() | {"System": "You are a pirate."}])
+    assert any("--map system=System" in warning for warning in report.warnings)
+
+
+def test_pairs_that_stand_the_other_way_round_in_another_row_are_said():
+    chat = [{"role": "user", "content": "p"}]
+    yes, no = ([{"role": "assistant", "content": text}] for text in ("a", "b"))
+    rows = [pair(), pair(chosen="b", rejected="a"), pair(chosen="b", rejected="c"), pair("q", "b", "a")]
+    rows += [pair(chat, yes, no), pair(chat, no, yes) | {"tools": [{"name": "f"}]}]
+    kept, report = check(rows)
+    assert len(kept) == 6
+    assert [warning for warning in report.warnings if "other way round" in warning] == [
+        "another row has the same two answers the other way round, chosen and rejected, so they cancel each other: "
+        "2 rows (0, 1)"
+    ]
+
+
+def test_a_share_that_leaves_one_side_empty_is_told_which_shares_do_not():
+    rows = [pair(f"p{number}") for number in range(10)]
+    with pytest.raises(BadInput, match=r"leaves no evaluation rows: 10 rows with 10 different prompts") as raised:
+        split_by_prompt(rows, 1e-6)
+    low, high = map(float, re.search(r"above (0\.\d+) and below (0\.\d+)", str(raised.value)).groups())
+    assert len(split_by_prompt(rows, low + 0.001)[1]) == 1
+    assert len(split_by_prompt(rows, high - 0.001)[0]) == 1
+
+
+def test_an_answer_that_is_anothers_prompt_is_another_row():
+    rows = [single("yes", "no", label=True), single("no", "yes", label=False)]
+    rows += [pair("a", "b", "c"), pair("b", "a", "c"), pair("a", "c", "b") | {"prompt": "c"}]
+    kept, report = check(rows)
+    assert len(kept) == 5
+    assert not report.dropped
+    assert not report.warnings

@@ -146,7 +146,7 @@ def test_rows_that_are_no_answers_are_refused(rows):
 def test_repeated_items_count_again_and_it_is_said():
     result = score_outputs("gsm8k", ROWS * 3)
     assert (result.metrics["accuracy"], result.metrics["total"]) == (50, 6)
-    assert result.notes == ["4 rows repeat an item, and count again"]
+    assert result.notes == ["4 rows with the item of an earlier one, counted again"]
 
 
 # Models

@@ -25,13 +25,13 @@ from transformers import (
 
 from bnf_align.construct.score import read_candidates
 from bnf_align.construct.scorers.armorm import ArmoRM, ArmoRMModel
-from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.judge import JudgeScorer, read_better, read_grade
 from bnf_align.construct.scorers.load import FLAGS, load_scorer
 from bnf_align.construct.scorers.pairrm import DEBERTA_V3_LARGE, PairRM, PairRMModel
 from bnf_align.construct.scorers.reward_model import RewardModel
 from bnf_align.construct.scorers.verifier import Verifier
 from bnf_align.endpoint import Endpoint
+from bnf_align.engines.local import Limits
 from bnf_align.judge import Judge
 from bnf_align.records import BadInput
 from model_server import ModelServer, prompt_of
@@ -573,7 +573,7 @@ def test_a_failed_judgment_leaves_its_row_for_the_next_run_and_an_unread_one_doe
         assert found["p0"].scores == [3, None, 5]
         assert found["p0"].columns == {"replies_unread": 1}
         assert scorer.failed.keys() == {"p2"}
-        assert "1 rows are without all judgments" in caplog.text
+        assert "1 row without all judgments" in caplog.text
         server._failure = real
         asked = server.received.total()
         assert scores_of(scorer, data, done=found) == {"p2": [4, 4, 5]}
@@ -619,9 +619,9 @@ def test_the_named_rules_of_the_verifier():
     row = {"id": "p", "prompt": "?", "answer": "so it is 6\n#### 6"}
     texts = ["2 * 3 = 6\n#### 6", "The answer is 7.", "6", "so it is 6\n#### 6 "]
     row["candidates"] = [{"text": text} for text in texts]
-    assert scores_of(Verifier(), [row]) == {"p": [1, 0, 0, 1]}
+    assert scores_of(Verifier(), [row]) == {"p": [1, 0, 1, 1]}
     assert scores_of(Verifier("exact"), [row]) == {"p": [0, 0, 0, 1]}
-    assert scores_of(Verifier(), [row, {**row, "id": "q"}], done={"p"}) == {"q": [1, 0, 0, 1]}
+    assert scores_of(Verifier(), [row, {**row, "id": "q"}], done={"p"}) == {"q": [1, 0, 1, 1]}
     half = {"id": "p", "prompt": "?", "gold": r"\frac{1}{2}", "candidates": [{"text": "0.5"}, {"text": "1/3"}]}
     assert scores_of(Verifier("math_verify", "gold"), [half]) == {"p": [1, 0]}
     with pytest.raises(BadInput, match=r"1 row has no `solution` .* the first with the id 'p'"):
@@ -695,7 +695,11 @@ def test_the_command_line_names_every_scorer(tmp_path):
     from bnf_align.construct.scorers.load import CLASSES
 
     assert set(SCORERS) == {"judge", *CLASSES}
-    assert load_scorer(arguments(scorer="verifier")).card == {"scorer": "verifier:final_answer", "column": "answer"}
+    assert load_scorer(arguments(scorer="verifier")).card == {
+        "scorer": "verifier:final_answer",
+        "column": "answer",
+        "rules": 2,
+    }
     assert load_scorer(arguments(scorer="verifier", rule="exact", answer_column="gold")).card["column"] == "gold"
     model, tokenizer = llama_classifier(), llama3_tokenizer()
     model.save_pretrained(tmp_path)

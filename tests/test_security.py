@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from bnf_align import models
 from bnf_align.cli.main import inert, main
 from bnf_align.data import template
-from bnf_align.data.template import TemplateRefusal, render_text
+from bnf_align.data.template import TemplateRefusal, dated, render_text, template_facts
 from bnf_align.feedback.store import Store, thumb
 from bnf_align.records import BadInput
 from construct_runs import write
@@ -131,6 +131,23 @@ def test_a_chat_template_without_end_stops_the_run_with_a_message(text, said, mo
 def test_a_rows_own_template_is_held_to_the_same():
     with pytest.raises(BadInput, match="computes powers"):
         render_text(chatml_tokenizer(), [user("Hi")], {"chat_template_kwargs": {"chat_template": "{{ 9**9 }}"}})
+    for no_template in (["x"], {"a": 1}, 5):
+        row = {"chat_template_kwargs": {"chat_template": no_template}}
+        with pytest.raises(TemplateRefusal):
+            render_text(chatml_tokenizer(), [user("Hi")], row)
+        tokenizer = chatml_tokenizer()
+        tokenizer.chat_template = "{{ strftime_now('%Y') }}"
+        assert dated(row, tokenizer, "2026-11-30") == row
+
+
+def test_so_is_each_of_several_templates_and_the_default_one_writes_what_has_no_tools():
+    tokenizer = chatml_tokenizer()
+    tokenizer.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "{{ tools }}"}
+    assert render_text(tokenizer, [user("Hi")], {}) == "Hi"
+    assert template_facts(tokenizer).ends == ()
+    tokenizer.chat_template["tool_use"] = "{{ 9**9 }}"
+    with pytest.raises(BadInput, match="computes powers"):
+        render_text(tokenizer, [user("Hi")], {})
 
 
 @pytest.mark.parametrize("text", ["{% for a in range(9999999) %}{% endfor %}", "{{ 1 / 0 }}"])

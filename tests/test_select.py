@@ -325,7 +325,7 @@ def test_rows_without_scores_are_refused(tmp_path):
     del data[1]["scores"]
     data[2]["scores"] = [1.0]
     data += [row("text", ["1", "0"]), row("nan", [1.0, math.nan]), {**row("one", [1.0]), "scores": 1.0}]
-    with pytest.raises(BadInput, match=r"5 rows \(1, 2, 3, \.\.\.\) have not one score per candidate"):
+    with pytest.raises(BadInput, match=r"5 rows \(1, 2, 3, \.\.\.\) without one score per candidate"):
         write_selection(scored_file(tmp_path, data), tmp_path / "out.jsonl", Choice())
 
 
@@ -378,6 +378,7 @@ def test_the_data_card_counts_what_is_there():
     assert (card["prompts"], card["candidates"], card["duplicates"]) == (3, 7, 1)
     assert (card["pairs"], card["ups"], card["downs"]) == (2, 0, 0)
     assert card["left_out"] == {"all candidates score alike": 1}
+    assert card["reasons"] == {"all candidates score alike": {"code": "scores_alike", "parameters": {}}}
     assert card["scores"]["counts"] == [1, 1, 0, 0, 0, 2, 0, 0, 0, 2]
     assert card["scores"]["edges"] == pytest.approx(range(11))
     assert card["characters"]["ups"]["p50"] == pytest.approx((19 + 20) / 2)

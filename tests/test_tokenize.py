@@ -223,7 +223,7 @@ def test_a_text_that_is_templated_already_ends_with_the_templates_end():
     ours, report = responses_of([{**raw[0], "completion": "Blue.<|im_end|>\n"}], tokenizer)
     assert scored_texts(ours, tokenizer) == [["Blue.<|im_end|>\n"]]
     assert tokenizer.decode([ours["input_ids"][0][ours["end"][0]]]) == "<|im_end|>"
-    assert "plain text, to which the chat template is not applied: 1 row (0)" in report.notes
+    assert any("the chat template is not applied: 1 row (0). That is right" in note for note in report.notes)
     assert "the answer brings its end token along, so none is added: 1 row (0)" in report.notes
 
 
@@ -300,6 +300,16 @@ def test_the_number_of_processes_changes_neither_tokens_nor_report(num_proc):
     assert said.cut
 
 
+def test_the_rows_taken_at_a_time_change_neither_tokens_nor_numbers(monkeypatch):
+    rows = [{"prompt": f"q{i % 3}", "chosen": " yes", "rejected": f" no {i}"} for i in range(7)] + PLAIN
+    whole, _ = responses_of(rows, plain_tokenizer())
+    monkeypatch.setattr("bnf_align.data.tokenize.ROWS_OF_A_TABLE", 2)
+    parts, _ = responses_of(rows, plain_tokenizer())
+    assert parts.features == FEATURES
+    assert parts.to_dict() == whole.to_dict()
+    assert whole["prompt_id"][:8] == [0, 0, 1, 1, 2, 2, 0, 0]  # a prompt is known beyond its table
+
+
 def test_processes_take_the_tokenizer_as_it_is_now():
     tokenizer = chatml_tokenizer()
     before, _ = responses_of(CHAT, tokenizer, num_proc=2)
@@ -331,6 +341,7 @@ print(json.dumps(said))
 
 
 @pytest.mark.golden
+@pytest.mark.slow
 def test_the_processes_of_one_machine_tokenise_once_and_have_the_same_responses_report_and_error(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -452,7 +463,7 @@ def test_a_template_that_never_ends_a_turn_is_pointed_out():
 
 def test_plain_rows_under_a_chat_tokenizer_are_noted():
     _, report = responses_of(PLAIN, chatml_tokenizer())
-    assert "plain text, to which the chat template is not applied: 5 rows (0, 1, 2, ...)" in report.notes
+    assert any("the chat template is not applied: 5 rows (0, 1, 2, ...). That" in note for note in report.notes)
 
 
 def test_show_tokens_marks_the_scored_ones_and_shows_both_sides_of_a_pair():

@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from bnf_align.losses import LOSSES, LossSpec
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 
 LEARNING_RATE = 1e-6
 LORA_LEARNING_RATE = 1e-5
@@ -27,16 +28,23 @@ def _option(default: Any, text: str, **kwargs: Any) -> Any:
     return field(default=default, metadata={"help": text}, **kwargs)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no key may stand twice: the first would be lost in silence."""
+    if twice := sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1):
+        raise BadInput(f"{twice[0]!r} stands twice in one JSON object: keep one of them.")
+    return dict(pairs)
+
+
 def _json_object(name: str, value: Any) -> dict[str, Any] | None:
     """A dict, from itself or from the JSON text that a flag brings."""
     wrong = "is not a JSON object"
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json.loads(value, object_pairs_hook=_once)
         except json.JSONDecodeError as error:
             wrong = f"is not JSON ({error})"
     if not isinstance(value, dict | None):
-        raise BadInput(f"--{name} {value!r} {wrong}. Write --{name} '{{\"beta\": 0.1}}'.")
+        raise BadInput(f"--{name} {value!r} {wrong}. Write --{name} '{{\"name\": value}}'.")
     return value
 
 
@@ -46,7 +54,9 @@ LEAST, MOST = math.nextafter(0, 1), sys.float_info.max
 NUMBERS: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(("learning_rate", "weight_decay"), (0, MOST, "a finite number from 0 up is needed")),
     "max_grad_norm": (0, MOST, "a finite number from 0 up is needed; 0 switches clipping off"),
-    "num_train_epochs": (LEAST, MOST, "a finite number above 0 is needed"),
+    "num_train_epochs": (LEAST, 10**6, "a number above 0, and of a million at most, is needed"),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), (0, math.nextafter(1, 0), "a number from 0 to below 1 is needed")),
+    "adam_epsilon": (0, MOST, "a finite number from 0 up is needed"),
     "warmup_steps": (0, MOST, "a share below 1 or a number of steps is needed"),
     "max_length": (2, MOST, "at least 2 tokens are needed, one of the prompt and one of the answer"),
     "max_tokens_per_micro_batch": (1, MOST, "at least 1 token is needed"),
@@ -57,6 +67,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(
         ("logging_steps", "save_steps", "eval_steps"), (LEAST, MOST, "a share below 1 or a number of steps is needed")
     ),
+    "dataset_num_proc": (1, 1024, "a number from 1 to 1,024 is needed"),
     "show_tokens": (0, MOST, "a number of responses is needed"),
     "router_aux_loss_coef": (
         0,
@@ -121,9 +132,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...] | Callable[[Any], bool], str]] = {
 
 
 def _only_sync_each_batch(value: Any) -> bool:
-    """Whether an accelerator_config (a dict, JSON, a JSON file or an object) sets nothing that is not read here."""
-    if isinstance(value, str):
-        value = json.loads(Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value)
+    """Whether an accelerator_config (a dict or an object) sets nothing that is not read here."""
     given = asdict(value) if isinstance(value, AcceleratorConfig) else dict(value or {})
     accumulation = given.get("gradient_accumulation_kwargs") or {}
     known = asdict(AcceleratorConfig())
@@ -242,12 +251,31 @@ class PreferenceConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and low <= value <= high):
                 raise BadInput(f"--{name} {value}: {what}.")
+        if self.max_steps != -1 and self.max_steps < 1:
+            raise BadInput(
+                f"--max_steps {self.max_steps}: at least 1 step is needed, or -1 for all of --num_train_epochs."
+            )
+        for name in ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "fsdp_config"):
+            if str(getattr(self, name)).startswith("{"):
+                setattr(self, name, _json_object(name, getattr(self, name)))
+        own = self.accelerator_config
+        if not isinstance(own, AcceleratorConfig):
+            text = Path(own).read_text(encoding="utf-8") if isinstance(own, str) and Path(own).is_file() else own
+            self.accelerator_config = _json_object("accelerator_config", text)
         for name, (supported, reason) in REFUSED.items():
             value = getattr(self, name)
             if not (supported(value) if callable(supported) else value in supported):
                 shown = name if name == "hub_token" else f"{name} {value}"
                 raise BadInput(f"{shown} is not supported: {reason}.")
         super().__post_init__()
+        per_device, accumulated = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        product = per_device * accumulated * self.world_size
+        if self.batch_size is not None and (per_device, accumulated) != (8, 1) and self.batch_size != product:
+            raise BadInput(
+                f"--batch_size {self.batch_size} beside --per_device_train_batch_size {per_device} x "
+                f"--gradient_accumulation_steps {accumulated} x {counted(self.world_size, 'device')} = {product}: "
+                "they are two ways to say how large a step is. Give one of them."
+            )
 
     @property
     def loss(self) -> LossSpec:

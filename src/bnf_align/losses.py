@@ -461,8 +461,17 @@ class LossSpec:
         if unknown:
             takes = ", ".join(self.hyperparameters) or "no hyper-parameter"
             raise ValueError(f"{name} takes {takes}; loss_kwargs has {', '.join(unknown)}.")
-        if not 0 <= (share := loss_kwargs.get("label_smoothing", 0)) < 0.5:
-            raise ValueError(f"label_smoothing is {share}: a share of wrong labels, from 0 to below 0.5, is needed.")
+        for parameter, value in loss_kwargs.items():
+            smoothing, least = parameter == "label_smoothing", parameter in ("beta", "tau")
+            needed = "a share of wrong labels, from 0 to below 0.5," if smoothing else "a finite number from 0 up"
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            right = number and 0 <= value < (0.5 if smoothing else math.inf)
+            if isinstance(self.hyperparameters[parameter], bool):
+                needed, right = "true or false", isinstance(value, bool)
+            elif least:  # with 0 nothing is learnt
+                needed, right = "a finite number above 0", right and value > 0
+            if not right:
+                raise ValueError(f"{parameter} of {name} is {value!r}: {needed} is needed.")
 
 
 LOSSES: dict[str, LossSpec] = {

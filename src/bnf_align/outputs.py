@@ -94,7 +94,8 @@ def replacing(*paths: Path, stale: Iterable[Path] = ()) -> Iterator[list[Path]]:
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_left_behind(path)
+            for left in left_behind(path.parent, f".{glob.escape(path.name)}.*.tmp"):
+                left.unlink(missing_ok=True)
         yield temporary
         old = [*paths[:1], *stale] if len(paths) > 1 or stale else []
         for path in old:
@@ -145,12 +146,15 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
-def _remove_left_behind(path: Path) -> None:
-    """Remove what killed writers of `path` have left, which may hold people's chats.
+def left_behind(folder: Path, pattern: str) -> list[Path]:
+    """Temporary files in `folder` that nobody is writing any more, and that may hold people's chats.
 
-    Two machines, or containers, that share a disk number their processes alike: only its age tells that nobody is
-    writing a file any more.
+    Two machines, or containers, that share a disk number their processes alike: only its age tells that a writer was
+    killed. What vanishes while we look belonged to one that is alive.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if time.time() - left.stat().st_mtime > LEFT_BEHIND:
-            left.unlink(missing_ok=True)
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LEFT_BEHIND:
+                found.append(path)
+    return found

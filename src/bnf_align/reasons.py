@@ -1,6 +1,6 @@
 """Why rows are left out: every reason has a code, for programs, and one sentence, here and nowhere else.
 
-The doctor, the importers, training, their JSON and the doctor's page all speak of the same codes.
+The doctor, the importers, `select`, training, their JSON and the doctor's page all speak of the same codes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ REASONS = {
     "cut": "the answer is cut at max_length",
     "leak": "the prompt is also in the test rows",
     "near_leak": "the prompt is nearly one of the test rows",
+    # What `select` makes nothing of
+    "fewer_than_two_scores": "fewer than two candidates with a score",
+    "scores_alike": "all candidates score alike",
+    "within_margin": "best and worst are within the margin",
+    "best_and_worst_same": "best and worst say the same",
+    "near_identical": "chosen and rejected are near-identical",
+    "no_score": "a candidate without a score",
+    "repeated_candidate": "a candidate that says what an earlier one does",
+    "in_between": "a candidate between the bottom and the top",
+    "unbalanced": "left out to balance ups and downs",
     # Imports: the record and its rating
     "in_the_export": "in the export: {reason}",
     "other_record": "not {wanted}",
@@ -133,3 +143,7 @@ class Reason(str):
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
         """What makes it anew in another process."""
         return (self.code,), self.parameters
+
+    def as_dict(self) -> dict[str, Any]:
+        """Code and parameters, for JSON."""
+        return {"code": self.code, "parameters": self.parameters}

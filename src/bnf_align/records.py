@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from bnf_align.reasons import Reason
@@ -55,7 +58,7 @@ class DataReport:
         `dropped` and `reasons` have the sentences as keys: count, and code with parameters.
         """
         numbers = {reason: len(rows) for reason, rows in self.dropped.items()}
-        reasons = {reason: {"code": reason.code, "parameters": reason.parameters} for reason in self.dropped}
+        reasons = {reason: reason.as_dict() for reason in self.dropped}
         return {**asdict(self), "dropped": numbers, "reasons": reasons, "cut": len(self.cut)}
 
     def left_out(self) -> str:
@@ -100,6 +103,16 @@ class Finding:
 def counted(count: int, one: str) -> str:
     """How many there are: "1 row", "2 rows"."""
     return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
+def did_you_mean(path: Path) -> str:
+    """The question for a path that is not there, with the names like it in its folder; empty where there are none."""
+    try:
+        beside = os.listdir(path.parent)
+    except (OSError, ValueError):  # no folder, or none that may be read
+        return ""
+    near = get_close_matches(path.name, beside, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
 
 
 def rows_text(rows: list[int], shown: int = 3) -> str:

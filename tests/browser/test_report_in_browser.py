@@ -1,11 +1,6 @@
-"""The page of a report, in a real browser: `make test-browser`.
-
-Where `BNF_ALIGN_AXE` names axe-core's `axe.min.js` (`npm install axe-core`), it looks for what keeps people out.
-"""
+"""The page of a report, in a real browser: `make test-browser`."""
 
 import csv
-import json
-import os
 from pathlib import Path
 
 import pytest
@@ -19,7 +14,6 @@ from bnf_align.report.watch import watching
 from report_folder import health, run, tokens, whole, write
 
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
-AXE = os.environ.get("BNF_ALIGN_AXE", "")
 
 
 @pytest.fixture(scope="module")
@@ -264,18 +258,3 @@ def test_a_watched_page_follows_the_run_and_keeps_what_is_being_read(person, tmp
         write(folder / "model" / "run.json", run())
         person.until(lambda: "Better at math sampled" in person.one("#headline").text)
         assert person.requested() == {"127.0.0.1"}
-
-
-@pytest.mark.skipif(not AXE, reason="BNF_ALIGN_AXE does not name axe-core's axe.min.js (npm install axe-core)")
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_nothing_that_keeps_people_out(person, tmp_path, width, dark):
-    size(person, *WIDTHS[width], dark)
-    show(person, tmp_path)
-    person.driver.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    person.driver.execute_script(Path(AXE).read_text())
-    found = person.driver.execute_async_script("axe.run().then(arguments[0])")
-    faults = [
-        (one["id"], one["impact"], [node["html"][:150] for node in one["nodes"][:3]]) for one in found["violations"]
-    ]
-    assert not faults, json.dumps(faults, indent=1)

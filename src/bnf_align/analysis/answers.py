@@ -37,11 +37,6 @@ class Answers:
     tokenizer: PreTrainedTokenizerBase
     report: DataReport
 
-    @property
-    def ids(self) -> list[str]:
-        """Row and side in one word, unlike each other."""
-        return [f"{row}/{side}" for row, side in self.names]
-
     def prompt(self, number: int) -> str:
         """What stands before the first scored token of a response, as text."""
         tokens = self.responses.tokens(number)

@@ -105,11 +105,10 @@ def _score(model: Model, answers: Answers, journal: Journal, max_tokens: int, na
 def _rows(answers: Answers, own: Path, reference: Path) -> Iterator[Row]:
     """The rows of a method, one at a time: what both models say, and what follows from it."""
     with Journal(own) as policy_scores, Journal(reference) as reference_scores:
-        for number, (name, key) in enumerate(zip(answers.ids, answers.keys, strict=True)):
-            item, side = answers.names[number]
+        for number, ((item, side), key) in enumerate(zip(answers.names, answers.keys, strict=True)):
             policy, ref = _read(policy_scores.row(key)), _read(reference_scores.row(key))
             yield {
-                "id": name,
+                "id": f"{item}/{side}",
                 "item": item,
                 "side": side,
                 "label": None if side == "answer" else bool(answers.responses.labels[number]),

@@ -36,11 +36,6 @@ class Pair(NamedTuple):
     contrast: float
     """0 to 1."""
 
-    @property
-    def gap_log10(self) -> float:
-        """The gap in the paper's unit."""
-        return self.gap / math.log(10)
-
 
 def of_pairs(file: str | Path, beta: float = BETA) -> list[Pair]:
     """The pairs of a file that `measure` wrote, in its order; single answers are passed over."""

@@ -54,7 +54,6 @@ def figure_1(references: Sequence[float] = REFERENCES) -> Figure:
         curve = derivative_curve("bnf", likelihoods, reference)
         axes.plot(likelihoods, curve, color=color, label=f"BNF, reference at {reference:g}")
     axes.set(xlabel="likelihood of the token", ylabel="|∂L/∂z| of its logit", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False)
     _plain(axes)
     return figure
 
@@ -81,7 +80,6 @@ def figure_2(pairs: Mapping[str, Sequence[Pair]]) -> Figure:
     for letter, axes in zip("ab", (gaps, contrasts), strict=True):
         axes.set(xlabel="share of tokens that both answers have", xlim=(0, 1.02))
         axes.set_title(f"({letter})", loc="left")
-        axes.legend(frameon=False)
         _plain(axes)
     return figure
 
@@ -99,7 +97,6 @@ def figure_weights(files: Files) -> Figure:
         ticks = np.arange(0, WEIGHT_BINS + 1, 2)
         axes.set_xticks(ticks - 0.5, [f"{tick / WEIGHT_BINS:g}" for tick in ticks])
         axes.set(title=name, xlabel="BNF weight of a token")
-        axes.legend(frameon=False)
         _plain(axes)
     panels[0].set_ylabel("share of the side's tokens, %")
     return figure
@@ -110,15 +107,14 @@ def figure_3(files: Files) -> Figure:
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     panels = figure.subplots(2, 3).flat
     whole, logit, per_token, logit_per_token, gini = MEASURES
-    for letter, axes, measure in zip(
-        "abcdef", panels, (whole, logit, None, per_token, logit_per_token, gini), strict=True
-    ):
+    shown = (whole, logit, None, per_token, logit_per_token, gini)
+    for letter, axes, measure in zip("abcdef", panels, shown, strict=True):
         if measure is None:
             _against(axes, files, whole, logit)
         else:
             _boxes(axes, files, measure)
         axes.set_title(f"({letter})", loc="left")
-        _plain(axes)
+        _plain(axes, legend=measure is None)
     figure.supxlabel("Boxes: quartiles of the responses; whiskers: 5th and 95th percentile; diamonds: mean.", size=9)
     return figure
 
@@ -137,7 +133,6 @@ def figure_4(files: Files, bins_of: str) -> Figure:
     axes.set(
         xlabel=f"log-likelihood shift of a token (nats), cut into tenths of {bins_of}'s", ylabel="share of tokens, %"
     )
-    axes.legend(frameon=False)
     _plain(axes)
     return figure
 
@@ -182,8 +177,9 @@ def _against(axes: Axes, files: Files, across: str, up: str) -> None:
         axes.scatter(*points, s=8, alpha=0.5, linewidths=0, color=color, label=name, rasterized=True)
     axes.set(xlabel=MEASURES[across], ylabel=MEASURES[up])
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.legend(frameon=False)
 
 
-def _plain(axes: Axes) -> None:
+def _plain(axes: Axes, legend: bool = True) -> None:
+    if legend:
+        axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

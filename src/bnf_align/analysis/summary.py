@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from bnf_align.analysis.overlap import Pair
 from bnf_align.analysis.shifts import MEASURES
-from bnf_align.analysis.table import column
+from bnf_align.analysis.table import column, token_columns
 from bnf_align.analysis.tokens import most_changed, weight_shares
 from bnf_align.records import BadInput
 
@@ -38,20 +38,23 @@ def edges(values: np.ndarray) -> np.ndarray:
     return np.quantile(values, np.arange(1, BINS) / BINS)
 
 
-def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Share of `values` in each bin, first to last; a value on an edge counts in the lower one."""
-    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
-    return counts / len(values)
+def shares(parts: Iterable[np.ndarray], edges: np.ndarray) -> np.ndarray:
+    """Share of the values of all `parts` in each bin, first to last; a value on an edge counts in the lower one."""
+    counts = np.zeros(len(edges) + 1)
+    for part in parts:
+        counts += np.bincount(np.searchsorted(edges, part, side="left"), minlength=len(counts))
+    return counts / counts.sum()
 
 
-def token_shifts(file: Path) -> np.ndarray:
-    """Log-likelihood shift of every scored token, in nats: what Figure 4 counts."""
-    return column(file, "logps").astype(np.float64) - column(file, "ref_logps")
+def token_shifts(file: Path) -> Iterator[np.ndarray]:
+    """Log-likelihood shifts of the scored tokens, in nats, a group of responses at a time: what Figure 4 counts."""
+    for logps, ref_logps in token_columns(file, "logps", "ref_logps"):
+        yield logps - ref_logps
 
 
 def binned(files: Files, bins_of: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Figure 4: the nine edges that cut the token shifts of `bins_of` into tenths; method -> share of each bin."""
-    cut = edges(token_shifts(files[bins_of]))
+    cut = edges(np.concatenate([*token_shifts(files[bins_of])]))
     return cut, {name: shares(token_shifts(file), cut) for name, file in files.items()}
 
 

@@ -56,8 +56,12 @@ def read_rows(path: str | Path, *columns: str) -> Iterator[dict[str, Any]]:
 
 
 def column(path: str | Path, name: str) -> np.ndarray:
-    """All values of a column one after another: (responses,), or (tokens,) of a column of lists, without nulls."""
-    values = pq.read_table(path, columns=[name]).column(0)
-    if pa.types.is_list(values.type):
-        values = values.combine_chunks().flatten()
-    return values.drop_null().to_numpy()
+    """All values of a column of numbers, (responses,), without nulls."""
+    return pq.read_table(path, columns=[name]).column(0).drop_null().to_numpy()
+
+
+def token_columns(path: str | Path, *names: str) -> Iterator[list[np.ndarray]]:
+    """Columns of lists, each flat, (tokens,); a group of responses in memory at a time."""
+    with pq.ParquetFile(path) as file:
+        for group in file.iter_batches(ROWS, columns=list(names)):
+            yield [group.column(name).flatten().to_numpy() for name in names]

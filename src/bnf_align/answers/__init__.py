@@ -4,7 +4,6 @@ from bnf_align.answers.expressions import equivalent
 from bnf_align.answers.extract import Extracted, extract, text_of
 from bnf_align.answers.numbers import first_number, letter_of, picks, same_literal, same_number
 from bnf_align.answers.solutions import final_answer, gold_expression, solves
-from bnf_align.thoughts import without_thoughts
 
 __all__ = [
     "Extracted",
@@ -19,5 +18,4 @@ __all__ = [
     "same_number",
     "solves",
     "text_of",
-    "without_thoughts",
 ]

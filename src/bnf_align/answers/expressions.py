@@ -9,25 +9,40 @@ from __future__ import annotations
 
 import re
 import threading
+import unicodedata
+from decimal import Decimal
 from fractions import Fraction
 
 SECONDS = 5
 """That math-verify may take for one expression."""
 LONGEST = 1_000
 """Characters. No final answer is as long, and the patterns below are not made for more."""
-SIGNS = str.maketrans(dict.fromkeys("−–—‐‑‒﹣－", "-") | dict.fromkeys("$€£¥°", ""))
+SIGNS = str.maketrans(dict.fromkeys("−–—‐‑‒﹣－", "-") | dict.fromkeys("°\u200b\u200c\u200d\u2060\ufeff", ""))
 DECORATION = re.compile(r"\*\*|\\\$|\\[()\[\]]|\^\s*\\circ|\^\{\s*\\circ\s*\}|\\(?:left|right|displaystyle)(?![a-z])")
 WRITTEN_AS_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed)\s*\{([^{}]*)\}")
 THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,|\\[,;:! ]|[ '’_\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
 DOTS_FOR_THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?![\d.])|(?<![\d.])\d{1,3}(?:\.\d{3})+,\d+")
+LAKHS = re.compile(r"(?<![\d.,(\[])[1-9]\d?(?:,\d\d)+(?=,\d{3}(?![\d,]))")
+"""12,34,567: from the thousands on Indian notation marks every two digits."""
 MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)")
 EXPONENT = re.compile(r"(?<=\d)[eE]([+-]?\d+)(?!\w)")
+MINUS = re.compile(r"\b(?:minus|negative)\s+(?=[\d.])")
+SCALE = re.compile(r"(\d+(?:\.\d+)?)\s*(hundred|thousand|million|billion|trillion|dozen)s?\b", re.IGNORECASE)
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+POWER = re.compile(r"(?<=\d)\s+(squared|cubed)\b")
+HEXADECIMAL = re.compile(r"(?<![\w.])0[xX]([\da-fA-F]+)\b")
+BASE = re.compile(r"\d_\{?\d+\}?")
+"""A number and its base: `1010_2`."""
+NOT_THE_NUMBER = re.compile(
+    r"\b(?:not|(?:less|fewer|more|greater|other|larger|smaller)\s+than|at\s+(?:least|most))\s+-?\d|\d\W*\bor\b.*\d"
+)
+"""A bound, a denial, or a choice of two: no number is stated."""
 EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\approx(?![a-z])|≈")
-CLAUSE = re.compile(r"[;,.(]\s|\b(?:because|since|as|for|which|that|so|when|if|after|given|but|where)\b")
+CLAUSE = re.compile(r"[;,.(]\s|\s\(|\b(?:because|since|as|for|which|that|so|when|if|after|given|but|where)\b")
 """What a sentence goes on with after its answer."""
 PERCENT = re.compile(r"\\?%|\bper\s?cent\b")
 WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi|inf)\b)[^\W\d_]{2,}(?:\s*\^\{?-?\d+\}?)?")
-UNIT = re.compile(r"(?<=\d)\s+[a-zA-Z](?:\^\{?-?\d+\}?)?$")
+UNIT = re.compile(r"(?<=\d)\s+[mscglhdLtCFKNJWVA](?:\^\{?-?\d+\}?)?$")
 """A letter after a number and a space: 5 m, 3 s."""
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 
@@ -40,8 +55,15 @@ def expression(text: str) -> str | None:
         ('9500', '3\\frac{1}{2}', None, None)
     """
     text = DECORATION.sub(" ", text.strip()).translate(SIGNS) if len(text) <= LONGEST else ""
-    text = WRITTEN_AS_TEXT.sub(r" \1 ", text)
+    text = WRITTEN_AS_TEXT.sub(r" \1 ", "".join(map(_in_ascii, text)))
+    text = HEXADECIMAL.sub(lambda found: str(int(found[1], 16)), MINUS.sub("-", text))
+    text = LAKHS.sub(lambda found: found[0].replace(",", ""), text)
     text = DOTS_FOR_THOUSANDS.sub(lambda found: found[0].replace(".", "").replace(",", "."), THOUSANDS.sub("", text))
+    text = SCALE.sub(lambda found: f"{Decimal(found[1]) * SCALES[found[2].lower()]:f}", text)
+    text = POWER.sub(lambda found: {"squared": "^2", "cubed": "^3"}[found[1]], text)
+    told = CLAUSE.split(text.strip() + " ")[0]
+    if NOT_THE_NUMBER.search(told if re.search(r"\d", told) else text):
+        return None
     text = MIXED.sub(r"\1\\frac{\2}{\3}", PERCENT.sub("%", EXPONENT.sub(r"\\times 10^{\1}", text)))
     sides = EQUALS.split(text)
     text = next((side for side in reversed(sides) if re.search(r"\d", side)), sides[-1])
@@ -54,12 +76,24 @@ def expression(text: str) -> str | None:
     return re.sub(r"^([+-])\s+(?=\d)|(?<=\d)\s+(?=%)", r"\1", text) or None
 
 
+def _in_ascii(character: str) -> str:
+    """A fraction or a raised digit in one character (`½`, `²`) as several, and a currency sign as none."""
+    if unicodedata.category(character) == "Sc" and character not in "¢￠":  # a cent is no dollar
+        return ""
+    kind = unicodedata.decomposition(character).partition(" ")[0]
+    if kind == "<fraction>":
+        return " " + unicodedata.normalize("NFKC", character).replace("\u2044", "/")
+    return f"^{unicodedata.digit(character)}" if kind == "<super>" and character.isdigit() else character
+
+
 def same_expression(answer: str | None, gold: str) -> bool:
     """Whether two results of `expression` have the same value."""
     if answer is None:
         return False
     if NUMBER.fullmatch(answer) and NUMBER.fullmatch(gold):
         return Fraction(answer) == Fraction(gold)
+    if BASE.search(answer + gold):  # math-verify reads no base
+        return re.sub(r"[{} ]", "", answer) == re.sub(r"[{} ]", "", gold)
     bare = UNIT.sub("", answer) if not re.search(r"[A-Za-z]", gold) else answer
     return equivalent(bare, gold)
 

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import re
 
-from bnf_align.answers.expressions import expression, same_expression
+from bnf_align.answers.expressions import SCALE, expression, same_expression
 from bnf_align.records import BadInput
 from bnf_align.thoughts import without_thoughts
 
 ANNOTATION = re.compile(r"<<[^<>\n]*>>")
 """GSM8K's calls of its calculator: `3 + 4 = <<3+4=7>>7`."""
-MARKER = re.compile(r"####|^[ \t]*A:|\b(?i:answer)(?:\s+(?i:is)\b|\s*:)|\\(?:boxed|fbox)\s*\{", re.MULTILINE)
-NEXT_PROBLEM = re.compile(
-    r"^[ \t>*#]*(?i:question|problem|exercise|q|user|human|instruction)\b[ \t]*\d*[*]*[:.]", re.MULTILINE
+MARKER = re.compile(
+    r"####|^[ \t]*A:|\b(?i:answer)\**(?:\s+(?i:is)\b|\s*[:=])|\\(?:boxed|fbox)(?:\s*\{|\s+(?=-?\d))", re.MULTILINE
 )
-"""A line with which a model that does not stop begins a problem of its own."""
-STATED = re.compile(r"[\s*$€£\\(\[{+−-]*\d+(?!\.\s+[A-Za-z])")
+NEXT_PROBLEM = re.compile(
+    r"^[ \t>*#]*(?i:(?:question|problem|exercise|example|user|human|instruction)\b|q(?![a-z]))[ \t]*\d*[*]*[:.]"
+    r"|^#+[ \t]*(?i:question|problem|exercise|example)[ \t]*\d*[ \t]*$"
+    r"|<\|(?:im_start|start_header_id)\|>[ \t]*user|<start_of_turn>user|\[INST\]",
+    re.MULTILINE,
+)
+"""With what a model that does not stop begins a problem of its own."""
+STATED = re.compile(r"[\s*$€£\\(\[{+−-]*\d+(?!\.\s+[A-Za-z]|\)\s)")
 """What stands after GSM8K's `####`, and not after a heading's: a number, but no numbered title."""
+NUMBER_ALONE = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:/\d+)?%?")
+"""The expression of an answer of nothing but a number, from who was asked for nothing but a number."""
+SHORT = 40
+"""Characters that such an answer may have."""
+OPENED = re.compile(r"(?:[\s:*]|\\\[|\$\$|```\w*\n)*")
+"""What may stand between a mark and its answer: the line's end, a formula's or a block's beginning."""
 
 
 def final_answer(solution: str) -> str | None:
@@ -24,24 +35,44 @@ def final_answer(solution: str) -> str | None:
 
     That is what stands after the first `####` with a number, which ends a solution of GSM8K. Without one it is what
     stands after the last `A:`, `answer is`, `Answer:` or in the last box, before the next problem of a model that does
-    not stop. A solution without any of these was cut short: the last number in it is some step's, not its answer.
+    not stop; a box stays the answer where a sentence about it follows ("the answer is correct"). Without any of these
+    a number that stands alone is the answer; any other solution was cut short: its last number is some step's.
 
     Example:
-        >>> final_answer("3 + 4 = <<3+4=7>>7 eggs\n#### 7"), final_answer("The answer is $1,007."), final_answer("7")
+        >>> final_answer("3 + 4 = <<3+4=7>>7 eggs\n#### 7"), final_answer("The answer is $1,007."), final_answer("a 7")
         ('7', '$1,007', None)
     """
     solution = ANNOTATION.sub("", without_thoughts(solution))
     marks = list(MARKER.finditer(solution))
     stated = next((mark for mark in marks if mark[0] == "####" and STATED.match(solution, mark.end())), None)
-    if stated is None and marks:
-        run_on = NEXT_PROBLEM.search(solution, marks[0].end())
-        stated = [mark for mark in marks if run_on is None or mark.start() < run_on.start()][-1]
-    if stated is None:
-        return None
-    rest = solution[stated.end() :]
-    if stated[0].startswith("\\"):
+    if not marks and _is_number(solution.strip()):
+        return solution.strip("*$ \t\r\n").removesuffix(".")
+    if stated is not None or not marks:
+        return None if stated is None else _after(stated, solution)
+    if run_on := NEXT_PROBLEM.search(solution, marks[0].end()):
+        solution = solution[: run_on.start()]
+    own = [mark for mark in marks if mark.end() <= len(solution)]
+    last = _after(own[-1], solution)
+    boxes = [mark for mark in own if mark[0].startswith("\\")]
+    return last if not boxes or re.search(r"[\d\\]", last or "") else _after(boxes[-1], solution)
+
+
+def _is_number(text: str) -> bool:
+    if len(text) > SHORT or re.search(r"[^\W\d_]", text):
+        return False
+    return NUMBER_ALONE.fullmatch(expression(text) or "") is not None
+
+
+def _after(mark: re.Match[str], solution: str) -> str | None:
+    """What is stated after a mark."""
+    rest = solution[mark.end() :]
+    if mark[0].endswith("{"):
         return _in_braces(rest).strip() or None
-    return rest.lstrip(" \t\n:").split("\n", 1)[0].strip().strip("*").removesuffix(".") or None
+    if mark[0].startswith("\\"):
+        return re.split(r"[\s$]", rest, maxsplit=1)[0].removesuffix(".")
+    opened = OPENED.match(rest)
+    rest = rest[opened.end() if opened else 0 :]
+    return rest.split("\n", 1)[0].strip().strip("*").removesuffix(".") or None
 
 
 def _in_braces(text: str) -> str:
@@ -75,5 +106,8 @@ def solves(solution: str, gold: str) -> bool:
     Raises:
         BadInput: If `gold` states none.
     """
-    stated = final_answer(solution)
-    return same_expression(None if stated is None else expression(stated), gold_expression(gold))
+    stated, wanted = final_answer(solution), gold_expression(gold)
+    if stated is None:
+        return False
+    # "3 million" is 3000000, and 3 where the question counts in millions.
+    return any(same_expression(expression(one), wanted) for one in {stated, SCALE.sub(r"\1", stated)})

@@ -123,27 +123,18 @@ def _methods(
     from bnf_align.analysis import Method, read_answers
     from bnf_align.analysis.answers import check_tokens
     from bnf_align.data.read import iter_rows
+    from bnf_align.models import configured_tokenizer
 
-    reference = _tokenizer(arguments.reference, arguments)
+    told, trust = (arguments.chat_template_path, arguments.eos_token), arguments.trust_remote_code
+    reference = configured_tokenizer(arguments.reference, *told, trust_remote_code=trust)
     methods = []
     for name, path in models.items():
-        tokenizer = _tokenizer(path, arguments)
+        tokenizer = configured_tokenizer(path, *told, trust_remote_code=trust)
         rows = islice(iter_rows(data[name], arguments.dataset_train_split), arguments.limit)
         answers = read_answers(rows, tokenizer, source=data[name], **row_options(arguments))
         check_tokens(answers, tokenizer, reference, name)
         methods.append(Method(name, partial(switch, path), answers))
     return methods
-
-
-def _tokenizer(path: str, arguments: argparse.Namespace) -> Any:
-    from bnf_align.models import configured_tokenizer
-
-    return configured_tokenizer(
-        path,
-        arguments.chat_template_path,
-        arguments.eos_token,
-        trust_remote_code=arguments.trust_remote_code,
-    )
 
 
 class _Switch:

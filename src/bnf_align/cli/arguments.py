@@ -16,8 +16,9 @@ from transformers import BitsAndBytesConfig, HfArgumentParser
 
 from bnf_align.cli.flags import TWINS
 from bnf_align.cli.recipe import read_recipe
-from bnf_align.config import PreferenceConfig
+from bnf_align.config import REFUSED, PreferenceConfig
 from bnf_align.data.assignments import assignments
+from bnf_align.data.labels import spelled
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput
 from bnf_align.sources import ImportedRows, Options
@@ -89,6 +90,7 @@ def parser() -> HfArgumentParser:
 
 
 _TYPES: Any = [DataArguments, PreferenceConfig, ModelArguments]
+_NAMES = [one.name for kind in _TYPES for one in fields(kind) if one.init]
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -113,25 +115,53 @@ def parse(argv: Sequence[str]) -> Arguments:
         )
         if unknown[-1]:
             name = unknown[-1][0].partition("=")[0]
-            known = [f"--{one.name}" for kind in _TYPES for one in fields(kind) if one.init]
-            near = get_close_matches(name, [*known, *TWINS], n=1)
+            near = get_close_matches(name, [*(f"--{one}" for one in _NAMES), *TWINS], n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise BadInput(f"{name} is no flag of this command.{hint} `bnf-align train --help-all` lists every flag.")
     except ArgumentError as error:
         raise BadInput(f"{error}. `bnf-align train --help-all` lists every flag.") from None
     except (ValueError, OverflowError) as error:
         raise error if isinstance(error, BadInput) else BadInput(str(error)) from None
-    required = {
-        "model_name_or_path": model.model_name_or_path,
-        "dataset_name": data.dataset_name,
-        "output_dir": config.output_dir,
-    }
-    missing = [f"--{name}" for name, value in required.items() if not value]
-    if missing:
+    required = ((model, "model_name_or_path"), (data, "dataset_name"), (config, "output_dir"))
+    if missing := [f"--{name}" for kind, name in required if not getattr(kind, name)]:
         raise BadInput(f"{' and '.join(missing)} must be given, on the command line or in the --config file.")
     if model.load_in_4bit and model.load_in_8bit:
         raise BadInput("--load_in_4bit and --load_in_8bit: choose one.")
+    _refuse_idle(model, data, config)
     return data, config, model
+
+
+ONLY_WITH = {
+    "use_peft": tuple(
+        one.name for one in fields(ModelArguments) if one.name.startswith(("lora_", "use_rs", "use_do"))
+    ),
+    "load_in_4bit": ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"),
+    "eval_task": ("eval_task_data", "eval_task_items", "eval_task_steps"),
+    "sample_prompts": ("sample_tokens",),
+    "eval_strategy": ("load_best_model_at_end", "eval_delay", "metric_for_best_model", "greater_is_better"),
+    "eval_strategy steps": ("eval_steps",),
+    "save_strategy steps": ("save_steps",),
+    "push_to_hub": tuple(
+        one.name for one in fields(PreferenceConfig) if one.name.startswith("hub_") and one.name not in REFUSED
+    ),
+}
+"""A flag, alone or with the value that counts -> those that change nothing without it."""
+
+
+def _refuse_idle(*found: ModelArguments | DataArguments | PreferenceConfig) -> None:
+    """Stop where a flag is given that nothing reads."""
+    values = {one.name: (getattr(kind, one.name), one.default) for kind in found for one in fields(kind)}
+    for needed, names in ONLY_WITH.items():
+        flag, _, wanted = needed.partition(" ")
+        current = values[flag][0]
+        if current != wanted if wanted else current in (None, False, "", "no"):
+            for name in names:
+                value, default = values[name]
+                if value != default:
+                    raise BadInput(
+                        f"--{name} {spelled(value)} changes nothing without --{needed}: give that too, or take "
+                        f"--{name} out."
+                    )
 
 
 def settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], LoraConfig | None]:
@@ -158,8 +188,7 @@ def _flags_of(recipe: Mapping[str, Any], where: str, flags: HfArgumentParser) ->
         BadInput: For a key that is no flag, and for several values where one is taken.
     """
     kinds = {name: str(kind) for one in _TYPES for name, kind in get_type_hints(one).items()}
-    known = {one.name for kind in _TYPES for one in fields(kind) if one.init}
-    if unknown := [name for name in recipe if name not in known]:
+    if unknown := [name for name in recipe if name not in _NAMES]:
         advice = " Set variables of the environment in the shell." if "env" in unknown else ""
         raise BadInput(f"{where}: no such setting: {', '.join(unknown)}.{advice}")
     said = []
@@ -225,6 +254,10 @@ def adapter_config(model: ModelArguments) -> LoraConfig | None:
     """The adapter that the flags describe; None without --use_peft."""
     if not model.use_peft:
         return None
+    if model.lora_alpha <= 0:
+        raise BadInput(f"--lora_alpha {model.lora_alpha}: a number above 0 is needed, or the adapter changes nothing.")
+    if model.lora_task_type != "CAUSAL_LM":
+        raise BadInput(f"--lora_task_type {model.lora_task_type}: only CAUSAL_LM is trained here.")
     targets: Any = model.lora_target_modules
     if targets and len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0]):
         (targets,) = targets  # all-linear, or a pattern, which PEFT tells from a name by its not being in a list

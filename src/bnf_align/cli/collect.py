@@ -7,6 +7,7 @@ import getpass
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,11 +156,10 @@ def _answerers(arguments: argparse.Namespace) -> list[Answerer]:
         # One model has all of them, which share the load; two have one each, or one for both.
         own = [urls] if len(models) == 1 else [[urls[0]], [urls[-1]]]
         # A person waits: rather ask for patience soon than try for minutes.
-        endpoints = [
-            Endpoint(some, model, api_key_env=key, timeout=120.0, retries=1)
+        return [
+            UrlAnswerer(Endpoint(some, model, api_key_env=key, timeout=120.0, retries=1), sampling)
             for some, model in zip(own, models, strict=True)
         ]
-        return [UrlAnswerer(endpoint, sampling) for endpoint in endpoints]
     from bnf_align.engines.local import LocalEngine
 
     engines = [LocalEngine.load(model, dtype=arguments.dtype, **where(arguments)) for model in models]
@@ -172,10 +172,9 @@ def _status(arguments: argparse.Namespace) -> list[str]:
     from bnf_align.feedback.review import read_tasks, times_judged
     from bnf_align.feedback.standings import standings
 
-    store = _store(arguments)
-    rows, users = store.rows(), store.users()
+    rows = _store(arguments).rows()
     lines = [f"{arguments.store}: {counted(len(rows), 'row')}"]
-    for name, number in users.most_common():
+    for name, number in Counter(row.get("user") for row in rows).most_common():
         ups, downs = (
             sum(row.get("label") is label and row.get("user") == name for row in rows) for label in (True, False)
         )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bnf_align.cli.recipe import read_recipe
 from bnf_align.records import BadInput
@@ -18,22 +18,15 @@ for each set. Run the same command again after a kill: what `generate` and `scor
 `train` begin anew; `resume_from_checkpoint: latest` among its settings lets a training that was killed go on."""
 
 
-class Step(NamedTuple):
-    """One verb with its command line."""
-
-    verb: str
-    argv: list[str]
-
-
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status of the first step that is not done, or 0."""
     parser = argparse.ArgumentParser(prog="bnf-align construct", description=__doc__, epilog=EPILOG)
     parser.add_argument("--config", required=True, help="a YAML file such as those in recipes/data")
     parser.add_argument("--folder", help="where everything goes, over the file's own `folder`")
     arguments = parser.parse_args(argv)
-    for step in plan(read_config(Path(arguments.config)), arguments.folder):
-        print(f"bnf-align {step.verb} {' '.join(step.argv)}", flush=True)
-        status = import_module(f"bnf_align.cli.{step.verb}").main(step.argv)
+    for verb, words in plan(read_config(Path(arguments.config)), arguments.folder):
+        print(f"bnf-align {verb} {' '.join(words)}", flush=True)
+        status = import_module(f"bnf_align.cli.{verb}").main(words)
         if status:
             return int(status)
     return 0
@@ -43,24 +36,18 @@ def read_config(path: Path) -> dict[str, Any]:
     """The YAML file as a mapping.
 
     Raises:
-        BadInput: If it is none, or has steps that do not exist.
+        BadInput: If it is none, or has steps that do not exist, or what a later step could not read.
     """
     config = read_recipe(path)
     if unknown := set(config) - {"folder", *STEPS}:
         raise BadInput(f"--config {path}: {', '.join(sorted(unknown))}: known are folder, {', '.join(STEPS)}.")
-    _check(config, path)
-    return config
-
-
-def _check(config: Mapping[str, Any], path: Path) -> None:
-    """Before the first step runs, what a later one could not read."""
 
     def settings(name: str, found: Any) -> Mapping[str, Any]:
         if not isinstance(found, Mapping) or not found:
             raise BadInput(f"--config {path}: `{name}` holds no settings. Give it some, or leave it out.")
         return found
 
-    flags_of = {step: settings(step, config[step]) for step in ("generate", "score") if step in config}
+    flags_of = {step: settings(step, config[step]) for step in STEPS[:2] if step in config}
     for step in (step for step in ("select", "train") if step in config):
         sets = settings(step, config[step]).items()
         if odd := [name for name, _ in sets if re.match(r"\.|.*[/\0]", name)]:
@@ -73,21 +60,22 @@ def _check(config: Mapping[str, Any], path: Path) -> None:
         raise BadInput(f"--config {path}: `{named[0]}` has `out`, but `folder` and the names of the sets say that.")
     if other := [name for name in config.get("train", {}) if name not in config.get("select", {name: None})]:
         raise BadInput(f"--config {path}: `train.{other[0]}` is trained on a set that `select` does not name.")
+    return config
 
 
-def plan(config: Mapping[str, Any], folder: str | None = None) -> Iterator[Step]:
-    """The steps of a configuration, in their order; each reads what the one before it wrote."""
+def plan(config: Mapping[str, Any], folder: str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """The steps of a configuration, verb and command line, in their order; each reads what the one before it wrote."""
     home = Path(folder or config.get("folder", "data"))
     candidates, scored = str(home / "candidates.jsonl"), str(home / "scored.jsonl")
     if "generate" in config:
-        yield Step("generate", [*flags(config["generate"]), "--out", candidates])
+        yield "generate", [*flags(config["generate"]), "--out", candidates]
     if "score" in config:
-        yield Step("score", [candidates, *flags(config["score"]), "--out", scored])
+        yield "score", [candidates, *flags(config["score"]), "--out", scored]
     for name, settings in config.get("select", {}).items():
-        yield Step("select", [scored, *flags(settings or {}), "--out", str(home / f"{name}.jsonl")])
+        yield "select", [scored, *flags(settings or {}), "--out", str(home / f"{name}.jsonl")]
     for name, settings in config.get("train", {}).items():
         where = ["--dataset_name", str(home / f"{name}.jsonl"), "--output_dir", str(home / f"model-{name}")]
-        yield Step("train", [*where, *flags(settings)])
+        yield "train", [*where, *flags(settings)]
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:

@@ -208,9 +208,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
     names = ("data", "tags", "answers", "base", "math_verify")
     options = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
-    result = score_file(arguments.file, arguments.task, arguments.model, **options)
-    _show(result, arguments)
-    return 0
+    return _show(score_file(arguments.file, arguments.task, arguments.model, **options), arguments)
 
 
 def _rank(arguments: argparse.Namespace) -> int:
@@ -220,12 +218,12 @@ def _rank(arguments: argparse.Namespace) -> int:
     ranking = rank_files(
         arguments.files, arguments.task, answers=arguments.answers, anchors=anchors, seed=arguments.seed
     )
-    _show(ranking, arguments)
-    return 0
+    return _show(ranking, arguments)
 
 
-def _show(result: Any, arguments: argparse.Namespace) -> None:
+def _show(result: Any, arguments: argparse.Namespace) -> int:
     print(json.dumps(result.as_dict(), ensure_ascii=False) if arguments.json else "\n".join(result.lines()))
+    return 0
 
 
 STEPS = {"run": _run, "judge": _judge, "score": _score, "rank": _rank, "held_out": _held_out}

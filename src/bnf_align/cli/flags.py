@@ -13,7 +13,6 @@ from bnf_align.records import BadInput
 
 if TYPE_CHECKING:
     from bnf_align.cluster import Cluster
-    from bnf_align.endpoint import Endpoint
     from bnf_align.engines import Engine
 
 RESUME = "Every file is resumable: run the same command again. Keys come from the environment only (--api-key-env)."
@@ -155,13 +154,19 @@ def engine(arguments: argparse.Namespace, model: str, lazy: bool = False) -> Eng
     if arguments.url:
         if any(where(arguments).values()):
             raise BadInput("--model_revision and --trust_remote_code are for a model in process, not behind --url.")
+        from bnf_align.endpoint import Endpoint
         from bnf_align.engines.url import UrlEngine
 
-        return UrlEngine(endpoint(arguments, model), extra=request_fields(arguments))
-    from bnf_align.engines.local import LazyEngine, LocalEngine
+        key = key_variable(arguments)
+        served = Endpoint(arguments.url, model, api_key_env=key, concurrency=arguments.concurrency)
+        return UrlEngine(served, extra=request_fields(arguments))
+    usual = {"api_key_env": "OPENAI_API_KEY", "concurrency": 16, "request": None}
+    if given := [name for name, default in usual.items() if getattr(arguments, name) != default]:
+        raise BadInput(f"--{given[0]} is for a served model, and no --url was given.")
+    from bnf_align.engines.local import LazyEngine, Limits, LocalEngine
 
-    options = {"dtype": arguments.dtype, "batch_rows": arguments.batch_rows, "batch_tokens": arguments.batch_tokens}
-    load = partial(LocalEngine.load, model, **options, **where(arguments))
+    limits = Limits(arguments.batch_rows, arguments.batch_tokens)
+    load = partial(LocalEngine.load, model, dtype=arguments.dtype, limits=limits, **where(arguments))
     if workers is None:
         return LazyEngine(model, load) if lazy else load()
     from bnf_align.construct.cluster import ClusterEngine
@@ -183,18 +188,6 @@ def request_fields(arguments: argparse.Namespace) -> dict[str, Any]:
         except ValueError as error:
             raise BadInput(f"--request takes FIELD=JSON, such as temperature=null, not {entry!r}.") from error
     return fields
-
-
-def endpoint(arguments: argparse.Namespace, model: str) -> Endpoint:
-    """The URLs under which `model` is served.
-
-    Raises:
-        BadInput: If --api-key-env names no variable.
-    """
-    from bnf_align.endpoint import Endpoint
-
-    key = key_variable(arguments)
-    return Endpoint(arguments.url, model, api_key_env=key, concurrency=arguments.concurrency)
 
 
 def key_variable(arguments: argparse.Namespace) -> str:

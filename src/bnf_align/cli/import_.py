@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,8 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
     from bnf_align.sources import Options, import_rows
     from bnf_align.sources.files import data_files
 
+    if arguments.redact:
+        from bnf_align.data.doctor.personal import redact_row
     options = Options(
         label_map=assignments("label_map", arguments.label_map),
         column_map=assignments("map", arguments.map),
@@ -101,7 +103,10 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
     rows, report = import_rows(arguments.source, arguments.paths, options)
     masked: Counter[str] = Counter()
     with whole_files(out) as (file,):
-        for row in _redacted(rows, masked) if arguments.redact else rows:
+        for row in rows:
+            if arguments.redact:
+                row, counts = redact_row(row)
+                masked.update(counts)
             file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     if arguments.redact:
         listed = ", ".join(f"{count:,} x {kind}" for kind, count in masked.most_common()) or "nothing found"
@@ -117,12 +122,3 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
         "masked": dict(masked),
         "lines": lines,
     }
-
-
-def _redacted(rows: Iterable[dict[str, Any]], masked: Counter[str]) -> Iterator[dict[str, Any]]:
-    from bnf_align.data.doctor.personal import redact_row
-
-    for row in rows:
-        clean, counts = redact_row(row)
-        masked.update(counts)
-        yield clean

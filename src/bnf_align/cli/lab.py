@@ -45,7 +45,6 @@ def main(argv: Sequence[str]) -> int:
         processes=arguments.processes,
         command="bnf-align lab " + " ".join(argv),
     )
-    print(
-        f"{results}: {f'{missing:,} runs are missing, the same command goes on' if missing else 'nothing is missing'}."
-    )
+    lacking = f"{missing:,} runs are missing, the same command goes on" if missing else "nothing is missing"
+    print(f"{results}: {lacking}.")
     return 0

@@ -11,8 +11,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from keyword import iskeyword
 from typing import Any, TextIO, cast
@@ -52,13 +52,6 @@ class _Inert:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-@contextmanager
-def inert_streams() -> Iterator[None]:
-    """Let everything that is written to the standard streams, messages of libraries too, be `inert`."""
-    with redirect_stdout(cast(TextIO, _Inert(sys.stdout))), redirect_stderr(cast(TextIO, _Inert(sys.stderr))):
-        yield
 
 
 LESS_MEMORY = dict.fromkeys(
@@ -136,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 for the doctor's warnings, 2 for input that the user has to mend, 130 for Ctrl-C,
         143 for SIGTERM while training.
     """
-    with inert_streams():
+    # Everything that is written to the standard streams, messages of libraries too, is inert.
+    with redirect_stdout(cast(TextIO, _Inert(sys.stdout))), redirect_stderr(cast(TextIO, _Inert(sys.stderr))):
         return _run(list(sys.argv[1:] if argv is None else argv))
 
 

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.records import BadInput
+from bnf_align.cli.flags import count
+from bnf_align.records import BadInput, counted
 
 if TYPE_CHECKING:
     from bnf_align.plan.workload import Workload
@@ -22,15 +23,13 @@ GIB = 2**30
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="bnf-align plan", usage="%(prog)s [flags of train] [flags below]", description=DESCRIPTION
-    )
-    parser.allow_abbrev = False
-    parser.add_argument("--devices", type=int, help="how many (default: those of this process group)")
+    usage = "%(prog)s [flags of train] [flags below]"
+    parser = argparse.ArgumentParser("bnf-align plan", usage, DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--devices", type=count, help="how many (default: those of this process group)")
     parser.add_argument("--device_memory", type=float, help="GiB of one accelerator; plans for bfloat16 there")
     parser.add_argument("--tflops", type=float, help="bfloat16 peak of one device; hours assume 40%% of it")
-    parser.add_argument("--rows", type=int, help="assume that many pairs and read no data file")
-    parser.add_argument("--mean_length", type=int, default=500, help="with --rows: tokens a response (%(default)s)")
+    parser.add_argument("--rows", type=count, help="assume that many pairs and read no data file")
+    parser.add_argument("--mean_length", type=count, default=500, help="with --rows: tokens a response (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     own, rest = parser.parse_known_args(argv)
     plan = _plan(own, rest)
@@ -121,8 +120,8 @@ def lines(plan: dict[str, Any]) -> list[str]:
     return [
         "All figures are estimates, made before the run.",
         f"parameters         {plan['parameters']:,}, trained {plan['trainable_parameters']:,}",
-        f"work               {work['responses']:,} responses, {work['tokens']:,} tokens, {work['steps']:,} steps an "
-        f"epoch ({work['source']})",
+        f"work               {work['responses']:,} responses, {work['tokens']:,} tokens, "
+        f"{counted(work['steps'], 'step')} an epoch ({work['source']})",
         f"largest batch      {work['rows']} x {work['length']} tokens in one forward pass",
         f"memory per device  {_gib(memory['total'])} ({place}, {'bfloat16' if plan['bf16'] else 'no'} autocast)",
         *(
@@ -136,6 +135,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
                 "allocator": "allocator",
                 "process": "process",
             }.items()
+            if memory[name]  # an accelerator's allocator and process are not estimated, one device gathers nothing
         ),
         f"  activations      {_gib(memory['activations_without_checkpointing'])} without, "
         f"{_gib(memory['activations_with_checkpointing'])} with --activation_checkpointing "
@@ -144,8 +144,8 @@ def lines(plan: dict[str, Any]) -> list[str]:
         f"dW {_gib(memory['head_dW'])}",
         f"  reference pass   {_gib(memory['reference_pass'])}, before training, the whole model on each device",
         f"hours              {spent}",
-        f"disk               {_gib(disk['total'])}: model {_gib(disk['model'])}, {disk['number_of_checkpoints']} "
-        f"checkpoints {_gib(disk['checkpoints'])}",
+        f"disk               {_gib(disk['total'])}: model {_gib(disk['model'])}, "
+        f"{counted(disk['number_of_checkpoints'], 'checkpoint')} {_gib(disk['checkpoints'])}",
         f"reference cache    {plan['reference_cache_bytes'] / 2**20:,.1f} MiB (4 bytes a scored token)",
         *_suggestion(plan),
     ]

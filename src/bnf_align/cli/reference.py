@@ -60,7 +60,7 @@ def _build(argv: Sequence[str]) -> int:
     _, _, prepared = starting_point(loaded.model, loaded.tokenizer, named_sources(rows, eval_rows), config)
     report = prepared.reference
     if report and report.unkept_rows:
-        raise BadInput(f"{report.unkept_rows:,} rows are not in the cache, which is all that build is for.")
+        raise BadInput(f"{counted(report.unkept_rows, 'row')} not in the cache, which is all that build is for.")
     if config.process_index == 0:
         print(f"namespace {report.namespace}" if report else f"{config.loss_type} needs no reference.")
     return 0

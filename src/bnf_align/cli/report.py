@@ -20,6 +20,8 @@ Tables 1 and 3 to 7 of the paper and the alignment tax, for your own models, fro
 EPILOG = "A table that is not named is left out where there is nothing to show in it. See docs/report.md."
 
 TABLES = ("1", "3", "4", "own", "5", "6", "7", "tax", "compare", "differences", "compare-tax", "answers", "tuning")
+RECORDS = (".json", ".jsonl", ".parquet")
+"""What a folder's records end in: none of them is written over."""
 SUFFIXES = {".md": "markdown", ".html": "html", ".htm": "html", ".tex": "latex", ".csv": "csv"}
 
 
@@ -47,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
         command=command,
     )
     targets = {flag: path for flag, path in (("--out", arguments.out), ("--html", arguments.html)) if path}
-    check_targets(targets, [path for path in arguments.files if not Path(path).is_dir()])
+    records = (file for path in arguments.files for file in Path(path).glob("**/*") if file.suffix in RECORDS)
+    check_targets(targets, [*(path for path in arguments.files if not Path(path).is_dir()), *records])
     suffix = Path(arguments.out).suffix.lower() if arguments.out else ""
     formats = {"--out": arguments.format or SUFFIXES.get(suffix, "markdown"), "--html": "html"}
     texts = {flag: render(report, formats[flag]) for flag in targets or ("--out",)}

@@ -7,13 +7,18 @@ import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnf_align.records import BadInput
+from bnf_align.outputs import check_targets
+from bnf_align.records import BadInput, counted
 
 if TYPE_CHECKING:
-    from bnf_align.cli.arguments import Arguments
+    from bnf_align.cli.arguments import Arguments, DataArguments, ModelArguments
+    from bnf_align.config import PreferenceConfig
     from bnf_align.training.trainer import PreferenceTrainer
+
+logger = logging.getLogger(__name__)
 
 HELP = """\
 usage: bnf-align train [--config RECIPE.yaml] --model_name_or_path M --dataset_name DATA --output_dir OUT [flags]
@@ -60,8 +65,28 @@ def main(argv: Sequence[str]) -> int:
         arguments.parser().print_help()
         return 0
     parsed = arguments.parse(argv)
+    _check_out(*parsed)
     with alone(str(parsed[1].output_dir)) if parsed[1].process_index == 0 else nullcontext():
         return _train(parsed, shlex.join(["bnf-align", "train", *argv]))
+
+
+def _check_out(data: DataArguments, config: PreferenceConfig, model: ModelArguments) -> None:
+    """Stop where the output folder is one that is read."""
+    out, given = Path(str(config.output_dir)).expanduser(), Path(str(model.model_name_or_path)).expanduser()
+    if out.is_dir() and given.is_dir() and out.samefile(given):
+        raise BadInput(
+            f"--output_dir {out} is the folder of --model_name_or_path: its weights would be replaced. Nothing is "
+            "changed in place: choose another folder."
+        )
+    read = (data.dataset_name, data.eval_dataset_name, data.eval_task_data, data.sample_prompts)
+    written = {f"{name} of --output_dir": out / name for name in ("run.json", "health.json", "samples.jsonl")}
+    check_targets(written, filter(None, read))
+    if (out / "run.json").exists() and not config.resume_from_checkpoint and config.process_index == 0:
+        stays = counted(len([*out.glob("checkpoint-*")]), "checkpoint")
+        logger.warning(
+            f"{out} holds an earlier run. Its model and its records are replaced; {stays} of it in there, which "
+            "--resume_from_checkpoint latest may find. Name another --output_dir to keep them apart."
+        )
 
 
 def _train(parsed: Arguments, command: str) -> int:

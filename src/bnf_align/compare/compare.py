@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def compare(plan: Plan, *, cluster: Any = None, command: str = "") -> dict[str, 
         seeds = plan.seeds[: plan.tuning_seeds]
         grids = {name: [[run(name, point, s) for s in seeds] for point in m.grid] for name, m in plan.methods.items()}
         tried = [one for grid in grids.values() for runs in grid for one in runs]
-        found = _finished(plan, journal, "train", tried, cluster)
+        finished = partial(_finished, plan, journal, cluster)
+        found = finished("train", tried)
         chosen = {name: _best([[found[one.key] for one in runs] for runs in grid]) for name, grid in grids.items()}
         winners = {
             name: [run(name, plan.methods[name].grid[at], seed) for seed in plan.seeds]
@@ -68,11 +70,9 @@ def compare(plan: Plan, *, cluster: Any = None, command: str = "") -> dict[str, 
         for one in tried:
             if one not in final:
                 shutil.rmtree(one.folder(plan), ignore_errors=True)
-        found |= _finished(plan, journal, "train", final, cluster)
+        found |= finished("train", final)
         base = run(BASE, {}, 0)
-        reports = _finished(
-            plan, journal, "test", [base, *(one for one in final if not found[one.key]["failed"])], cluster
-        )
+        reports = finished("test", [base, *(one for one in final if not found[one.key]["failed"])])
         journal.finish([one["id"] for one in [*found.values(), *reports.values()]])
     record = record_of(plan, grids, winners, base, found, reports)
     record |= {"model": plan.model, "splits": counts, "command": command, "versions": versions()}
@@ -101,7 +101,7 @@ def _start(plan: Plan, splits: rows.Splits) -> dict[str, Any]:
     }
 
 
-def _finished(plan: Plan, journal: Journal, kind: str, runs: Sequence[Run], cluster: Any) -> Found:
+def _finished(plan: Plan, journal: Journal, cluster: Any, kind: str, runs: Sequence[Run]) -> Found:
     """What came of each run: from the journal what is there, and the others run now."""
     named = {one.id(kind): one for one in runs}
     missing = [one for name, one in named.items() if name not in journal.done]

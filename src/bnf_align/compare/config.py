@@ -16,7 +16,7 @@ from bnf_align.compare.rows import faults_of, split
 from bnf_align.config import PreferenceConfig
 from bnf_align.losses import LOSSES
 from bnf_align.models import load_tokenizer
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 
 TUNABLE = (
     *("learning_rate", "batch_size", "warmup_steps", "lr_scheduler_type", "weight_decay", "max_grad_norm"),
@@ -95,11 +95,14 @@ class _Faults:
         self.lines = lines
         self.found: dict[str, int] = {}
         """Text -> line."""
+        self.times = 0
+        """How often one was met: that of a grid is met with each method, and is one text."""
 
     def add(self, text: str, *keys: str) -> None:
         line = next((self.lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.lines), None)
         place = f"line {line}, {'.'.join(keys)}" if line else ".".join(keys)
         self.found.setdefault(f"{place}: {text}", line or 0)
+        self.times += 1
 
     def tried(self, keys: Sequence[str], attempt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What `attempt` returns, or None where it fails in a way that a user can mend."""
@@ -202,11 +205,8 @@ def read(
         for text, *keys in faults_of(plan, splits):
             faults.add(text, *keys)
     if faults.found:
-        count = f"{len(faults.found)} fault{'s' if len(faults.found) > 1 else ''}"
-        raise BadInput(
-            f"The comparison has {count}, and nothing was run:\n"
-            + "\n".join(sorted(faults.found, key=faults.found.__getitem__))
-        )
+        listed = "\n".join(sorted(faults.found, key=faults.found.__getitem__))
+        raise BadInput(f"The comparison has {counted(len(faults.found), 'fault')}, and nothing was run:\n{listed}")
     return plan
 
 
@@ -230,7 +230,7 @@ def _settings(given: Mapping[str, Any], read_settings: Callable[..., Settings], 
 
 def _method(name: str, given: Any, shared: Mapping[str, Any], base: Plan, faults: _Faults) -> Method | None:
     """A method with the points of its grid: what it says itself, and the shared grid for the rest."""
-    at, before = ("methods", name), len(faults.found)
+    at, before = ("methods", name), faults.times
     own = dict(given or {}) if isinstance(given, Mapping | None) else {}
     loss_type = own.pop("loss_type", name)
     if not isinstance(given, Mapping | None):
@@ -239,25 +239,26 @@ def _method(name: str, given: Any, shared: Mapping[str, Any], base: Plan, faults
         faults.add("the model before training is compared anyway: leave it out.", *at)
     elif loss_type not in LOSSES:
         faults.add(f"{loss_type!r} is no objective. Choose one of {', '.join(LOSSES)}.", *at)
-    if len(faults.found) > before:
+    if faults.times > before:
         return None
-    takes = LOSSES[loss_type].hyperparameters
-    axes = {**shared, **own}
-    for axis, values in axes.items():
+    takes, given = LOSSES[loss_type].hyperparameters, {**shared, **own}
+    axes = {}
+    for axis, values in given.items():
         where = (*at, axis) if axis in own else ("grid", axis)
         if axis not in TUNABLE and (axis not in takes or axis not in own):
             listed = f"{loss_type} takes {', '.join(takes) or 'no hyper-parameter'}; " if axis in own else ""
             faults.add(f"{listed}a grid may also vary {', '.join(TUNABLE)}.", *where)
         elif not isinstance(values, list) or not values or any(values.count(value) > 1 for value in values):
             faults.add(f"a list of different values is needed, not {values!r}.", *where)
-    for axis in [axis for axis in ("learning_rate", "batch_size") if axis not in axes]:
+        else:
+            axes[axis] = values
+    for axis in [axis for axis in ("learning_rate", "batch_size") if axis not in given]:
         faults.add(f"{axis} is in no grid: list what is tried.", *at)
-    if len(faults.found) > before:
-        return None
+    whole = faults.times == before
     points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     for point in points:
         faults.tried(at, base.config, loss_type, point)
-    return Method(loss_type, points)
+    return Method(loss_type, points) if whole else None
 
 
 def _evaluations(given: Mapping[str, Any], faults: _Faults) -> dict[str, Evaluation]:

@@ -39,16 +39,14 @@ def record_of(
     """
     whole = {name: own for name, own in winners.items() if not any(trained[run.key]["failed"] for run in own)}
     runs = {BASE: [base], **whole}
-    measures = [_measure(plan, name, len(of)) for name, of in tested[base.key]["outcomes"].items()]
+    asked = tested[base.key]["outcomes"]
+    measures = [_measure(plan, name, len(prompts)) for name, prompts in asked.items()]
     values: Values = {
-        one["name"]: {
-            name: np.array(
-                [[tested[run.key]["outcomes"][one["name"]][prompt] for prompt in first[one["name"]]] for run in own]
-            )
+        measure: {
+            name: np.array([[tested[run.key]["outcomes"][measure][prompt] for prompt in prompts] for run in own])
             for name, own in runs.items()
         }
-        for one in measures
-        for first in [tested[base.key]["outcomes"]]
+        for measure, prompts in asked.items()
     }
     shown: dict[str, dict[str, Any]] = {name: {} for name in (BASE, *plan.methods)}
     for one in measures:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from textwrap import shorten
 
@@ -31,14 +31,12 @@ class ClusterEngine:
     def __init__(self, cluster: Cluster, name: str, load: Callable[[], LocalEngine]) -> None:
         self.cluster, self.name, self.load = cluster, name, load
         self.tokens, self.seconds = 0, 0.0
-        self._weights: str | None = None
 
-    @property
+    @cached_property
     def weights(self) -> str:
         """Hash of the weights, which every worker's must have."""
-        if self._weights is None:
-            self._weights = self.cluster.ask(partial(_weights, self.load))
-        return self._weights
+        load = self.load
+        return self.cluster.ask(lambda: load().weights)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, done: Collection[str] = ()
@@ -51,11 +49,12 @@ class ClusterEngine:
         finished = set(done)
         if requests and finished.issuperset(request.id for request in requests):
             return
-        batches = self.cluster.ask(partial(_planned_requests, self.load, requests, sampling))
+        load = self.load
+        batches = self.cluster.ask(lambda: load().plan(requests, sampling))
         asked = [batch for batch in batches if not finished.issuperset(one.id for one in batch)]
         began = time.perf_counter()
-        load = partial(_Answers, self.load, sampling, self.weights)
-        for answers, tokens in self.cluster.map(load, asked, lambda batch: _named(one.id for one in batch)):
+        answering = partial(_Answers, load, sampling, self.weights)
+        for answers, tokens in self.cluster.map(answering, asked, lambda batch: _named(one.id for one in batch)):
             now = time.perf_counter()
             self.tokens, self.seconds, began = self.tokens + tokens, self.seconds + now - began, now
             yield answers
@@ -85,8 +84,8 @@ class ClusterScorer:
         by_id = {row["id"]: row for row in rows}
         batches = self.cluster.ask(partial(_planned_rows, self.load, rows))
         asked = [[by_id[name] for name in batch] for batch in batches if not finished.issuperset(batch)]
-        load = partial(_Scores, self.load, self.card)
-        yield from self.cluster.map(load, asked, lambda batch: _named(row["id"] for row in batch))
+        scoring = partial(_scoring, self.load, self.card)
+        yield from self.cluster.map(scoring, asked, lambda batch: _named(row["id"] for row in batch))
 
 
 def _named(ids: Iterable[str]) -> str:
@@ -107,23 +106,10 @@ class _Answers:
         return answers, self.engine.tokens - before
 
 
-class _Scores:
-    def __init__(self, load: Callable[[], Scorer], card: Row) -> None:
-        self.scorer = load()
-        _check_same("scorer", self.scorer.card, card)
-
-    def __call__(self, batch: Sequence[Row]) -> list[Scored]:
-        return [Scored(*one[:2], dict(one.columns)) for one in chain.from_iterable(self.scorer.score(batch))]
-
-
-def _weights(load: Callable[[], LocalEngine]) -> str:
-    return load().weights
-
-
-def _planned_requests(
-    load: Callable[[], LocalEngine], requests: Sequence[Request], sampling: Sampling
-) -> list[list[Request]]:
-    return load().plan(requests, sampling)
+def _scoring(load: Callable[[], Scorer], card: Row) -> Callable[[Sequence[Row]], list[Scored]]:
+    scorer = load()
+    _check_same("scorer", scorer.card, card)
+    return lambda batch: list(chain.from_iterable(scorer.score(batch)))
 
 
 def _name_and_card(load: Callable[[], Scorer]) -> tuple[str, Row]:

@@ -13,20 +13,19 @@ from typing import Any
 import numpy as np
 
 from bnf_align.construct.score import read_candidates
-from bnf_align.construct.select import NEAR, NEAR_IDENTICAL, Choice, Selected, labels_and_lengths, select
+from bnf_align.construct.select import NEAR_IDENTICAL, Choice, Selected, labels_and_lengths, select
 from bnf_align.data.columns import COLUMNS
 from bnf_align.data.ledger import canonical
 from bnf_align.data.read import iter_rows
 from bnf_align.data.rows import preference_rows, split_by_prompt
-from bnf_align.journal.lines import row_bytes
+from bnf_align.journal.lines import Row, row_bytes
 from bnf_align.outputs import check_targets, whole_files
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, counted, rows_text
 from bnf_align.sources.files import kind_of
 from bnf_align.stats import auc
 
 logger = logging.getLogger(__name__)
-
-Row = dict[str, Any]
 
 ANSWERS = {"chosen", "rejected", "completion"}
 BINS = 10
@@ -44,8 +43,9 @@ def data_card(given: Sequence[Row], selected: Selected, about: Mapping[str, Any]
     """
     rows = selected.rows
     ups, downs = labels_and_lengths(rows)
-    values = [value for row in given for value in row.get("scores", ()) if value is not None]
-    counts, edges = np.histogram(values, bins=BINS) if values else (np.zeros(0), np.zeros(0))
+    given_scores = (value for row in given for value in row.get("scores", ()) if value is not None)
+    values = np.clip(np.array([*given_scores], dtype=float), -1e300, 1e300)  # between wider ones no bin has a width
+    counts, edges = np.histogram(values, bins=BINS) if len(values) else (np.zeros(0), np.zeros(0))
     return {
         "prompts": len({canonical(row["prompt"]) for row in given}),
         "candidates": sum(len(row.get("candidates", ANSWERS & row.keys())) for row in given),
@@ -54,6 +54,7 @@ def data_card(given: Sequence[Row], selected: Selected, about: Mapping[str, Any]
         "ups": sum(row.get("label") is True for row in rows),
         "downs": sum(row.get("label") is False for row in rows),
         "left_out": {reason: len(ids) for reason, ids in selected.dropped.items()},
+        "reasons": {reason: reason.as_dict() for reason in selected.dropped},
         "scores": {"counts": counts.tolist(), "edges": edges.tolist()},
         "characters": {"ups": _quantiles(ups), "downs": _quantiles(downs)},
         "length_auc": auc(ups, downs) if ups and downs else None,
@@ -85,7 +86,7 @@ def card_text(card: Row) -> str:
         )
     lines += ["", "## How alike the two sides of a pair are", ""]
     lines.append(f"* similarity in words (1 is equal): {_shown(card['pair_similarity'])}")
-    left_out = ", left out" if NEAR in card["left_out"] else ""
+    left_out = ", left out" if Reason("near_identical") in card["left_out"] else ""
     lines.append(
         f"* near-identical ({NEAR_IDENTICAL} or more){left_out}: {counted(card['near_identical_pairs'], 'pair')}. "
         "What both sides share is pushed up and down at once (section 2.3 of the paper: this is what breaks DPO)."
@@ -209,7 +210,7 @@ def read_scored(path: str | Path) -> list[Row]:
     bad = [i for i, row in enumerate(rows) if not _is_scored(row)]
     if bad:
         raise BadInput(
-            f"{path}: {rows_text(bad)} have not one score per candidate, a number or null. Score them first: "
+            f"{path}: {rows_text(bad)} without one score per candidate, a number or null. Score them first: "
             "`bnf-align score`."
         )
     return rows

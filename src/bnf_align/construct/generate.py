@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from bnf_align.engines import Engine, Generation, Request, Sampling, asked_with
-from bnf_align.journal import Journal, read_jsonl
+from bnf_align.journal import Journal, Row, read_jsonl
 from bnf_align.records import BadInput, counted
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+MADE = {"candidates", "duplicates"}
+"""Columns of a row that are no prompt's."""
 
 
 class Job(NamedTuple):
@@ -44,8 +45,8 @@ class Generated:
     def lines(self) -> list[str]:
         """The counts in plain words."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.finish_reasons.items()))
-        lines = [f"{counted(self.candidates, 'candidate')} to {counted(self.prompts, 'prompt')} in {self.path}"]
-        lines += [
+        lines = [
+            f"{counted(self.candidates, 'candidate')} to {counted(self.prompts, 'prompt')} in {self.path}",
             f"  {counted(self.duplicates, 'duplicate')} of another one of the same prompt",
             f"  ended by: {reasons}",
         ]
@@ -98,33 +99,46 @@ def _answer(
     out: Path,
     card: Mapping[str, Any],
     about: Mapping[str, Any] | None,
-    elsewhere: Collection[str] = (),
+    elsewhere: Set[str] = frozenset(),
 ) -> set[str]:
     """Answer what neither `out` nor a file `elsewhere` has; ids that have no candidates after all."""
     by_id = {row["id"]: row for row in prompts}
     requests = [Request(row["id"], row["prompt"]) for row in prompts]
     with Journal(out, card=card, about=about) as journal:
         _same_prompts(journal, prompts)
-        finished = journal.done.union(elsewhere) & by_id.keys()
+        finished = (journal.done | elsewhere) & by_id.keys()
         bar = tqdm(total=len(requests), initial=len(finished), desc=f"Candidates of {job.engine.name}", unit="prompt")
         with bar:
             for batch in job.engine.generate(requests, job.sampling, finished):
                 bar.update(journal.append([_row(by_id[one.id], one, job) for one in batch if one.id not in elsewhere]))
                 bar.set_postfix_str(f"{job.engine.tokens / max(job.engine.seconds, 1e-9):,.0f} tokens/s")
-        missing = by_id.keys() - journal.done.union(elsewhere)
+        missing = by_id.keys() - journal.done - elsewhere
         if not missing:
             journal.finish(by_id)
-    return set(missing)
+    return missing
 
 
 def _same_prompts(journal: Journal, prompts: Sequence[Row]) -> None:
-    """Answers to other prompts under the same ids must not pass for answers to these."""
-    asked = {row["id"]: row["prompt"] for row in prompts}
-    other = [name for name, row in journal.read() if name in asked and row.get("prompt") != asked[name]]
-    if other:
+    """Answers to other prompts under the same ids must not pass for answers to these, nor bring old columns along."""
+    asked = {row["id"]: row for row in prompts}
+    prompt, columns = [], {}
+    for name, row in journal.read():
+        now = asked.get(name, row)
+        if row.get("prompt") != now.get("prompt"):
+            prompt.append(name)
+        elif other := {column for column in (row.keys() | now.keys()) - MADE if row.get(column) != now.get(column)}:
+            columns[name] = ", ".join(sorted(other))
+    if prompt:
         raise BadInput(
-            f"{journal.path} has answers to other prompts under {len(other):,} of these ids, the first {other[0]!r}: "
-            "they were worded otherwise, or one of the two commands had --chat. Give another --out."
+            f"{journal.path} has answers to other prompts under {len(prompt):,} of these ids, the first "
+            f"{prompt[0]!r}: they were worded otherwise, or one of the two commands had --chat. Give another --out."
+        )
+    if columns:
+        name, listed = next(iter(columns.items()))
+        raise BadInput(
+            f"{journal.path} has columns of earlier prompts in {counted(len(columns), 'row')}; the first, {name!r}, "
+            f"has another {listed}. They would stay as they are there, a right answer that was corrected since for "
+            "one, and `score` goes by them. Give another --out."
         )
 
 

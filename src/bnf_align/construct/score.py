@@ -33,10 +33,15 @@ class ScoreReport:
     """Candidates that, with their prompt, are longer than the scorer reads."""
     unread: int = 0
     """Replies of a judge without a verdict."""
+    scores: tuple[float, float, float] | None = None
+    """The lowest, the mean and the highest score; None where there is none."""
 
     def lines(self) -> list[str]:
         """The counts in plain words."""
         lines = [f"{counted(self.candidates, 'candidate')} of {counted(self.rows, 'row')} scored in {self.path}"]
+        if self.scores:
+            low, mean, high = self.scores
+            lines.append(f"  scores from {low:.4g} to {high:.4g}, {mean:.4g} on average")
         if self.unscored:
             lines.append(f"  {counted(self.unscored, 'candidate')} without a score: left out by `bnf-align select`")
         if self.cut:
@@ -64,7 +69,9 @@ def read_candidates(path: str | Path) -> list[Row]:
         )
     ids = {row["id"] for row in rows}
     if len(ids) < len(rows):
-        raise BadInput(f"{path}: {len(rows) - len(ids):,} rows repeat an id; scores are filed by id.")
+        raise BadInput(
+            f"{path}: {counted(len(rows) - len(ids), 'row')} with the id of an earlier one; scores are filed by id."
+        )
     for row in rows:
         row["candidates"] = [one if isinstance(one, dict) else {"text": one} for one in row["candidates"]]
     return rows
@@ -109,15 +116,18 @@ def score(
 def _counted(journal: Journal, ids: Collection[str]) -> ScoreReport:
     """What the journal has for `ids`."""
     counts: Counter[str] = Counter()
+    scores: list[float] = []
     for row in (row for name, row in journal.read() if name in ids):
         counts["rows"] += 1
         counts["candidates"] += len(row["scores"])
         counts["unscored"] += row["scores"].count(None)
+        scores += [score for score in row["scores"] if score is not None]
         counts["cut"] += row.get("candidates_cut", 0)
         counts["unread"] += row.get("replies_unread", 0)
     missing = len(ids) - counts["rows"]
     numbers = {name: counts[name] for name in ("rows", "candidates", "unscored", "cut", "unread")}
-    return ScoreReport(path=journal.partial if missing else journal.path, missing=missing, **numbers)
+    spread = (min(scores), sum(score / len(scores) for score in scores), max(scores)) if scores else None
+    return ScoreReport(path=journal.partial if missing else journal.path, missing=missing, scores=spread, **numbers)
 
 
 def _refuse_other_rows(journal: Journal, by_id: Mapping[str, Row]) -> None:
@@ -134,6 +144,6 @@ def _refuse_other_rows(journal: Journal, by_id: Mapping[str, Row]) -> None:
     if others:
         name, columns = next(iter(others.items()))
         raise BadInput(
-            f"{len(others):,} rows of {journal.path} were scored when their columns were other ones: of the first, "
+            f"{counted(len(others), 'row')} of {journal.path}, scored when the columns were other ones: of the first, "
             f"{name!r}, {', '.join(columns)}. Their scores are not those of the rows here. Give another --out."
         )

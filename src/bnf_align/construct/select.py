@@ -10,12 +10,13 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from bnf_align.data.ledger import canonical
+from bnf_align.data.ledger import EXTRAS, canonical
+from bnf_align.journal import Row
+from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, counted
 
 OF_PAIRS = ("margin", "pairing_ratio", "near_identical")
@@ -71,10 +72,9 @@ class Choice:
             kind = "pairs, and --unpaired makes none" if self.unpaired else "--unpaired, which was not given"
             raise BadInput(f"{_flag(set_[0])} is for {kind}.")
         given = [value is not None for value in (self.threshold, self.top, self.bottom)]
-        shares = all(given[1:])
         if self.unpaired and given not in ([True, False, False], [False, True, True]):
             raise BadInput("--unpaired needs one way to tell ups from downs: --threshold T, or --top and --bottom.")
-        if self.unpaired and shares and (self.top or 0) + (self.bottom or 0) > 1:
+        if (self.top or 0) + (self.bottom or 0) > 1:
             raise BadInput("--top and --bottom together are more than all candidates.")
 
 
@@ -82,11 +82,8 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-Row = dict[str, Any]
-
 NEAR_IDENTICAL = 0.9
 """Similarity, 1 minus edit distance over length, both in words, from which two answers are near-identical."""
-NEAR = "chosen and rejected are near-identical"
 
 
 @dataclass
@@ -94,13 +91,13 @@ class Selected:
     """Preference rows, and what was left out and why."""
 
     rows: list[Row] = field(default_factory=list)
-    dropped: dict[str, list[str]] = field(default_factory=dict)
+    dropped: dict[Reason, list[str]] = field(default_factory=dict)
     """Reason -> ids of the prompts."""
     similarities: list[float] = field(default_factory=list)
     """Of each pair before masking: 1 is equal."""
     near_identical: int = 0
 
-    def drop(self, reason: str, row: Row) -> None:
+    def drop(self, reason: Reason, row: Row) -> None:
         """Count a prompt as left out for `reason`."""
         self.dropped.setdefault(reason, []).append(str(row.get("id")))
 
@@ -142,31 +139,31 @@ def _pairs(rows: Sequence[Row], choice: Choice, found: Selected) -> Iterator[Row
             likeness = similarity(_text(pair["chosen"]), _text(pair["rejected"]))
             found.near_identical += likeness >= NEAR_IDENTICAL
             if likeness >= NEAR_IDENTICAL and choice.near_identical == "drop":
-                pair = NEAR
+                pair = Reason("near_identical")
             else:
                 found.similarities.append(likeness)
-        if isinstance(pair, str):
+        if isinstance(pair, Reason):
             found.drop(pair, row)
         else:
             yield pair
 
 
-def _pair(row: Row, choice: Choice) -> Row | str:
+def _pair(row: Row, choice: Choice) -> Row | Reason:
     """Best against worst, of equals the earlier candidate; or why there is no such pair."""
     known = [(value, number) for number, value in enumerate(row["scores"]) if value is not None]
     if len(known) < 2:
-        return "fewer than two candidates with a score"
+        return Reason("fewer_than_two_scores")
     best = max(known, key=lambda one: (one[0], -one[1]))
     worst = min(known, key=lambda one: (one[0], one[1]))
     texts = [row["candidates"][number]["text"] for _, number in (best, worst)]
     if best[0] - worst[0] <= choice.margin:
-        return "all candidates score alike" if best[0] == worst[0] else "best and worst are within the margin"
+        return Reason("scores_alike") if best[0] == worst[0] else Reason("within_margin")
     if texts[0] == texts[1]:
-        return "best and worst say the same"
+        return Reason("best_and_worst_same")
     if not all(text.strip() for text in texts):
-        return "an empty answer"
+        return Reason("empty_answer")
     sides = {"chosen": _answer(row, texts[0]), "rejected": _answer(row, texts[1])}
-    return {"id": row["id"], "prompt": row["prompt"], **sides, "chosen_score": best[0], "rejected_score": worst[0]}
+    return {"id": row["id"], **_asked(row), **sides, "chosen_score": best[0], "rejected_score": worst[0]}
 
 
 def similarity(first: str, second: str) -> float:
@@ -205,16 +202,16 @@ def _thumbs(scored: Sequence[Row], choice: Choice, found: Selected) -> list[Row]
         for number, (candidate, value) in enumerate(zip(row["candidates"], row["scores"], strict=True)):
             label = _label(value, high, low, choice)
             if value is None:
-                found.drop("a candidate without a score", row)
+                found.drop(Reason("no_score"), row)
             elif not candidate["text"].strip():
-                found.drop("an empty answer", row)
+                found.drop(Reason("empty_answer"), row)
             elif choice.repeats == "drop" and candidate["text"] in seen:
-                found.drop("a candidate that says what an earlier one does", row)
+                found.drop(Reason("repeated_candidate"), row)
             elif label is None:
-                found.drop("a candidate between the bottom and the top", row)
+                found.drop(Reason("in_between"), row)
             else:
                 answer = _answer(row, candidate["text"])
-                thumb = {"id": f"{row['id']}/{number}", "prompt": row["prompt"], "completion": answer, "label": label}
+                thumb = {"id": f"{row['id']}/{number}", **_asked(row), "completion": answer, "label": label}
                 rows.append({**thumb, "score": value})
             seen.add(candidate["text"])
     return rows
@@ -256,8 +253,13 @@ def _balanced(rows: Sequence[Row], seed: int, found: Selected) -> list[Row]:
     for side in sides.values():
         out |= {*_drawn(rows, side, seed, "balance")[fewest:]}
     for at in sorted(out):
-        found.drop("left out to balance ups and downs", rows[at])
+        found.drop(Reason("unbalanced"), rows[at])
     return [row for at, row in enumerate(rows) if at not in out]
+
+
+def _asked(row: Row) -> Row:
+    """The prompt, and what training gives the chat template beside it."""
+    return {name: row[name] for name in ("prompt", "system", *EXTRAS) if name in row}
 
 
 def _answer(row: Row, text: str) -> str | list[Row]:

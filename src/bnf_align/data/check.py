@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from bnf_align.data.columns import Columns, is_message, looks_like_messages
+from bnf_align.data.columns import Columns, cell, is_message, looks_like_messages
 from bnf_align.data.template import Message, shared_prefix
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, PreferenceRow, rows_text
@@ -28,6 +28,14 @@ SAID = {
     "shared": "there is no `prompt`: it is read from what chosen and rejected begin with",
 }
 """How what stands otherwise is read."""
+SCORES = (
+    ("chosen_score", "rejected_score"),
+    ("score_chosen", "score_rejected"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
+)
+"""Columns in which public sets keep what the two answers of a pair were given."""
+LOWER_SCORE = "chosen has the lower score of the two, or another column says that rejected won; are the sides swapped?"
 TWO_SYSTEMS = "column `system` is not used where the conversation has another system message"
 GUESSES = {"bot": "assistant", "gpt": "assistant", "model": "assistant", "ai": "assistant", "human": "user"}
 GUESSES |= {"developer": "system", "function": "tool", "ipython": "tool"}
@@ -47,6 +55,7 @@ class RowChecker:
 
     def __init__(self, columns: Columns, role_map: Mapping[str, str] | None, report: DataReport) -> None:
         self._columns, self._roles, self._report = columns, role_map or {}, report
+        self._scores = [names for names in SCORES if {*names} <= {*columns.names}]
         self._said: dict[str, array] = {}
         self._unknown: dict[str, list[int]] = {}
         for theirs, ours in self._roles.items():
@@ -70,6 +79,8 @@ class RowChecker:
             if isinstance(texts, Reason):
                 self._report.drop(texts, number)
                 return None
+            if "chosen" in texts and self._says_rejected_won(row):
+                self._say(LOWER_SCORE, number)
             label = {"label": row.get("label")} if "completion" in texts else {}
             return {"row": number, **texts, **label, **_extras(row, place)}
         except RecursionError:
@@ -93,6 +104,14 @@ class RowChecker:
         if not rows or rows[-1] != number:
             rows.append(number)
 
+    def _says_rejected_won(self, row: Mapping[str, Any]) -> bool:
+        """Whether scores or a winner beside a pair speak for its rejected answer."""
+        for names in self._scores:
+            chosen, rejected = (row.get(name) for name in names)
+            if isinstance(chosen, int | float) and isinstance(rejected, int | float) and chosen < rejected:
+                return True
+        return row.get("winner") == "rejected"
+
     def _text(self, number: int, column: str, value: Any) -> str | list[Message] | None:
         """A column's value as a text or as messages; None where it is a gap in a table of pandas."""
         if isinstance(value, str):
@@ -104,9 +123,7 @@ class RowChecker:
         if isinstance(value, dict):
             value = [value]
             self._say("object", number)
-        if hasattr(value, "tolist"):  # of NumPy
-            value = value.tolist()
-        if isinstance(value, float) and value != value:
+        if (value := cell(value)) is None:
             return None
         if not isinstance(value, list | tuple):
             kind = type(value).__name__
@@ -158,7 +175,7 @@ class RowChecker:
             for name in plain:
                 texts[name] = [{"role": "user" if name == "prompt" else "assistant", "content": texts[name]}]
         if self._columns.system:
-            texts["prompt"] = self._with_system(number, texts["prompt"], row.get("system"), place)
+            texts["prompt"] = self._with_system(number, texts["prompt"], cell(row.get("system")), place)
         return texts
 
     def _with_system(self, number: int, prompt: list[Message], system: Any, place: str) -> list[Message]:
@@ -195,6 +212,9 @@ def clean_message(message: Any, place: str, roles: Mapping[str, str]) -> Message
     Raises:
         BadInput: If it is no message, or its content is not text.
     """
+    plain = not roles and isinstance(message, dict) and message.keys() == {"role", "content"}
+    if plain and isinstance(message["role"], str) and isinstance(message["content"], str):  # nearly all are so
+        return dict(message)
     if isinstance(message, dict) and "role" not in message and isinstance(message.get("from"), str):
         role = message["from"]
         message = {"role": role if role in roles else SHAREGPT.get(role, role), "content": message.get("value")}
@@ -265,7 +285,7 @@ def _extras(row: Mapping[str, Any], place: str) -> dict[str, Any]:
     """What the chat template gets beside the messages, as objects where the source has JSON text."""
     extras = {}
     for name, kind in (("tools", list), ("chat_template_kwargs", dict)):
-        value = row.get(name)
+        value = cell(row.get(name))
         try:
             value = json.loads(value) if isinstance(value, str) and value else value
         except json.JSONDecodeError as error:

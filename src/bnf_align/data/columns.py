@@ -30,7 +30,8 @@ SYNONYMS = {
 }
 """What others call these columns; for the guess in the error message, never for reading."""
 SYSTEM = ("system_prompt", "system_message", "system_instruction")
-TALK = (*SYNONYMS["prompt"], *SYSTEM, "history", "dialogue", "dialog", "conversation", "conversations", "trajectory")
+DIALOGUE = ("history", "dialogue", "dialog", "conversation", "conversations", "trajectory")
+TALK = (*SYNONYMS["prompt"], "system", *SYSTEM, *DIALOGUE)
 """Names of columns that are part of a conversation, where they hold more than one word."""
 
 ROLE_KEYS = ("role", "from", "type")
@@ -116,10 +117,12 @@ def read_columns(
     if rated:
         filled = filled - {"rating"} | {"label"}
         report.notes.append("column `rating` is read as the label")
+    elif {"label", "rating"} <= filled:
+        report.notes.append("column `rating` is not read, since there is a `label`")
     _check_columns(report.source, seen, filled)
     columns = Columns(renames, rated, "system" in filled, numbered, report.rows, tuple(names))
     read = filled & set(COLUMNS) - (set() if "label" in filled else {"messages"})
-    talk = {name: row for name, row in firsts.items() if name not in taken | read and _talks(name, row[name])}
+    talk = {name: row for name, row in firsts.items() if name not in taken | read and talks(name, row[name])}
     if talk and "prompt" not in filled and "chosen" in read and not _holds_conversation(firsts, renames):
         flags = " or ".join(f"--map prompt={name}" for name in talk)
         raise BadInput(
@@ -129,7 +132,7 @@ def read_columns(
     for name, row in talk.items():
         told = {part for ours in read for part in _texts(columns.named(row).get(ours))}
         if not all(any(part in text for text in told) for part in _texts(row[name])):
-            ours = "system" if name.lower() in SYSTEM else "prompt"
+            ours = "system" if name.lower() in ("system", *SYSTEM) else "prompt"
             report.warnings.append(
                 f"column `{name}` looks like part of the conversation and is not read. Read it with "
                 f"--map {ours}={name}, or take it out"
@@ -137,11 +140,19 @@ def read_columns(
     return columns
 
 
+def cell(value: Any) -> Any:
+    """A value as JSON would have it: an array of NumPy as a list, a gap in a table of pandas as None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return None if isinstance(value, float) and value != value else value
+
+
 def _says_something(value: Any) -> bool:
+    value = cell(value)
     return any(map(_says_something, value)) if isinstance(value, list) else value not in (None, "")
 
 
-def _talks(name: str, value: Any) -> bool:
+def talks(name: str, value: Any) -> bool:
     """Whether a column looks like part of a conversation: by its name and its words, or by its messages."""
     if isinstance(value, str):
         return (name.lower() in TALK and " " in value.strip()) or looks_like_messages(value)
@@ -161,7 +172,7 @@ def looks_like_messages(text: str) -> bool:
 def _holds_conversation(firsts: Mapping[str, Mapping[str, Any]], renames: Mapping[str, str]) -> bool:
     """Whether answers are whole conversations, with the prompt in them, in the first row that has any."""
     theirs = renames.get("chosen", "chosen")
-    chosen = firsts[theirs][theirs]
+    chosen = cell(firsts[theirs][theirs])
     return len(chosen) > 1 if isinstance(chosen, list) else isinstance(chosen, str) and looks_like_messages(chosen)
 
 
@@ -198,13 +209,10 @@ def _check_columns(source: str, seen: list[str], filled: set[str]) -> None:
         if all(guess.values()):
             flags = " ".join(f"{ours}={theirs}" for ours, theirs in guess.items() if ours != theirs)
             raise BadInput(f"{found} They look like {kind}: name them with --map {flags}")
-    lacking: tuple[str, ...] = ()
+    needs, parts = "Single answers need", ("label", "prompt") if filled & {"completion", "messages"} else ()
     if filled & {"chosen", "rejected"}:
-        lacking = ("chosen", "rejected")
-    elif filled & {"completion", "messages"}:
-        lacking = ("label", "prompt")
-    for name in (name for name in lacking if name not in filled):
-        needs = "A pair needs" if "chosen" in lacking else "Single answers need"
+        needs, parts = "A pair needs", ("chosen", "rejected")
+    for name in (name for name in parts if name not in filled):
         raise BadInput(f"{found} {needs} `{name}` too: name the column that holds it with --map {name}=COLUMN")
     raise BadInput(
         f"{found} Pairs need prompt, chosen and rejected; single answers prompt, completion and label. Name them, for "

@@ -39,9 +39,9 @@ def read_labels(
 ) -> tuple[list[bool | None], str | None]:
     """Labels as bools, and how they were read.
 
-    Without a map: bool, and `Settled`; "true" and "false" in any case; 1 with 0 or 1 with -1, as int or float (Arrow
-    turns a column of integers with gaps into floats); NumPy's too. With a map or a table, every value that occurs must
-    be in one of them.
+    Without a map: bool, and `Settled`; "true" and "false" in any case; 1 with 0 or 1 with -1, as int, float (Arrow
+    turns a column of integers with gaps into floats) or text, which a .csv has; NumPy's too. With a map or a table,
+    every value that occurs must be in one of them.
 
     Args:
         values: The column, None or NaN where a row has no label.
@@ -108,15 +108,17 @@ def _on_its_scale(kinds: Mapping[str, Any], table: Mapping[str, str]) -> Mapping
     return {text: to for text, to in table.items() if not _is_number(text)}
 
 
-def _text(value: Any) -> str:
-    """A value as `--label_map` writes it: true, -1, 0.5, good. A string that could be taken for another is quoted."""
+def spelled(value: Any) -> str:
+    """A value as a table and `--label_map` write it: true, -1, 0.5, good."""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, str):
-        return repr(value) if _is_number(value) or not value.strip() else value
-    return str(value)
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _text(value: Any) -> str:
+    """The same, but a string that could be taken for another value is quoted."""
+    quoted = isinstance(value, str) and (_is_number(value) or not value.strip())
+    return repr(value) if quoted else spelled(value)
 
 
 def _is_number(text: str) -> bool:
@@ -129,13 +131,15 @@ def _is_number(text: str) -> bool:
 
 def _read(kinds: Mapping[str, Any], counts: Counter[str]) -> dict[str, bool | None]:
     """The meaning of each value that has a certain one."""
-    if "0" in kinds and "-1" in kinds:
+    # A .csv has texts alone.
+    numbers = {text: int(value) if value in ("1", "0", "-1") else value for text, value in kinds.items()}
+    if {0, -1} <= {value for value in numbers.values() if type(value) in (int, float)}:
         raise BadInput(
             f"The labels hold both 0 and -1 ({_listed(counts)}): one may mean down and the other no opinion. "
             "Say what each means, for example --label_map 1=up -1=down 0=drop"
         )
     meaning: dict[str, bool | None] = {}
-    for text, value in kinds.items():
+    for text, value in numbers.items():
         if isinstance(value, bool):
             meaning[text] = value
         elif isinstance(value, int | float) and value in (1, 0, -1):
@@ -159,7 +163,9 @@ def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bo
     why = "are not labels that can be read for certain"
     if mapped:
         why = "are no numbers, nor in --label_map" if placed else "are not in --label_map"
-    values = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
+    values = ", ".join(text if text == text.strip() else repr(text) for text in unread[:3]) + (
+        ", ..." if len(unread) > 3 else ""
+    )
     first = sorted(counts, key=lambda text: text not in unread)  # those that nothing is known of
     form = " ".join(f"{text}=up|down|drop" for text in first[:3]) + (" ..." if len(counts) > 3 else "")
     return (

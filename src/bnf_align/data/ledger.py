@@ -1,4 +1,4 @@
-"""What is remembered of every checked row while rows come and go: 20 bytes, which tell what concerns several of them.
+"""What is remembered of every checked row while rows come and go: 28 bytes, which tell what concerns several of them.
 
 Whether an answer is labelled both ways, or a row repeats another, no row says of itself. Training holds its rows and
 the doctor does not, but both ask here, and so agree.
@@ -26,8 +26,8 @@ RULES = ("drop", "keep", "majority")
 OUT, PAIR, DOWN, UP, UNREAD = -1, 0, 1, 2, 3
 CHAT, SYSTEM, LATE_SYSTEM, CONTINUED, UNPROMPTED = 1, 2, 4, 8, 16
 """Messages; a system turn; one after other turns; a prompt that ends with an answer; an empty prompt."""
-TEXTS = ("prompt", "chosen", "rejected", "completion")
 EXTRAS = ("tools", "chat_template_kwargs")
+FACTORS = {"prompt": 1, "chosen": 3, "rejected": 5, "completion": 7, "tools": 9, "chat_template_kwargs": 11}
 
 canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
@@ -37,7 +37,7 @@ class Ledger:
 
     def __init__(self, report: DataReport) -> None:
         self.report = report
-        self._numbers, self._keys = array("q"), array("Q")
+        self._numbers, self._keys, self._turned = array("q"), array("Q"), array("Q")
         self._sides, self._flags = array("b"), bytearray()
         self._values: list[Any] = []
         self._same: dict[str, Any] = {}
@@ -47,15 +47,20 @@ class Ledger:
         """(rows,), after `settle`: `PAIR`, `DOWN` or `UP`; `OUT` where the row is left out."""
         self.labelled = np.zeros(0, dtype=np.int8)
         """(rows,), after `settle`: the same before answers with both labels are left out."""
+        self.keys = self.turned = np.zeros(0, dtype=np.uint64)
+        """(rows,), after `settle`: the `answer_keys` of each; 0 where a tokenizer cannot read it."""
 
     def add(self, row: PreferenceRow) -> bool:
         """Remember a row of `RowChecker`; says whether a tokenizer can read it."""
         self._numbers.append(row["row"])
         self._flags.append(_flags(row["prompt"]))
         try:
-            self._keys.append(answer_key(row))
+            key, turned = answer_keys(row)
+            self._keys.append(key)
+            self._turned.append(turned)
         except UnicodeEncodeError:
             self._keys.append(0)
+            self._turned.append(0)
             self._sides.append(OUT)
             self.report.drop(Reason("half_character"), row["row"])
             return False
@@ -89,6 +94,7 @@ class Ledger:
             raise BadInput(f"--conflicting_labels {conflicting_labels}: known are drop, keep and majority.")
         self.numbers = np.array(self._numbers, dtype=np.int64)
         self.sides = np.array(self._sides, dtype=np.int8)
+        self.keys, self.turned = (np.frombuffer(of, dtype=np.uint64) for of in (self._keys, self._turned))
         self._read_labels(label_map)
         self.labelled = self.sides.copy()
         found = self._settle_conflicts(conflicting_labels)
@@ -120,7 +126,7 @@ class Ledger:
         """Leave out the single answers that carry both labels: their gradients cancel where they should teach."""
         singles = np.flatnonzero(self.sides > PAIR)
         up = self.sides[singles] == UP
-        keys, which = np.unique(np.array(self._keys, dtype=np.uint64)[singles], return_inverse=True)
+        keys, which = np.unique(self.keys[singles], return_inverse=True)
         ups, downs = np.bincount(which, up, len(keys)), np.bincount(which, ~up, len(keys))
         torn = (ups > 0) & (downs > 0)
         if not torn.any():
@@ -143,19 +149,23 @@ class Ledger:
 
     def _remarks(self) -> list[Finding]:
         """What is kept but deserves a look."""
-        continued, unprompted = self.rows(CONTINUED), self.rows(UNPROMPTED)
         at = np.flatnonzero(self.kept)
-        keys = np.array(self._keys, dtype=np.uint64)[at] ^ self.sides[at].astype(np.uint64)
+        keys = self.keys[at] ^ self.sides[at].astype(np.uint64)
         again = np.ones(len(at), dtype=bool)
         again[np.unique(keys, return_index=True)[1]] = False
         found = []
         if repeats := self.numbers[at[again]].tolist():
             text = f"an earlier row is repeated word for word, and so counts twice: {rows_text(repeats)}"
             found.append(Finding("repeats", text, repeats))
-        if continued:
+        pairs = np.flatnonzero(self.sides == PAIR)
+        if opposite := self.numbers[pairs[np.isin(self.turned[pairs], self.keys[pairs])]].tolist():
+            text = "another row has the same two answers the other way round, chosen and rejected, so they cancel "
+            text += f"each other: {rows_text(opposite)}"
+            found.append(Finding("opposite_pairs", text, opposite))
+        if continued := self.rows(CONTINUED):
             text = f"the prompt ends with an assistant turn, which the answer continues: {rows_text(continued)}"
             found.append(Finding("continued_prompt", text, continued))
-        if unprompted:
+        if unprompted := self.rows(UNPROMPTED):
             found.append(Finding("empty_prompt", f"the prompt is empty: {rows_text(unprompted)}", unprompted))
         return found
 
@@ -164,18 +174,29 @@ class Ledger:
         self.report.drop(reason, number)
 
 
-def answer_key(row: PreferenceRow) -> int:
+def answer_keys(row: PreferenceRow) -> tuple[int, int]:
     """64 bits that prompt, answers and what else the template sees have in common, whatever their label.
 
-    Of a million rows two that differ share them with a probability of 3e-8.
+    And the same of a pair whose chosen and rejected have changed places. Of a million rows two that differ share them
+    with a probability of 3e-8.
     """
-    texts = [row[name] for name in TEXTS if name in row]
-    extras = [row[name] for name in EXTRAS if name in row]
-    if extras or not isinstance(texts[0], str):
-        seen = canonical(["chosen" in row, texts, extras])
-    else:  # to write plain text as JSON takes three times as long as to hash it
-        seen = f"{'chosen' in row} {[len(text) for text in texts]} {''.join(texts)}"
-    return int(xxhash.xxh3_64_intdigest(seen.encode()))
+    # Each part has a factor of its own, or a prompt and an answer could change places.
+    hashes = {name: _hash(row[name]) for name in FACTORS if name in row}
+    key = sum(FACTORS[name] * value for name, value in hashes.items())
+    turned = (FACTORS["rejected"] - FACTORS["chosen"]) * (hashes.get("chosen", 0) - hashes.get("rejected", 0))
+    return key % 2**64, (key + turned) % 2**64
+
+
+def _hash(value: Any) -> int:
+    # To write a text, or plain turns, as JSON takes three times as long as to hash it.
+    if isinstance(value, str):
+        return int(xxhash.xxh3_64_intdigest(value.encode(), seed=1))
+    if isinstance(value, list) and all(
+        turn.keys() == {"role", "content"} and isinstance(turn["content"], str) for turn in value
+    ):
+        said = "".join(f"{turn['role']}:{len(turn['content'])}:{turn['content']}" for turn in value)
+        return int(xxhash.xxh3_64_intdigest(said.encode(), seed=2))
+    return int(xxhash.xxh3_64_intdigest(canonical(value).encode()))
 
 
 def _flags(prompt: str | list[dict[str, Any]]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from typing import Any
 import datasets
 
 from bnf_align.data.arrow import dataset_rows
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, did_you_mean
 from bnf_align.sources import SOURCES, ImportedRows, Options, hold_own_rows, matching
-from bnf_align.sources.files import KINDS, kind_of, records_of
-
-__all__ = ["dataset_rows", "iter_rows"]
+from bnf_align.sources.files import KINDS, files_in, kind_of, records_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +112,7 @@ def _folder_rows(folder: Path, split: str, options: Options | None) -> Iterable[
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:
     """Data files whose name starts with the split's, or all of them (as train) where none is named after a split."""
-    files = [path for path in sorted(folder.rglob("*")) if kind_of(path) and not path.name.startswith(".")]
+    files = files_in(folder)
     if not files:
         raise BadInput(f"{folder} holds no data file. Looked for {', '.join(KINDS)}; it holds {_holds(folder)}.")
     names = {
@@ -144,9 +141,7 @@ def _missing(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"There is no file {path}: its folder {folder} does not exist."
-    near = get_close_matches(path.name, [other.name for other in folder.iterdir()], n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"{folder.resolve()} holds {_holds(folder)}."
-    return f"There is no file {path}. {hint}"
+    return f"There is no file {path}. {did_you_mean(path) or f'{folder.resolve()} holds {_holds(folder)}.'}"
 
 
 def _holds(folder: Path) -> str:

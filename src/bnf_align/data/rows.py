@@ -10,9 +10,9 @@ import datasets
 
 from bnf_align.data.arrow import dataset_rows
 from bnf_align.data.check import RowChecker, shared_prompt
-from bnf_align.data.columns import read_columns
+from bnf_align.data.columns import cell, read_columns
 from bnf_align.data.ledger import OUT, Ledger, canonical, with_label
-from bnf_align.records import BadInput, DataReport, PreferenceRow
+from bnf_align.records import BadInput, DataReport, PreferenceRow, counted
 from bnf_align.sources import ImportedRows
 
 ASKING = ("system", "user", "tool")
@@ -86,17 +86,19 @@ def split_by_prompt(
     if not 0 <= fraction <= 1:
         raise BadInput(f"{flag} {fraction} is no share of the prompts: it goes from 0 to 1.")
     sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    prompts = set()
+    places: dict[str, int] = {}
     for number, row in enumerate(_raw_rows(rows, "the rows")):
         prompt = _prompt_key(row, column_map or {})
-        prompts.add(prompt)
         digest = hashlib.blake2b(f"{seed}\0{prompt}".encode(errors="backslashreplace"), digest_size=8).digest()
-        sides[int.from_bytes(digest, "big") < fraction * 2**64].append({"row": number, **row})
+        places[prompt] = int.from_bytes(digest, "big")
+        sides[places[prompt] < fraction * 2**64].append({"row": number, **row})
     if fraction > 0 and not all(sides):
+        low, high = min(places.values()) / 2**64, max(places.values()) / 2**64
+        mend = f"Choose one above {low:.3f} and below {high:.3f}" if len(places) > 1 else "Take more prompts"
         raise BadInput(
             f"{flag} {fraction} leaves no {'training' if sides[1] else 'evaluation'} rows: "
-            f"{len(sides[0]) + len(sides[1]):,} rows have {len(prompts):,} different prompts, and all rows of one "
-            "stay together. Choose another fraction."
+            f"{counted(len(sides[0]) + len(sides[1]), 'row')} with {counted(len(places), 'different prompt')}, and "
+            f"all rows of one stay together. {mend}."
         )
     return sides
 
@@ -122,7 +124,7 @@ def _raw_rows(rows: Any, source: str) -> Iterator[Mapping[str, Any]]:
 def _prompt_key(row: Mapping[str, Any], column_map: Mapping[str, str]) -> str:
     """The prompt of a row that may be raw: its column, the conversation before the answer, or what answers share."""
     prompt, messages, chosen, rejected = (
-        row.get(column_map.get(name, name)) for name in ("prompt", "messages", "chosen", "rejected")
+        cell(row.get(column_map.get(name, name))) for name in ("prompt", "messages", "chosen", "rejected")
     )
     if prompt is None and isinstance(messages, list):
         turns = [i for i, turn in enumerate(messages) if isinstance(turn, dict) and turn.get("role") not in ASKING]

@@ -114,8 +114,10 @@ def render_text(
     of_the_call = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - reach_it if keywords else ()
     if odd := sorted(keywords.keys() & of_the_call):
         raise TemplateRefusal(f"chat_template_kwargs asks for {', '.join(odd)}, which is not for the template")
-    _check_powers(tokenizer.chat_template)
-    _check_powers(keywords.get("chat_template"))
+    own = tokenizer.chat_template  # of some tokenizers several, by name
+    for template in (*(own.values() if isinstance(own, dict) else [own]), keywords.get("chat_template")):
+        if isinstance(template, str):
+            _check_powers(template)
     try:
         # Together with `tokens_of` the very call TRL's KTO makes (`tokenize_fn` of trl 1.16, kto_trainer.py).
         given = {"tools": extras.get("tools"), **keywords}
@@ -155,11 +157,9 @@ def _limited() -> Iterator[None]:
 
 
 @lru_cache(maxsize=16)
-def _check_powers(template: str | None) -> None:
+def _check_powers(template: str) -> None:
     """Refuse a template with `**`, whose result no signal can interrupt: 9**9**9 is computed when it is compiled."""
-    if "**" in (template or "") and any(
-        (kind, value) == ("operator", "**") for _, kind, value in Environment().lex(template or "")
-    ):
+    if "**" in template and any(part[1:] == ("operator", "**") for part in Environment().lex(template)):
         raise BadInput("The chat template computes powers (**), which no template needs and which may never end.")
 
 
@@ -169,9 +169,10 @@ def dated(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, date: str | No
     So its tokens are the same on every day.
     """
     keywords = row.get("chat_template_kwargs", {})
-    if date is None or CLOCK not in f"{tokenizer.chat_template}{keywords.get('chat_template')}":
+    own = keywords.get("chat_template")
+    if date is None or not isinstance(own, str | None) or CLOCK not in f"{tokenizer.chat_template}{own}":
         return row
-    template = tokenizer.get_chat_template(keywords.get("chat_template"), row.get("tools"))
+    template = tokenizer.get_chat_template(own, row.get("tools"))
     return {**row, "chat_template_kwargs": {**keywords, "chat_template": _stopped(template, date)}}
 
 

@@ -6,6 +6,7 @@ Training keeps the token ids and the doctor does not, but both count here, and s
 from __future__ import annotations
 
 from array import array
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,6 +64,7 @@ FINDINGS = {
 """What can be found in a response, in the order in which it is said; `first` is the first text that it is about."""
 
 
+@dataclass(eq=False)
 class TokenLedger:
     """Remembers of the tokenised rows of one source their lengths and what is wrong with them.
 
@@ -72,21 +74,18 @@ class TokenLedger:
         BadInput: If `max_length` leaves no room for an answer.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        report: DataReport,
-        *,
-        max_length: int | None,
-        score_thoughts: bool = True,
-        vocab_size: int | None = None,
-    ) -> None:
-        if max_length is not None and max_length < 2:
+    tokenizer: PreTrainedTokenizerBase
+    report: DataReport
+    _: KW_ONLY
+    max_length: int | None
+    score_thoughts: bool = True
+    vocab_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 2:
             raise BadInput(
-                f"--max_length {max_length}: a prompt and an answer have at least a token each, which is 2."
+                f"--max_length {self.max_length}: a prompt and an answer have at least a token each, which is 2."
             )
-        self.tokenizer, self.report = tokenizer, report
-        self.max_length, self.score_thoughts, self.vocab_size = max_length, score_thoughts, vocab_size
         self._lengths, self._starts = array("q"), array("q")
         """Of every response that the template writes: tokens, and the place of the first scored one."""
         self._kept, self._cut = array("q"), 0
@@ -110,20 +109,21 @@ class TokenLedger:
             return None
         self._lengths.extend(len(answer.ids) for answer in outcome)
         self._starts.extend(int(answer.mask.argmax()) for answer in outcome)
-        if not all(answer.mask[: self.max_length].any() for answer in outcome):  # a pair stays whole or goes
-            self.report.drop(_too_long(self.max_length), row)
+        most = self.max_length
+        if not all(answer.mask[:most].any() for answer in outcome):  # a pair stays whole or goes
+            self.report.drop(Reason("prompt_too_long", max_length=most), row)
             return None
         self._units["pairs" if len(outcome) == 2 else "ups" if outcome[0].label else "downs"] += 1
         self._kept.extend(len(answer.ids) for answer in outcome)
         for answer in outcome:
-            cut = is_cut(answer, self.max_length)
+            cut = most is not None and len(answer.ids) > most and answer.end >= most  # its end token with it
             self._cut += cut
             for name, text in {"cut": cut, "no_end": answer.end == len(answer.ids), **answer.found}.items():
                 if text:
                     self._first.setdefault(name, str(text))
                     if self._rows[name][-1:] != [row]:
                         self._rows[name].append(row)
-        ids = np.concatenate([answer.ids[: self.max_length] for answer in outcome])
+        ids = np.concatenate([answer.ids[:most] for answer in outcome])
         if self.vocab_size is not None and ids.max() >= self.vocab_size:
             self._beyond[0].update(ids[ids >= self.vocab_size].tolist())
             self._beyond[1].append(row)
@@ -166,7 +166,7 @@ class TokenLedger:
         return "; ".join(f"{kind} in {rows_text(rows)}" for kind, rows in self._lost_in_template.items())
 
     def _none_left(self) -> str:
-        if _too_long(self.max_length) not in self.report.dropped:
+        if Reason("prompt_too_long", max_length=self.max_length) not in self.report.dropped:
             lost = FINDINGS["lost_in_template"][1].format(lost=self._lost())
             lost = f" For {lost}." if self._lost_in_template else ""
             return f"{self.report.source}: no row is left after tokenising. {self.report.left_out()}.{lost}"
@@ -185,11 +185,6 @@ class TokenLedger:
             f"{rows_text(rows)}: {listed}{', ...' if len(tokens) > 5 else ''}. Take the tokenizer that belongs to the "
             "model, or resize the model's embedding and save it: model.resize_token_embeddings(len(tokenizer))"
         )
-
-
-def is_cut(answer: Encoded, max_length: int | None) -> bool:
-    """Whether a response is cut, and its end token with it."""
-    return max_length is not None and len(answer.ids) > max_length and answer.end >= max_length
 
 
 def check_tokenizer(
@@ -219,14 +214,14 @@ def check_tokenizer(
             "answer could not be learnt. Name it with --eos_token."
         )
     if plain and tokenizer.chat_template:
-        report.notes.append(f"plain text, to which the chat template is not applied: {rows_text(plain)}")
+        report.notes.append(
+            f"plain text, to which the chat template is not applied: {rows_text(plain)}. That is right for text that "
+            "is templated already; a chat model is asked in turns, so write messages: "
+            '[{"role": "user", "content": ...}]'
+        )
     if system and not takes_system(tokenizer):
         raise BadInput(
             f"{report.source} has system messages in {rows_text(system)}, which the chat template of "
             f"{tokenizer.name_or_path or 'the tokenizer'} refuses or leaves out. Put their text before the first user "
             "turn's with --merge_system_prompt"
         )
-
-
-def _too_long(max_length: int | None) -> Reason:
-    return Reason("prompt_too_long", max_length=max_length)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import datasets
@@ -54,6 +55,7 @@ FEATURES = datasets.Features(
 )
 CHUNK = 256
 """Rows that a process takes at a time."""
+ROWS_OF_A_TABLE = 1_000
 ROWS_PER_PROCESS = 10_000
 """Rows for which another process is started, where their number is not given: it takes them seconds."""
 MOST_PROCESSES = 16
@@ -137,24 +139,33 @@ def tokenize_rows(
         template_date=template_date,
     )
     outcomes = tqdm(_shared_out(rows, encode, num_proc), "Tokenizing", len(rows), unit="row", delay=2)
-    units = [unit for row, outcome in zip(rows, outcomes, strict=True) if (unit := ledger.add(row["row"], outcome))]
+    kept = (unit for row, outcome in zip(rows, outcomes, strict=True) if (unit := ledger.add(row["row"], outcome)))
+    tables = list(_tables(kept, max_length))
     for finding in ledger.finish():
         finding.say(report)
+    return datasets.concatenate_datasets(tables)
+
+
+def _tables(units: Iterable[list[Encoded]], max_length: int | None) -> Iterator[datasets.Dataset]:
+    """The responses of rows, cut, some thousand rows at a time: as Python objects they take ten times the memory.
+
+    In memory: a cache on disk would outlive a changed tokenizer, and rows that somebody deletes. With explicit types:
+    Arrow would store Python's integers in 8 bytes each.
+    """
     prompts: dict[int, int] = {}
-    answers = [(number, answer) for number, unit in enumerate(units) for answer in unit]
-    columns = {
-        "input_ids": [answer.ids[:max_length] for _, answer in answers],
-        "completion_mask": [answer.mask[:max_length] for _, answer in answers],
-        "label": [answer.label for _, answer in answers],
-        "pair_id": [number for number, _ in answers],
-        "prompt_id": [prompts.setdefault(answer.prompt, number) for number, answer in answers],
-        "row": [answer.row for _, answer in answers],
-        # A template may leave the end token out (the end is then past the last token), and a cut takes it away.
-        "end": [answer.end if answer.end < len(answer.ids[:max_length]) else -1 for _, answer in answers],
-    }
-    # In memory: a cache on disk would outlive a changed tokenizer, and rows that somebody deletes. With explicit
-    # types: Arrow would store Python's integers in 8 bytes each.
-    return datasets.Dataset.from_dict(columns, features=FEATURES)
+    numbered = enumerate(units)
+    while answers := [(number, answer) for number, unit in islice(numbered, ROWS_OF_A_TABLE) for answer in unit]:
+        columns = {
+            "input_ids": [answer.ids[:max_length] for _, answer in answers],
+            "completion_mask": [answer.mask[:max_length] for _, answer in answers],
+            "label": [answer.label for _, answer in answers],
+            "pair_id": [number for number, _ in answers],
+            "prompt_id": [prompts.setdefault(answer.prompt, number) for number, answer in answers],
+            "row": [answer.row for _, answer in answers],
+            # A template may leave the end token out (the end is then past the last token), and a cut takes it away.
+            "end": [answer.end if answer.end < len(answer.ids[:max_length]) else -1 for _, answer in answers],
+        }
+        yield datasets.Dataset.from_dict(columns, features=FEATURES)
 
 
 def scored_text(

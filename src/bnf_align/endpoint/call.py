@@ -13,16 +13,14 @@ class Call:
     id: str
     prompt: str | list[dict[str, Any]]
     """Messages go to `/chat/completions`, a plain text is continued by `/completions`."""
-    n: int | None = None
-    """Texts wanted; some servers give one whatever is asked for."""
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further fields of the request, such as `response_format` or vLLM's `top_k`; None here takes a field out
-    (`{"max_tokens": None, "max_completion_tokens": 1024}`)."""
+    """Further fields of the request, such as `n`, `response_format` or vLLM's `top_k`; None here takes a field
+    out (`{"max_tokens": None, "max_completion_tokens": 1024}`)."""
 
     @property
     def path(self) -> str:
@@ -34,7 +32,6 @@ class Call:
         fields = {
             "model": model,
             "prompt" if isinstance(self.prompt, str) else "messages": self.prompt,
-            "n": self.n,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,

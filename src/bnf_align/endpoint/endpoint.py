@@ -10,7 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
@@ -31,6 +32,7 @@ BEAT = 0.1
 """Seconds after which a streamed reply comes again."""
 
 
+@dataclass(eq=False)
 class Endpoint:
     """A model behind one or several OpenAI-compatible URLs.
 
@@ -48,32 +50,20 @@ class Endpoint:
         BadInput: If a URL is none.
     """
 
-    def __init__(
-        self,
-        urls: str | Sequence[str],
-        model: str,
-        api_key_env: str = "OPENAI_API_KEY",
-        concurrency: int = 16,
-        timeout: float = 600.0,
-        retries: int = 8,
-        backoff: float = 0.5,
-    ) -> None:
-        self.urls = [_base(url) for url in ([urls] if isinstance(urls, str) else urls)]
-        self.model = model
-        self.api_key_env = api_key_env
-        self.concurrency = concurrency
-        self.timeout = timeout
-        self.retries = retries
-        self.backoff = backoff
+    urls: str | Sequence[str]
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 16
+    timeout: float = 600.0
+    retries: int = 8
+    backoff: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.urls = [_base(url) for url in ([self.urls] if isinstance(self.urls, str) else self.urls)]
         self.unanswered: Counter[str] = Counter()
         """What went wrong -> attempts."""
 
-    def __repr__(self) -> str:
-        return f"Endpoint({self.urls}, model={self.model!r})"
-
-    def chat(
-        self, calls: Iterable[Call], around: Around | None = None, **sampling: Any
-    ) -> Generator[Reply, None, None]:
+    def chat(self, calls: Iterable[Call], around: Around | None = None) -> Generator[Reply, None, None]:
         """Replies as they arrive; closing the iterator cancels what is on its way.
 
         Args:
@@ -81,15 +71,13 @@ class Endpoint:
             around: Runs in that thread around every attempt: awaits the attempt and returns its reply, or returns
                 None and so drops the call without a reply. What must outlive a kill is written here, since a reply
                 may wait for whoever iterates.
-            **sampling: Fields of `Call`, the same for all calls.
 
         Raises:
             BadInput: If a server refuses all calls (401, 403, 404, an exhausted quota, a 400 before any answer), or
                 cannot be reached any more.
         """
         arrived: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
-        job = _Job(self, iter(replace(call, **sampling) for call in calls), around or _bare, arrived.put)
-        yield from self._replies(job, arrived)
+        yield from self._replies(_Job(self, iter(calls), arrived.put, around), arrived)
 
     def stream(self, call: Call) -> Generator[Reply, None, None]:
         """The reply to one call as far as it has come, again and again; the last one is the whole.
@@ -103,7 +91,7 @@ class Endpoint:
         """
         arrived: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
         coming = Reply(call.id, [""], [""], None, None)  # its text is replaced as more of it comes
-        job = _Job(self, iter([call]), _bare, arrived.put, lambda text: coming.texts.__setitem__(0, text))
+        job = _Job(self, iter([call]), arrived.put, hear=lambda text: coming.texts.__setitem__(0, text))
         with closing(self._replies(job, arrived, coming)) as replies:
             for reply in replies:
                 yield reply
@@ -146,24 +134,18 @@ class Endpoint:
             loop.close()
 
 
+@dataclass
 class _Job:
-    """One run over calls."""
+    endpoint: Endpoint
+    calls: Iterator[Call]
+    deliver: Callable[[Reply], None]
+    around: Around | None = None
+    hear: Callable[[str], None] | None = None
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        calls: Iterator[Call],
-        around: Around,
-        deliver: Callable[[Reply], None],
-        hear: Callable[[str], None] | None = None,
-    ) -> None:
-        self._endpoint = endpoint
-        self._calls = calls
-        self._around = around
-        self._deliver = deliver
-        self._hear = hear
+    def __post_init__(self) -> None:
         self._heard = time.monotonic()
         """When a server last said anything."""
+        endpoint = self.endpoint
         key = os.environ.get(endpoint.api_key_env)
         self._servers = [
             Server(url, endpoint.model, key, endpoint.api_key_env, endpoint.timeout) for url in endpoint.urls
@@ -172,7 +154,7 @@ class _Job:
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._endpoint.concurrency):
+                for _ in range(self.endpoint.concurrency):
                     group.create_task(self._work())
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
@@ -182,21 +164,19 @@ class _Job:
 
     async def _work(self) -> None:
         # All workers take from one iterator, so that none is idle while another has a queue.
-        for call in self._calls:
+        for call in self.calls:
             reply = await self._answer(call)
             if reply is not None:
-                self._deliver(reply)
+                self.deliver(reply)
 
     async def _answer(self, call: Call) -> Reply | None:
-        began, endpoint = time.monotonic(), self._endpoint
+        began, endpoint, ask = time.monotonic(), self.endpoint, partial(self._attempt, call)
         for attempt in range(endpoint.retries + 1):
             try:
-                reply = await self._around(call, lambda: self._attempt(call))
+                return await (ask() if self.around is None else self.around(call, ask))
             except Unanswered as problem:
                 endpoint.unanswered[problem.reason] += 1
                 last = problem
-            else:
-                return reply
             if attempt < endpoint.retries:
                 await asyncio.sleep(self._pause(attempt, last.wait))
         if not last.connected and self._heard < began:
@@ -209,7 +189,7 @@ class _Job:
     async def _attempt(self, call: Call) -> Reply:
         server = min(self._servers, key=Server.load)
         try:
-            reply = await server.ask(call, self._hear)
+            reply = await server.ask(call, self.hear)
         except Unanswered as problem:
             if problem.connected:
                 self._heard = time.monotonic()
@@ -221,16 +201,15 @@ class _Job:
     def _pause(self, attempt: int, wait: float | None) -> float:
         """Seconds until the next attempt. The waiting call keeps its place: a busy server is to have less to do."""
         if wait is not None:
-            return wait + self._endpoint.backoff * random.random()
-        return min(LONGEST_BACKOFF, self._endpoint.backoff * 2.0**attempt) * random.uniform(0.5, 1.0)
-
-
-async def _bare(call: Call, attempt: Attempt) -> Reply | None:
-    return await attempt()
+            return wait + self.endpoint.backoff * random.random()
+        return min(LONGEST_BACKOFF, self.endpoint.backoff * 2.0**attempt) * random.uniform(0.5, 1.0)
 
 
 def _base(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets around no address
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"{url!r} is not a URL. One reads like http://localhost:8000/v1.")
     if parts.username or parts.password or parts.query:

@@ -130,8 +130,7 @@ class Server:
             # In the middle of a stream the transport's errors come as they are: httpx's or httpx2's, as openai has it.
             if not type(error).__module__.startswith("httpx"):
                 raise
-            timeout = "Timeout" in type(error).__name__
-            raise Unanswered("a time-out" if timeout else "a cut connection", billed=True) from None
+            raise _lost(error) from None
         # A short key is a placeholder ("EMPTY"), and a word that a model may well say.
         if self._key and len(self._key) >= REAL_KEY:
             return reply._replace(texts=[self._clean(text) for text in reply.texts])
@@ -197,13 +196,11 @@ def _sendable(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _lost(error: openai.APIConnectionError) -> Unanswered:
-    import openai
-
+def _lost(error: Exception) -> Unanswered:
     cause = error.__cause__
     if type(cause).__name__ in ("ConnectError", "ConnectTimeout"):
         return Unanswered(f"no connection ({str(cause) or 'time-out'})", connected=False)
-    timeout = isinstance(error, openai.APITimeoutError)
+    timeout = "Timeout" in type(error).__name__
     return Unanswered("a time-out" if timeout else "a cut connection", billed=True)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple, cast
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from peft import PeftModel
@@ -22,6 +24,22 @@ from bnf_align.records import BadInput
 
 logger = logging.getLogger(__name__)
 
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+class Limits(NamedTuple):
+    """Of one batch."""
+
+    rows: int = 64
+    tokens: int = 2**18
+    """Padding included, each text at the length it could reach: bounds the memory. A batch that runs out of memory
+    all the same is halved."""
+
+    def allow(self, rows: int, longest: int) -> bool:
+        """Whether so many texts of that length go at a time; one always does."""
+        return rows <= 1 or (rows <= self.rows and rows * longest <= self.tokens)
+
 
 class Prompt(NamedTuple):
     """A request and its token ids."""
@@ -33,10 +51,9 @@ class Prompt(NamedTuple):
 class LocalEngine:
     """A causal language model, or an adapter around one, with its tokenizer; it is left in the mode it was in.
 
-    Prompts are sorted by length, the longest first, and cut into batches that follow from the requests alone; the
-    answers do not depend on their neighbours but for rounding. In float32 the same job gives the same texts, whether
-    it was interrupted or not. At a time at most `batch_rows` texts and `batch_tokens` tokens are made, a row counted
-    at the length it could reach, which bounds the cache; a batch that runs out of memory all the same is halved.
+    Prompts are sorted by length, the longest first, and cut by `limits` into batches that follow from the requests
+    alone; the answers do not depend on their neighbours but for rounding. In float32 the same job gives the same
+    texts, whether it was interrupted or not.
 
     Raises:
         BadInput: For prompt-learning adapters.
@@ -47,9 +64,7 @@ class LocalEngine:
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         name: str,
-        *,
-        batch_rows: int = 64,
-        batch_tokens: int = 2**18,
+        limits: Limits | None = None,
     ) -> None:
         if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
             raise BadInput(
@@ -58,7 +73,7 @@ class LocalEngine:
             )
         self.model: Any = model
         self.tokenizer, self.name = tokenizer, name
-        self.batch_rows, self.batch_tokens = batch_rows, batch_tokens
+        self.limits = limits or Limits()
         self.tokens, self.seconds = 0, 0.0
         # The adapter's layers sit in the base model; its wrapper would hide what the forward pass takes.
         self._lm = cast(Any, model.get_base_model() if isinstance(model, PeftModel) else model)
@@ -73,19 +88,19 @@ class LocalEngine:
         dtype: str = "auto",
         device: str | None = None,
         name: str | None = None,
-        batch_rows: int = 64,
-        batch_tokens: int = 2**18,
+        limits: Limits | None = None,
         **kwargs: Any,
     ) -> LocalEngine:
         """The model that `models.load` finds; `dtype` and `device` as in `models.for_inference`."""
         model, tokenizer, _ = load(name_or_path, adapter=adapter, **for_inference(dtype, device), **kwargs)
-        name = name or adapter or name_or_path
-        return cls(model, tokenizer, name, batch_rows=batch_rows, batch_tokens=batch_tokens)
+        return cls(model, tokenizer, name or adapter or name_or_path, limits)
 
     @property
     def weights(self) -> str:
-        """Hash of the weights: a model trained anew in the same folder is another one."""
-        return weights_hash(self.model)
+        """Hash of the weights, the chat template and the end tokens: with others in the same folder it is another."""
+        ends = sorted(end_tokens(self._lm, self.tokenizer))
+        told = json.dumps([weights_hash(self.model), self.tokenizer.chat_template, ends])
+        return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, done: Collection[str] = ()
@@ -99,7 +114,7 @@ class LocalEngine:
         ending, finished = self._ending(sampling), set(done)
         for batch in self._batches(requests, sampling):
             if not finished.issuperset(prompt.request.id for prompt in batch):
-                yield self._answers(batch, sampling, ending)
+                yield in_halves(partial(self._answers, sampling=sampling, ending=ending), batch, "prompts")
 
     def stream(self, request: Request, sampling: Sampling) -> Iterator[Generation]:
         """One answer as far as it is written, after each of its tokens; the last one is the whole, as of `generate`.
@@ -144,27 +159,18 @@ class LocalEngine:
             batch = batches[-1] if batches else []
             rows = (len(batch) + 1) * sampling.drawn
             longest = len((batch or [prompt])[0].ids) + sampling.max_new_tokens
-            if batch and rows <= self.batch_rows and rows * longest <= self.batch_tokens:
+            if batch and self.limits.allow(rows, longest):
                 batch.append(prompt)
             else:
                 batches.append([prompt])
         return batches
 
-    def _answers(self, batch: Sequence[Prompt], sampling: Sampling, ending: Ending) -> list[Generation]:
+    def _answers(self, batch: list[Prompt], sampling: Sampling, ending: Ending) -> list[Generation]:
         began = time.perf_counter()
         drafts = [self._drafts(prompt, sampling) for prompt in batch]
-        try:
-            with evaluation_mode(self.model):
-                for _ in decode(self._lm, [draft for own in drafts for draft in own], sampling, ending.finish_reason):
-                    pass
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            drafts = []
-        if not drafts:  # after the handler, whose traceback holds the batch's tensors
-            logger.warning(f"Out of memory with {len(batch)} prompts at a time: they are done in two halves.")
-            half = len(batch) // 2
-            return self._answers(batch[:half], sampling, ending) + self._answers(batch[half:], sampling, ending)
+        with evaluation_mode(self.model):
+            for _ in decode(self._lm, [draft for own in drafts for draft in own], sampling, ending.finish_reason):
+                pass
         self.tokens += sum(len(draft.tokens) for own in drafts for draft in own)
         self.seconds += time.perf_counter() - began
         repeats = sampling.n // sampling.drawn
@@ -188,6 +194,19 @@ class LocalEngine:
         return [Draft(prompt.ids, limit, seed, joint) for seed in seeds]
 
 
+def in_halves(compute: Callable[[list[Given]], list[Made]], items: list[Given], what: str) -> list[Made]:
+    """What `compute` makes of `items`, or of each half alone where all at a time run out of memory."""
+    try:
+        return compute(items)
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    # After the handler, whose traceback holds the batch's tensors.
+    logger.warning(f"Out of memory with {len(items)} {what} at a time: they are done in two halves.")
+    half = len(items) // 2
+    return in_halves(compute, items[:half], what) + in_halves(compute, items[half:], what)
+
+
 class LazyEngine:
     """A model that is loaded when it is asked and let go of when it has answered: one of several is in memory.
 
@@ -200,7 +219,7 @@ class LazyEngine:
 
     @cached_property
     def weights(self) -> str:
-        """Hash of the weights."""
+        """As `LocalEngine` has it."""
         found = self._load().weights
         gc.collect()  # its modules refer to each other
         return found

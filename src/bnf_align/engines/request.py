@@ -12,6 +12,9 @@ from typing import Any, NamedTuple, Protocol
 from bnf_align.data.template import Message
 from bnf_align.records import BadInput
 
+MOST = 10_000
+"""Texts to one prompt: all are in memory together."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -31,14 +34,18 @@ class Sampling:
         """Refuse what would draw from something else than the model's distribution.
 
         Raises:
-            BadInput: For a temperature below 0, a top-p that is no share, or less than one token or text.
+            BadInput: For a temperature below 0 or next to it, a top-p that is no share, less than one token or text.
         """
-        if not 0 <= self.temperature < math.inf:
-            raise BadInput(f"--temperature {self.temperature}: choose 0 for the likeliest token, or a number above.")
+        if not (self.temperature == 0 or 0.001 <= self.temperature < math.inf):  # logits are divided by it
+            raise BadInput(f"--temperature {self.temperature}: choose 0 for the likeliest token, or 0.001 and above.")
         if not 0 < self.top_p <= 1:
             raise BadInput(f"--top-p {self.top_p}: a share lies above 0 and up to 1, which is the whole distribution.")
-        if self.max_new_tokens < 1 or self.n < 1:
-            raise BadInput(f"{self.n} texts of {self.max_new_tokens} tokens each: at least one of both is needed.")
+        if "" in self.stop:
+            raise BadInput("--stop '': every text holds an empty one, so no answer would begin.")
+        if self.max_new_tokens < 1 or not 1 <= self.n <= MOST:
+            raise BadInput(
+                f"{self.n} texts of {self.max_new_tokens} tokens each: 1 to {MOST:,} texts of 1 token or more needed."
+            )
 
     @property
     def drawn(self) -> int:

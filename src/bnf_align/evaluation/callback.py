@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
+from bnf_align.evaluation.run import answered
 from bnf_align.evaluation.task import EvalResult, JudgedTask, Row, Task
 from bnf_align.journal import read_jsonl
 from bnf_align.outputs import write_text
@@ -79,10 +80,9 @@ class EvalCallback(TrainerCallback):
     def _evaluate(self, args: TrainingArguments, state: TrainerState, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
-        found = _answered(
-            kwargs, [Request(str(item["id"]), self.task.prompt(item)) for item in self.items], self.sampling
-        )
-        rows = [{**item, "output": found[str(item["id"])].texts[0]} for item in self.items]
+        requests = [Request(str(item["id"]), self.task.prompt(item)) for item in self.items]
+        answers = _answered(kwargs, requests, self.sampling)
+        rows = [{**item, "output": one.texts[0]} for item, one in zip(self.items, answers, strict=True)]
         result = self.task.score(rows)
         self.results.append((state.global_step, result))
         numbers = {name: value for name, value in result.metrics.items() if value is not None}
@@ -90,18 +90,17 @@ class EvalCallback(TrainerCallback):
         folder = Path(str(args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"answers_{self.task.name}.jsonl").open("a", encoding="utf-8") as file:
-            for row in rows[: self.samples]:
-                reason = found[str(row["id"])].finish_reasons[0]
-                line = {"step": state.global_step, "id": row["id"], "output": row["output"], "finish_reason": reason}
+            for row, one in list(zip(rows, answers, strict=True))[: self.samples]:
+                about = {"step": state.global_step, "id": row["id"]}
+                line = about | {"output": row["output"], "finish_reason": one.finish_reasons[0]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         shown = ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
         logger.warning(f"step {state.global_step}: {self.task.name} on {len(rows)} items: {shown}")
 
 
-def _answered(given: dict[str, Any], requests: Sequence[Request], sampling: Sampling) -> dict[str, Generation]:
-    """Request -> answer by the model that a callback was given."""
-    engine = LocalEngine(given["model"], given["processing_class"], name="in training")
-    return {one.id: one for batch in engine.generate(requests, sampling) for one in batch}
+def _answered(given: dict[str, Any], requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+    """The answers by the model that a callback was given."""
+    return answered(LocalEngine(given["model"], given["processing_class"], name="in training"), requests, sampling)
 
 
 def refuse_judged(task: Task) -> None:
@@ -164,16 +163,15 @@ class SampleCallback(TrainerCallback):
 
     def _answers(self, when: str, **kwargs: Any) -> list[Row]:
         requests = [Request(str(row["id"]), row["prompt"]) for row in self.prompts]
-        found = _answered(kwargs, requests, self.sampling)
         return [
             {
                 "id": request.id,
                 "prompt": request.prompt,
-                when: found[request.id].texts[0],
-                f"{when}_ended": found[request.id].finish_reasons[0] != "length",
-                f"{when}_tokens": found[request.id].tokens[0],
+                when: one.texts[0],
+                f"{when}_ended": one.finish_reasons[0] != "length",
+                f"{when}_tokens": one.tokens[0],
             }
-            for request in requests
+            for request, one in zip(requests, _answered(kwargs, requests, self.sampling), strict=True)
         ]
 
     def _write(self, rows: Sequence[Row]) -> None:

@@ -74,14 +74,7 @@ def virtual_votes(pool: Pool, margin: float = 2, tie_margin: float = 1, length_m
     return Votes(models, first[pair], second[pair], outcome[pair, column])
 
 
-def wb_elo(
-    votes: Votes,
-    anchors: Mapping[str, float],
-    k: float = 4,
-    orders: int = 128,
-    interval: int = 100,
-    seed: int = 42,
-) -> dict[str, Rating]:
+def wb_elo(votes: Votes, anchors: Mapping[str, float], orders: int = 128, seed: int = 42) -> dict[str, Rating]:
     """Ratings of every model in `votes`: the mean over random orders of the votes.
 
     Anchored models move as well, but their 1st, 101st, 201st, ... update is followed by a step halfway back to the
@@ -91,9 +84,7 @@ def wb_elo(
     Args:
         votes: From `virtual_votes`.
         anchors: Model -> the Elo it starts from and is held by. Models that are not in `votes` play no part.
-        k: Points at stake in a vote.
         orders: Random orders; their spread is `Rating.order_std`.
-        interval: Updates of an anchored model from one step back to the next.
         seed: Of the orders.
 
     Raises:
@@ -109,13 +100,10 @@ def wb_elo(
     rng = np.random.default_rng(seed)
     cast = np.arange(len(moving.score), dtype=np.int32)
     drawn = np.stack([rng.permutation(cast) for _ in range(orders)], axis=1)
-    ratings = play(moving, anchor, drawn, k, interval)
+    ratings = play(moving, anchor, drawn)
     seen = np.bincount(np.concatenate([moving.first, moving.second]), minlength=len(anchor))
-    table = zip(ratings.mean(axis=0), ratings.std(axis=0), seen, strict=True)
-    return {
-        model: Rating(float(mean), float(std), int(n))
-        for model, (mean, std, n) in zip(votes.models, table, strict=True)
-    }
+    columns = (column.tolist() for column in (ratings.mean(axis=0), ratings.std(axis=0), seen))
+    return {model: Rating(*own) for model, *own in zip(votes.models, *columns, strict=True)}
 
 
 def anchored_last(votes: Votes, anchor: np.ndarray) -> Votes:
@@ -131,7 +119,7 @@ def anchored_last(votes: Votes, anchor: np.ndarray) -> Votes:
     return Votes(votes.models, *(column[counts] for column in columns))
 
 
-def play(votes: Votes, anchor: np.ndarray, orders: np.ndarray, k: float, interval: int) -> np.ndarray:
+def play(votes: Votes, anchor: np.ndarray, orders: np.ndarray, k: float = 4, interval: int = 100) -> np.ndarray:
     """Final ratings when the votes come in the given orders, all orders one vote forward at a time.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bnf_align.evaluation.control import LENGTH, STYLE, Style, controlled_win_rates, markdown_style
 from bnf_align.evaluation.elo import ScoredOutput, virtual_votes, wb_elo
-from bnf_align.evaluation.ranks import rank_table
+from bnf_align.evaluation.ranks import competition_ranks
 from bnf_align.evaluation.ratings import Battle
 from bnf_align.evaluation.score import CARD, card_of, model_name, score_outputs, task_named
 from bnf_align.evaluation.task import UNNAMED, EvalResult, Row, model_of
@@ -90,8 +90,8 @@ def rank_files(
     elif task_name == "arena_hard":
         _add_controlled(ranking, rows, answers)
     main = MAIN.get(task_name, "accuracy")
-    ranks = rank_table({name: {main: result.metrics.get(main)} for name, result in results.items()})
-    ranking.ranks = {name: columns[main] for name, columns in ranks.items()}
+    ranks = competition_ranks([result.metrics.get(main) for result in results.values()])
+    ranking.ranks = dict(zip(results, ranks, strict=True))
     return ranking
 
 

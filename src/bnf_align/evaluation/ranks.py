@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 
@@ -19,19 +19,12 @@ def competition_ranks(values: Sequence[float | None], lower_is_better: bool = Fa
     return [None if value is None else 1 + known.index(sign * value) for value in values]
 
 
-def rank_table(
-    rows: Mapping[str, Mapping[str, float | None]], lower_is_better: Collection[str] = ()
-) -> dict[str, dict[str, int | None]]:
-    """Row -> column -> rank within the column, from row -> column -> value.
-
-    Args:
-        rows: Methods and their numbers; a missing or None number has no rank.
-        lower_is_better: Columns where the smallest number is the best.
-    """
+def rank_table(rows: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, int | None]]:
+    """Row -> column -> rank within the column, from row -> column -> value; a missing or None number has no rank."""
     columns = list(dict.fromkeys(column for values in rows.values() for column in values))
     ranks: dict[str, dict[str, int | None]] = {row: {} for row in rows}
     for column in columns:
-        in_column = competition_ranks([values.get(column) for values in rows.values()], column in lower_is_better)
+        in_column = competition_ranks([values.get(column) for values in rows.values()])
         for row, rank in zip(rows, in_column, strict=True):
             ranks[row][column] = rank
     return ranks

@@ -80,9 +80,7 @@ def win_rates(battles: Sequence[Battle], baseline: str) -> dict[str, float]:
     return dict(zip(models, rates.tolist(), strict=True))
 
 
-def clustered_intervals(
-    battles: Sequence[Battle], baseline: str, resamples: int = 10_000, seed: int = 42
-) -> dict[str, Interval]:
+def clustered_intervals(battles: Sequence[Battle], baseline: str) -> dict[str, Interval]:
     """95 % intervals of `win_rates` in per cent that draw whole questions: the default.
 
     The two games of a question and the copies of a weighted battle hang together. The official interval draws them
@@ -90,15 +88,13 @@ def clustered_intervals(
     plays no part.
     """
     models, scores, weights = _by_question(battles, baseline)
-    counts = drawn_counts(scores.shape[1], resamples, seed)
+    counts = drawn_counts(scores.shape[1], resamples=10_000, seed=42)
     with np.errstate(invalid="ignore"):  # a model of few questions may be missing from a resample
         rates = [100 * (drawn @ scores.T) / (drawn @ weights.T) for drawn in counts]
     return dict(zip(models, map(interval, np.concatenate(rates).T), strict=True))
 
 
-def official_intervals(
-    battles: Sequence[Battle], baseline: str, resamples: int = 100, seed: int = 42
-) -> dict[str, Interval]:
+def official_intervals(battles: Sequence[Battle], baseline: str, resamples: int = 100) -> dict[str, Interval]:
     """95 % intervals of `win_rates` in per cent as Arena-Hard v0.1 makes them, for comparison.
 
     Single battles are drawn, a weighted one being so many, from the whole pool at once. Battles of the same model and
@@ -109,7 +105,7 @@ def official_intervals(
     for battle in sorted(against(battles, baseline)):
         copies[battle.model, battle.score] += battle.weight
     share = np.array(list(copies.values())) / copies.total()
-    drawn = np.random.default_rng(seed).multinomial(copies.total(), share, size=resamples)  # (resamples, kinds)
+    drawn = np.random.default_rng(42).multinomial(copies.total(), share, size=resamples)  # (resamples, kinds)
     scores = np.array([score for _, score in copies])
     intervals = {}
     for name in dict.fromkeys(model for model, _ in copies):

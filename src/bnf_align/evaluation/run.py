@@ -80,6 +80,12 @@ def run(
     return Progress(Path(path), len(by_id) - missing, missing)
 
 
+def answered(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+    """The answers to `requests`, in their order."""
+    found = {one.id: one for batch in engine.generate(requests, sampling) for one in batch}
+    return [found[request.id] for request in requests]
+
+
 def _same_items(out: str | Path, answered: Mapping[str, Row], by_id: Mapping[str, Row]) -> None:
     """Another question under the same id must not get the old one's answer."""
     shared = [name for name in answered if name in by_id]

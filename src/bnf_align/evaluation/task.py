@@ -151,12 +151,11 @@ def answer_text(row: Row) -> str:
 
 UNNAMED = "unknown model"
 
-COLUMNS = ("model", "model_id", "model_test", "generator")
-
 
 def model_of(row: Mapping[str, Any]) -> str:
     """The model a row speaks of, in whichever column its benchmark writes it."""
-    return str(next((row[name] for name in COLUMNS if row.get(name)), UNNAMED))
+    columns = ("model", "model_id", "model_test", "generator")
+    return str(next((row[name] for name in columns if row.get(name)), UNNAMED))
 
 
 def one_model(names: Iterable[str], model: str | None = None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -34,6 +33,7 @@ PRIVACY = "Kept are the answers that you judge, what was said before them, and y
 REMEMBER = "(text) => { sessionStorage.setItem('%s', text); }"
 RECALL = "(token, ...rest) => [token, ...rest.map((_, at) => sessionStorage.getItem(['name', 'question'][at]) ?? '')]"
 
+BLOCKS: dict[str, Any] = {"title": "Thumbs", "analytics_enabled": False}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # One after the other, in the order of the clicks, and none left out because one before it is still on its way.
 JUDGING: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_id": "judging", "concurrency_limit": 1}
@@ -101,7 +101,7 @@ def chat_page(answerers: Sequence[Answerer], store: Store, system: str = "", see
         visit.work = visits.begin()
         return visit.token, show_talk(visit.work), opened, stopped
 
-    with _page() as page:
+    with gr.Blocks(**BLOCKS) as page:
         one = "Talk to the model", "Give a good answer a thumb up, a bad one a thumb down."
         two = "Which answer is better?", "Two models answer each message by itself, in an order drawn for each."
         title, text = two if len(answerers) == 2 else one
@@ -186,7 +186,7 @@ def review_page(tasks: Sequence[Task], store: Store, raters: int | None = None) 
             visit.work.skip(event.id)
         return visit.token, show_review(visit.work)
 
-    with _page() as page:
+    with gr.Blocks(**BLOCKS) as page:
         asked = "Which answer is better?" if len(tasks[0].answers) == 2 else "Is this answer good?"
         token, name, shown = _parts(asked, PRIVACY)
         page.load(load, [token, name], [token, name, shown], js=RECALL, **QUIET)
@@ -213,12 +213,6 @@ def _kept(act: Callable[[], object]) -> str:
         logger.exception("the store")
         return NOT_KEPT
     return ""
-
-
-@contextmanager
-def _page() -> Iterator[gr.Blocks]:
-    with gr.Blocks(title="Thumbs", analytics_enabled=False) as page:
-        yield page
 
 
 def _parts(title: str, text: str) -> tuple[gr.BrowserState, gr.Textbox, gr.HTML]:

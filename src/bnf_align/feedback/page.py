@@ -36,20 +36,7 @@ def show_talk(talk: Talk, notice: str = "") -> str:
 
 def show_review(review: Review, notice: str = "") -> str:
     """The task a person is at."""
-    task = review.task
-    messages = [{"role": "user", "content": task.prompt}] if task and isinstance(task.prompt, str) else []
-    judged, size = review.progress
-    return _page(
-        "review.html",
-        task=task,
-        messages=messages or (task.prompt if task else []),
-        verdict=review.verdict,
-        reason=review.reason,
-        begun=review.begun,
-        judged=judged,
-        size=size,
-        notice=notice,
-    )
+    return _page("review.html", review=review, task=review.task, notice=notice)
 
 
 def _page(name: str, **values: Any) -> str:

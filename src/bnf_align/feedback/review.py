@@ -10,14 +10,12 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from bnf_align.feedback.store import Message, Row, Store
 from bnf_align.feedback.verdict import Answer, Verdict, rows_of, verdict_of
 from bnf_align.journal import read_jsonl
 from bnf_align.records import BadInput
-
-T = TypeVar("T")
 
 TEXTS = ("text", "content", "completion")
 SAID = ("role", "content")
@@ -104,7 +102,10 @@ class Review:
     def __init__(self, tasks: Sequence[Task], store: Store, raters: int | None = None) -> None:
         self._store = store
         # The answers too: the one that always stands first would be found the better one too often.
-        shuffled = [Task(task.prompt, tuple(_shuffled(task.answers))) for task in _shuffled(tasks)]
+        shuffled = [
+            Task(task.prompt, tuple(random.sample(task.answers, len(task.answers))))
+            for task in random.sample(tasks, len(tasks))
+        ]
         if raters:
             judged = times_judged(store.rows())
             shuffled = sorted(
@@ -208,7 +209,3 @@ def times_judged(rows: Sequence[Row]) -> Counter[str]:
     return Counter(
         item for item, _ in {(row["item"], row.get("user") or row["created_at"]) for row in rows if "item" in row}
     )
-
-
-def _shuffled(things: Sequence[T]) -> list[T]:
-    return random.sample(things, len(things))

@@ -47,6 +47,9 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, pas
         BadInput: If the port is taken.
     """
     _no_proxy(host)
+    middleware = [Middleware(_Guard)]
+    if host in HERE and not password:  # a page with a password may stand behind a proxy under the proxy's name
+        middleware.insert(0, Middleware(_Here))
     page.queue(default_concurrency_limit=16)
     try:
         _, url, _ = page.launch(
@@ -56,7 +59,7 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, pas
             auth_message="Any name will do. It is kept with what you judge.",
             theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css=read("page.css"),
-            app_kwargs={"middleware": _middleware(host, password)},
+            app_kwargs={"middleware": middleware},
             max_file_size=1,  # byte: nobody has to upload anything
             footer_links=[],
             # Each of these would otherwise follow a variable of the environment, or be on.
@@ -97,15 +100,6 @@ def _lets_in(password: str) -> Callable[[str, str], Awaitable[bool]]:
             waiting -= 1
 
     return lets_in
-
-
-def _middleware(host: str, password: str | None) -> list[Middleware]:
-    """Without a password a page for this machine alone answers to nobody else (`visitors.from_here`).
-
-    A page with a password may stand behind a proxy under the proxy's name.
-    """
-    own = [Middleware(_Here)] if host in HERE and not password else []
-    return [*own, Middleware(_Guard)]
 
 
 def _no_proxy(host: str) -> None:

@@ -16,7 +16,6 @@ import fcntl
 import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -93,10 +92,6 @@ class Store:
         with self._locked():
             return list(read_jsonl(self.path))
 
-    def users(self) -> Counter[str | None]:
-        """Name -> rows; None for people who gave no name."""
-        return Counter(row.get("user") for row in self.rows())
-
     def append(self, row: Row) -> None:
         """Add a row. When this returns it outlives a kill and a power cut.
 
@@ -111,7 +106,7 @@ class Store:
         """Make the judgement `before` the judgement `after`, or None of either; returns what is stored now."""
         if after is None:
             if before:
-                self.remove(before["id"])
+                self._rewrite(lambda old: None if old.get("id") == before["id"] else old)
             return None
         if before:
             after = {**after, "id": before["id"]}
@@ -136,10 +131,6 @@ class Store:
     def replace(self, row: Row) -> bool:
         """Put `row` where the row with its id is; False where there is none, since somebody deleted it."""
         return bool(self._rewrite(lambda old: row if old.get("id") == row["id"] else old))
-
-    def remove(self, row_id: str) -> bool:
-        """Take the row with this id out; False where there is none."""
-        return bool(self._rewrite(lambda old: None if old.get("id") == row_id else old))
 
     def delete_user(self, name: str) -> int:
         """Take all rows of a person out of the file; returns how many they were."""
@@ -196,13 +187,17 @@ class Store:
         content = self.path.read_bytes()
         start = content.rfind(b"\n") + 1
         last = content[start:]
-        if _is_row(last):
-            append_bytes(fd, b"\n")
-        elif BEGINNING.startswith(last[: len(BEGINNING)].rstrip(b"\0")):  # a power cut may leave zeros
+        try:
+            _row(last)
+        except ValueError as error:
+            if not BEGINNING.startswith(last[: len(BEGINNING)].rstrip(b"\0")):  # a power cut may leave zeros
+                raise BadInput(
+                    f"{self.path}: the last line is not a row of thumbs. Mend it, or name another --store."
+                ) from error
             os.ftruncate(fd, start)
             logger.warning(f"{self.path}: the last line was cut short by a kill and is left out.")
         else:
-            raise BadInput(f"{self.path}: the last line is not a row of thumbs. Mend it, or name another --store.")
+            append_bytes(fd, b"\n")
 
 
 def _row(line: bytes) -> Row:
@@ -210,14 +205,6 @@ def _row(line: bytes) -> Row:
     if not isinstance(row, dict):
         raise ValueError(f"not a row of thumbs: {line!r:.60}")
     return row
-
-
-def _is_row(line: bytes) -> bool:
-    try:
-        _row(line)
-    except ValueError:
-        return False
-    return True
 
 
 def _lock(fd: int, path: Path) -> None:

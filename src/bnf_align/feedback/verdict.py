@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bnf_align.feedback.store import Message, Prompt, Row, choice, thumb
+from bnf_align.feedback.store import Prompt, Row, choice, thumb
 
 Verdict = bool | Literal["both", "neither"]
 """True for a thumb up, or for the first of two answers; of two answers both may be good, or neither."""
@@ -52,8 +52,7 @@ def verdict_of(rows: Sequence[Row], answers: Sequence[Answer]) -> Verdict | None
         return None
     if len(rows) == 2:
         return "both" if rows[0]["label"] else "neither"
-    return bool(rows[0]["label"]) if "label" in rows[0] else _text(rows[0]["chosen"]) == answers[0].text
-
-
-def _text(answer: str | list[Message]) -> str:
-    return answer if isinstance(answer, str) else answer[0]["content"]
+    if "label" in rows[0]:
+        return bool(rows[0]["label"])
+    chosen = rows[0]["chosen"]
+    return answers[0].text == (chosen if isinstance(chosen, str) else chosen[0]["content"])

@@ -11,13 +11,13 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bnf_align.journal.lines import BOM, Row, append_bytes, row_bytes
 from bnf_align.outputs import replacing, write_json
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,6 @@ class Journal:
             raise BadInput(f"{path}: rows are appended one by one, which a .gz cannot take. Name a .jsonl with --out.")
         self.partial = self.path.with_name(f"{self.path.name}.partial")
         self._card = self.path.with_name(f"{self.path.name}.card.json")
-        self.done: set[str] = set()
-        """Ids of the rows that are on disk."""
         self._places: dict[str, _Place] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._fd: int | None = _locked(self.partial)
@@ -72,9 +70,14 @@ class Journal:
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
-        if failure and not self.done:  # a card alone would speak of rows that nobody made
+        if failure and not self._places:  # a card alone would speak of rows that nobody made
             self._card.unlink(missing_ok=True)
         self.close()
+
+    @property
+    def done(self) -> Set[str]:
+        """Ids of the rows that are on disk."""
+        return self._places.keys()
 
     def rows(self) -> dict[str, Row]:
         """Id -> row, read from disk; of several rows with one id, the last."""
@@ -103,14 +106,14 @@ class Journal:
         that somebody may have read. When this returns the rows outlive the process; with `sync`, a power cut as well.
         """
         assert self._fd is not None, "the journal is closed"
-        new = {name: row for row in rows if (name := str(row["id"])) not in self.done}
+        new = {name: row for row in rows if (name := str(row["id"])) not in self._places}
         written = [(name, row_bytes(row)) for name, row in new.items()]
         offset = os.fstat(self._fd).st_size
         append_bytes(self._fd, b"".join(line for _, line in written))
         if sync:
             os.fsync(self._fd)
         for name, line in written:
-            self._add(name, _Place(self.partial, offset, len(line)))
+            self._places[name] = _Place(self.partial, offset, len(line))
             offset += len(line)
         return len(written)
 
@@ -124,12 +127,11 @@ class Journal:
         names = dict.fromkeys(map(str, order))
         if others := [name for name in self._places if name not in names]:
             logger.warning(
-                f"{self.path}: {len(others):,} rows of an earlier job, the first {others[0]!r}, are none of this one. "
-                "They stay, at the end. Give another --out to be without them."
+                f"{self.path}: {counted(len(others), 'row')} of an earlier job (first: {others[0]!r}), none of "
+                "this one: kept, at the end. Give another --out to be without."
             )
-        names.update(dict.fromkeys(others))
         with replacing(self.path) as (temporary,), open(temporary, "wb") as file:
-            file.writelines(line + b"\n" for _, line in self._lines(names))
+            file.writelines(line + b"\n" for _, line in self._lines([*names, *others]))
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         # A kill before this line leaves every row in both files, which the next run reads as one.
@@ -146,10 +148,6 @@ class Journal:
         os.close(self._fd)
         self._fd = None
 
-    def _add(self, name: str, place: _Place) -> None:
-        self._places[name] = place
-        self.done.add(name)
-
     def _read(self, source: Path) -> None:
         if not source.exists():
             return
@@ -159,7 +157,10 @@ class Journal:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     try:
-                        self._add(self._name(line), _Place(source, offset, len(line)))
+                        row = json.loads(line)  # of bytes, it takes a byte order mark in its stride
+                        if not isinstance(row, dict) or "id" not in row:
+                            raise ValueError("no JSON object with 'id'")
+                        self._places[str(row["id"])] = _Place(source, offset, len(line))
                     except (ValueError, RecursionError) as error:
                         if source != self.partial or line.endswith(b"\n"):
                             advice = "Mend or remove that line, or give another --out."
@@ -173,12 +174,6 @@ class Journal:
         size = os.fstat(self._fd).st_size
         if source == self.partial and size and os.pread(self._fd, 1, size - 1) != b"\n":
             append_bytes(self._fd, b"\n")
-
-    def _name(self, line: bytes) -> str:
-        row = json.loads(line)  # of bytes, it takes a byte order mark in its stride
-        if not isinstance(row, dict) or "id" not in row:
-            raise ValueError("no JSON object with 'id'")
-        return str(row["id"])
 
     def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Ids and the bytes of their rows, without line ends."""
@@ -194,7 +189,7 @@ class Journal:
     def _check(self, card: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Compare `card` with that of the rows on disk; without rows there is nothing to mix up."""
         now = json.loads(json.dumps(dict(card), default=str))
-        if not self.done:
+        if not self._places:
             write_json(self._card, {**now, "about": about} if about else now)
             return
         way_out = f"Give another --out, or delete {self.path.name}* to begin anew."
@@ -205,7 +200,7 @@ class Journal:
             before.pop("about", None)
         except (FileNotFoundError, ValueError, RecursionError) as error:
             raise BadInput(
-                f"{self.path} has {len(self.done):,} rows, but {self._card.name}, which says what made them, "
+                f"{self.path} has {len(self._places):,} rows, but {self._card.name}, which says what made them, "
                 f"{'is not there' if isinstance(error, FileNotFoundError) else 'cannot be read'}. {way_out}"
             ) from error
         if differences := list(_differences(before, now)):

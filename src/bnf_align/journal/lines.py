@@ -70,17 +70,16 @@ def line_rows(path: Path) -> Iterator[Row]:
                 if end < len(text):
                     json.loads(line)  # which says what is wrong, and where
             except (ValueError, RecursionError) as error:
-                raise BadInput(_broken_line(path, number, line, error, count)) from None
+                raise BadInput(_broken_line(path, number, text, error, count)) from None
             if not isinstance(row, dict):
                 raise _no_object(row, f"{path}, line {number}")
             yield row
             count += 1
 
 
-def _broken_line(path: Path, number: int, line: str, error: Exception, count: int) -> str:
+def _broken_line(path: Path, number: int, text: str, error: Exception, count: int) -> str:
     why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-    line = line.strip()
-    excerpt = line if len(line) <= 60 else f"{line[:30]} ... {line[-25:]}"
+    excerpt = text if len(text) <= 60 else f"{text[:30]} ... {text[-25:]}"
     return (
         f"{path}, line {number}: not valid JSON ({why}): {excerpt}. Every line must be one JSON object; "
         f"{count:,} whole records stand before it."

@@ -58,8 +58,7 @@ class JudgeCache:
             return None
         with open(place.shard, "rb") as file:
             file.seek(place.offset)
-            entry: dict[str, Any] = json.loads(file.readline())
-        return entry
+            return json.loads(file.readline())
 
     def put(self, key: str, entry: dict[str, Any]) -> None:
         """Store `entry`; when this returns it outlives the process."""

@@ -77,6 +77,7 @@ CLAIMS: dict[str, Claim] = {
         ],
         "bnf, near pairs",
     ),
+    "tax": Claim("BNF pays the least alignment tax for what it gains (section 5.1)", grid(*METHODS)),
     "feedback": Claim(
         "BNF needs no pairs, and gains from more of them (section 5.2); what real thumbs look like",
         [run for data in ("pairs", *THUMBS) for run in grid("bnf", rates=(1e-4,), data=data)],

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import product
+from itertools import product, zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -82,8 +82,7 @@ def pairs(scored: Sequence[Row], seed: int, near: bool | None = None, **choice: 
 
 def distance(pair: Mapping[str, str]) -> int:
     """Words in which the answers of a pair differ, place by place; a missing word differs."""
-    chosen, rejected = pair["chosen"].split(), pair["rejected"].split()
-    return sum(a != b for a, b in zip(chosen, rejected, strict=False)) + abs(len(chosen) - len(rejected))
+    return sum(a != b for a, b in zip_longest(pair["chosen"].split(), pair["rejected"].split()))
 
 
 def thumbs(scored: Sequence[Row], seed: int, ups: float = 0.5, wrong: float = 0.0) -> list[Row]:

@@ -61,8 +61,14 @@ def quickstart(out: str | Path, seed: int = 0, settings: Settings | None = None)
         BNF (accuracies, their change from the base and their distance from BNF), the data counts, the reference
         cache's work, the trainer's `history` and the `seconds` of each phase. `table` prints it.
     """
-    with _one_core_left_free():
+    # A thread that shares its core makes all others wait: beside one busy program on two cores a step of this model
+    # takes two threads twice the time of one thread. Above four there is nothing to gain at this size.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(4, threads - 1)))
+    try:
         result = _run(Path(out), seed, settings or Settings())
+    finally:
+        torch.set_num_threads(threads)
     draw(Path(out) / "quickstart.png", result)
     write_json(Path(out) / "quickstart.json", result)
     write_page(Path(out) / "report.html", [out], command=f"bnf-align quickstart --output_dir {out} --seed {seed}")
@@ -105,7 +111,7 @@ def _run(out: Path, seed: int, settings: Settings) -> dict[str, Any]:
         shutil.rmtree(out / "analysis", ignore_errors=True)  # of another training
         analyze(methods, partial(AutoModelForCausalLM.from_pretrained, base), out / "analysis", about=about)
 
-    measures = {name: asdict(compare(before[name], after[name], seed)) for name in before}
+    measures = {name: compare(before[name], after[name], seed) for name in before}
     ups = sum(row["label"] for row in rows)
     return {
         "seed": seed,
@@ -167,18 +173,6 @@ def accuracies(
         values[f"{skill.name} sampled"] = outcomes(skill, prompts, sampled)
         values[f"{skill.name} greedy"] = outcomes(skill, prompts, greedy)
     return values
-
-
-@contextmanager
-def _one_core_left_free() -> Iterator[None]:
-    # A thread that shares its core makes all others wait: beside one busy program on two cores a step of this model
-    # takes two threads twice the time of one thread. Above four there is nothing to gain at this size.
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(4, before - 1)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

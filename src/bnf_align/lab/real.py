@@ -19,9 +19,10 @@ from typing import Any
 from bnf_align.config import PreferenceConfig
 from bnf_align.engines import Generation, Request, Sampling
 from bnf_align.engines.local import LocalEngine
+from bnf_align.evaluation.run import answered
 from bnf_align.lab.measure import beside_bnf, compare
 from bnf_align.lab.runs import train
-from bnf_align.lab.sample import answered, judged, write_samples
+from bnf_align.lab.sample import judged, write_samples
 from bnf_align.losses import LOSSES
 from bnf_align.models import for_inference, load
 from bnf_align.outputs import write_json
@@ -187,7 +188,7 @@ def real_quickstart(model: str, out: str | Path, seed: int = 0, sizes: Sizes | N
         trained = LocalEngine(trainer.model, trainer.processing_class, name=method)  # type: ignore[arg-type]
         found[method] = answers(trained, asked, seed, sizes)
     values = {name: _values(asked, of_method) for name, of_method in found.items()}
-    changes = {name: asdict(compare(values["base"][name], values["bnf"][name], seed)) for name in MEASURES}
+    changes = {name: compare(values["base"][name], values["bnf"][name], seed) for name in MEASURES}
     ups = sum(row["label"] for row in rows)
     result = {
         "model": model,

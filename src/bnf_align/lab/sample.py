@@ -18,7 +18,8 @@ from bnf_align.construct.select import Choice
 from bnf_align.data.responses import Responses
 from bnf_align.data.tokenize import tokenize_rows
 from bnf_align.engines import Generation, Request, Sampling
-from bnf_align.engines.local import LocalEngine
+from bnf_align.engines.local import Limits, LocalEngine
+from bnf_align.evaluation.run import answered
 from bnf_align.journal import read_jsonl
 from bnf_align.lab.world import Skill
 from bnf_align.logps import completion_logps
@@ -57,14 +58,9 @@ def generations(
     A temperature of 0 decodes greedily; anything above samples from the whole distribution, uncut.
     """
     requests = [Request(str(number), prompt) for number, prompt in enumerate(prompts)]
-    engine = _engine(model, tokenizer, batch_size * samples)
-    return answered(engine, requests, _sampling(temperature, samples, seed))
-
-
-def answered(engine: LocalEngine, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
-    """The answers to `requests`, in their order."""
-    found = {one.id: one for batch in engine.generate(requests, sampling) for one in batch}
-    return [found[request.id] for request in requests]
+    engine = LocalEngine(model, tokenizer, "tiny", Limits(batch_size * samples))
+    sampling = Sampling(temperature=temperature, n=samples, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    return answered(engine, requests, sampling)
 
 
 def judged(
@@ -78,14 +74,6 @@ def judged(
     score(read_candidates(folder / "candidates.jsonl"), Verifier(verifier), folder / "scored.jsonl")
     write_selection(folder / "scored.jsonl", folder / "preferences.jsonl", Choice(unpaired=True, threshold=1.0))
     return list(read_jsonl(folder / "preferences.jsonl"))
-
-
-def _engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int) -> LocalEngine:
-    return LocalEngine(model, tokenizer, "tiny", batch_rows=rows)
-
-
-def _sampling(temperature: float, samples: int, seed: int) -> Sampling:
-    return Sampling(temperature=temperature, n=samples, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
 
 
 def outcomes(skill: Skill, prompts: Sequence[str], completions: Sequence[Sequence[str]]) -> list[float]:
@@ -113,8 +101,9 @@ def answers_with_thumbs(
     for file in folder.glob("*.jsonl*"):  # of a run with another seed or other settings
         file.unlink()
     rows = [{"id": str(number), "prompt": prompt, "skill": skill.name} for number, prompt in enumerate(prompts)]
-    engine = _engine(model, tokenizer, 250 * samples)
-    return judged(engine, rows, _sampling(TEMPERATURE, samples, seed), VERIFIER, folder)
+    engine = LocalEngine(model, tokenizer, "tiny", Limits(250 * samples))
+    sampling = Sampling(temperature=TEMPERATURE, n=samples, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    return judged(engine, rows, sampling, VERIFIER, folder)
 
 
 def write_samples(

@@ -33,7 +33,12 @@ def table(result: Mapping[str, Any]) -> str:
     rows = [_row(title, measures[name], 100, 1, " %") for name, title in ACCURACIES.items()]
     rows += [_row(title, measures[name], 1, 3, "") for name, title in LOGPS.items() if name in measures]
     conclusion = textwrap.fill(result["conclusion"], len(head))
-    return "\n".join(["", _heading(result), "", head, "-" * len(head), *rows, "", conclusion, "", methods(result)])
+    counts, seconds = result["preferences"], sum(result["seconds"].values())
+    heading = (
+        f"A tiny model was given {counts['ups']:,} thumbs up and {counts['downs']:,} thumbs down for its own answers "
+        f"to math.\n{result['settings']['steps']} steps of BNF, seed {result['seed']}, {seconds:.0f} seconds in all:"
+    )
+    return "\n".join(["", heading, "", head, "-" * len(head), *rows, "", conclusion, "", methods(result)])
 
 
 def methods(result: Mapping[str, Any]) -> str:
@@ -52,14 +57,6 @@ def methods(result: Mapping[str, Any]) -> str:
         "compare` tunes each method and uses several seeds."
     )
     return "\n".join([head, "-" * len(head), *(line.rstrip() for line in lines), "", textwrap.fill(note, len(head))])
-
-
-def _heading(result: Mapping[str, Any]) -> str:
-    counts, seconds = result["preferences"], sum(result["seconds"].values())
-    return (
-        f"A tiny model was given {counts['ups']:,} thumbs up and {counts['downs']:,} thumbs down for its own answers "
-        f"to math.\n{result['settings']['steps']} steps of BNF, seed {result['seed']}, {seconds:.0f} seconds in all:"
-    )
 
 
 def _row(title: str, found: Mapping[str, Mapping[str, float]], scale: int, digits: int, unit: str) -> str:

@@ -176,11 +176,19 @@ def add_adapter(model: Any, peft_config: PeftConfig, config: PreferenceConfig) -
     """`model` under a fresh adapter, which leaves out what no text runs through.
 
     Raises:
-        BadInput: For prompt learning, which moves positions, for adapters on the output head, and where PEFT finds
-            no modules for one.
+        BadInput: For prompt learning, which moves positions, for adapters on the output head, and where the model has
+            not what an adapter is put on.
     """
     if peft_config.is_prompt_learning:
         raise BadInput(f"{peft_config.peft_type} is not supported: virtual tokens move every position. Use LoRA.")
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    for setting, flag, kind, known in (
+        ("modules_to_save", "--lora_modules_to_save", "module", modules),
+        ("target_parameters", "--lora_target_parameters", "parameter", parameters),
+    ):
+        for name in getattr(peft_config, setting, None) or ():
+            if not any(f".{one}".endswith(f".{name}") for one in known):  # PEFT would pass over it
+                raise BadInput(f"{flag} {name}: {type(model).__name__} has no {kind} of that name.")
     try:
         adapted = get_peft_model(model, of_text(model, peft_config))
     except ValueError as error:

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, did_you_mean
 from bnf_align.upstream import commit_of
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,12 @@ def find(name_or_path: str, adapter: str | None = None, revision: str | None = N
 
 
 def _adapter_config(name: str, revision: str | None) -> dict[str, Any] | None:
-    with reading(f"The model {name}"):
+    with reading("The model", name):
         path = None if name.endswith(".gguf") else find_adapter_config_file(name, revision=revision)
-        return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        config = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(config, dict | None):
+        raise BadInput(f"{path}: the configuration of an adapter is a JSON object, not {type(config).__name__}.")
+    return config
 
 
 def load(
@@ -127,7 +130,7 @@ def load(
                 f"{folder} has its weights in {PICKLED}, a pickle, and pickles run code when they are read: save them "
                 f"as {SAFE} first."
             )
-        with reading(f"The adapter {source.adapter} on {source.base}"), warnings.catch_warnings():
+        with reading(f"The adapter {source.adapter} on", source.base, path=source.adapter), warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")
             model = PeftModel.from_pretrained(
                 model, source.adapter, is_trainable=trainable, revision=source.adapter_revision
@@ -145,7 +148,7 @@ def _base(source: Source, trust_remote_code: bool, dtype: Any, **kwargs: Any) ->
         if kwargs.get("quantization_config") is not None:
             raise BadInput(f"{source.base} is read as a whole model: save it as one first, and quantise that.")
         kwargs["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    with reading(f"The model {source.base}"):
+    with reading("The model", source.base):
         loaded: Any = kind.from_pretrained(
             place,
             revision=source.revision,
@@ -197,7 +200,7 @@ def save_processor(model: Any, folder: str | Path) -> None:
 def load_config(name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """The configuration of a model, without its weights; BadInput if there is none."""
     place, gguf = _place(name_or_path)
-    with reading(f"The config of {name_or_path}"):
+    with reading("The config of", name_or_path):
         return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=trust_remote_code, **gguf)
 
 
@@ -217,7 +220,7 @@ def _tokenizer(source: Source, trust_remote_code: bool) -> PreTrainedTokenizerBa
             # The library would look for the model's config beside the tokenizer, where an adapter on the hub has none.
             config = load_config(source.base, source.revision, trust_remote_code)
     place, gguf = _place(name)
-    with reading(f"The tokenizer of {name}"):
+    with reading("The tokenizer of", name):
         return AutoTokenizer.from_pretrained(
             place, config=config, revision=revision, trust_remote_code=trust_remote_code, **gguf
         )
@@ -280,14 +283,16 @@ def refuse_missing(name: str, missing: set[str], kind: str) -> None:
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn whatever the libraries raise over a file or a name into a message: "{what} cannot be loaded".
+def reading(what: str, name: str, path: str | None = None) -> Iterator[None]:
+    """Turn whatever the libraries raise over a file or a name into a message: "{what} {name} cannot be loaded".
 
     They raise anything: OSError for what is not there, ImportError for a package, KeyError, AttributeError, and their
     own for the rest.
 
+    `path` is what is read, `name` unless it is said.
+
     Raises:
-        BadInput: With the first line of the cause, and what it announces, and the mend.
+        BadInput: With the first line of the cause, and what it announces, and the mend; names like the path beside it.
     """
     try:
         yield
@@ -297,10 +302,11 @@ def reading(what: str) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
         said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         cause = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
-        raise BadInput(f"{what} cannot be loaded: {cause[:300].rstrip('.')}. {_mend(error)}") from error
+        mend = _mend(error, path or name)
+        raise BadInput(f"{what} {name} cannot be loaded: {cause[:300].rstrip('.')}. {mend}") from error
 
 
-def _mend(error: Exception) -> str:
+def _mend(error: Exception, path: str) -> str:
     text = str(error)
     if "ignore_mismatched_sizes" in text or "size mismatch" in text:  # transformers' word for it, and torch's
         return (
@@ -314,8 +320,9 @@ def _mend(error: Exception) -> str:
     if isinstance(error, ImportError):
         return "Install the package that it names."
     if isinstance(error, OSError):
+        guess = "" if os.path.exists(path) else did_you_mean(Path(path))
         return (
-            "Is it a folder with a config.json and safetensors, or a name on the hub that you may read? Weights in "
-            ".bin files run code when they are read: save them as safetensors first."
+            f"{guess + ' ' if guess else ''}Is it a folder with a config.json and safetensors, or a name on the hub "
+            "that you may read? Weights in .bin files run code when they are read: save them as safetensors first."
         )
     return f"Is it a causal language model, whole, and of a kind that transformers {transformers.__version__} knows?"

@@ -128,18 +128,11 @@ def suggest(setup: Setup) -> dict[str, Any]:
 def _flops(setup: Setup) -> dict[str, float]:
     """Floating-point operations of matmuls and causal attention, all epochs, all devices."""
     lm, config, workload = setup.model.lm, setup.config, setup.work
-    tokens, head, text = (
-        workload.rows * workload.length,
-        lm.get_output_embeddings().weight,
-        lm.config.get_text_config(),
-    )
+    tokens, head, per_square = workload.rows * workload.length, lm.get_output_embeddings().weight, 0
     # Of every two tokens, once. Heads differ from layer to layer in Gemma 4, for instance.
-    per_square = sum(
-        2
-        * layer.num_attention_heads
-        * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
-        for layer in text.per_layer_config
-    )
+    for layer in lm.config.get_text_config().per_layer_config:
+        count = layer.num_attention_heads
+        per_square += 2 * count * (getattr(layer, "head_dim", None) or layer.hidden_size // count)
     matmuls = setup.trace(tokens).flops
     if attention_of(lm) == "eager":  # whose matmuls were counted, before and after one another
         matmuls -= 2 * per_square * tokens * workload.length
@@ -148,10 +141,8 @@ def _flops(setup: Setup) -> dict[str, float]:
         squares = 2 * workload.tokens * workload.length  # every two tokens of a row, before and after one another
     backbone = workload.tokens * matmuls / tokens + per_square * squares
     # Backward: twice the forward pass, for the operands' gradients; frozen weights get none.
-    passes = 1 + (2 if setup.model.peft_config is None else 1) + (1 if setup.checkpointing else 0)
-    passes += 1 if config.loss.mismatched else 0
-    heads = 3 if config.loss.separable else 4
-    heads -= 0 if head.requires_grad else 1
+    passes = 1 + (2 if setup.model.peft_config is None else 1) + setup.checkpointing + config.loss.mismatched
+    heads = (3 if config.loss.separable else 4) - (not head.requires_grad)
     of_head = 2.0 * head.numel() * workload.scored_tokens
     share = workload.reference_inputs / max(1, workload.tokens)
     return {

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bnf_align.outputs import replacing, write_json
+from bnf_align.outputs import left_behind, replacing, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -171,13 +171,11 @@ def collect_garbage(root: str | Path, older_than_days: float, dry_run: bool = Fa
     for info in namespaces(root):
         old = now - info.used > older_than_days * 86400
         doomed += list(info.folder.iterdir()) if old else info.damaged
-    # A temporary file that was touched within the hour may belong to a run that is alive.
-    leftovers = Path(root).expanduser().glob("*/.*.tmp")
-    doomed += [path for path in leftovers if path not in doomed and now - path.stat().st_mtime > 3600]
+    doomed += [path for path in left_behind(Path(root).expanduser(), "*/.*.tmp") if path not in doomed]
     size = sum(path.stat().st_size for path in doomed)
     if not dry_run:
         for path in doomed:
-            path.unlink()
+            path.unlink(missing_ok=True)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
     return doomed, size

@@ -30,7 +30,7 @@ from bnf_align.data.responses import Responses, packed
 from bnf_align.fingerprint import namespace_of
 from bnf_align.head import HeadCall, ask
 from bnf_align.models import evaluation_mode
-from bnf_align.records import BadInput, rows_text
+from bnf_align.records import BadInput, counted, rows_text
 from bnf_align.reference.cache import ReferenceCache, Values, default_root, row_key
 
 logger = logging.getLogger(__name__)
@@ -162,6 +162,9 @@ def _compute(
     plan = plan_step(items, forward.max_tokens, state.num_processes, forward.packing)[state.process_index]
     micro_batches = [[item.rows[0] for item in cut] for cut in plan if cut]
     total = sum(map(len, micro_batches))
+    # One array for all: small ones between the tensors of each forward pass would keep these from being freed.
+    room = np.empty(sum(int(responses.scored[row]) for rows in micro_batches for row in rows), dtype=np.float32)
+    taken = 0
     computed: Values = {}
     pending: Values = {}
     written = time.monotonic()
@@ -179,7 +182,10 @@ def _compute(
                         "tokenised responses, so there is no reference to train against; nothing of it is cached. "
                         f"The dtype is {next(model.parameters()).dtype}: try --dtype float32, or check the weights."
                     )
-                pending |= {keys[row]: values for row, values in zip(rows, logps, strict=True)}
+                for row, values in zip(rows, logps, strict=True):
+                    pending[keys[row]] = room[taken : taken + len(values)]
+                    pending[keys[row]][:] = values
+                    taken += len(values)
                 bar.update(len(rows))
                 if time.monotonic() - written > SECONDS_PER_SHARD:
                     _write(cache, pending)
@@ -197,7 +203,7 @@ def _write(cache: ReferenceCache, values: Values) -> None:
     except BadInput as error:
         cache.unkept += len(values)
         logger.warning(
-            f"The reference cache stays as it is: {error} {len(values):,} rows are used in this run and not kept. "
+            f"The reference cache stays as it is: {error} {counted(len(values), 'row')} used in this run, not kept. "
             "Name a folder that can be written with --ref_cache_dir."
         )
 

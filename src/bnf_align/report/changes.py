@@ -33,10 +33,7 @@ def _of_quickstart(document: Document) -> Iterator[Change]:
     for name, found in document.data["measures"].items():
         outcome = not name.startswith("logps")  # an accuracy; where answers are to go, their likelihood does not say
         scale, digits = (100, 1) if outcome else (1, 3)
-        before, after, difference = (
-            Value(*(scale * found[which][end] for end in ("mean", "low", "high")))
-            for which in ("before", "after", "change")
-        )
+        before, after, difference = (Value.of(found[which], scale) for which in ("before", "after", "change"))
         low, high = found["change"]["low"], found["change"]["high"]
         verdict: Any = ("better" if low > 0 else "worse" if high < 0 else "none") if outcome else ""
         unit, shown = ("%", name) if outcome else ("nats per token", name.replace("logps", "log-probability of"))
@@ -51,15 +48,11 @@ def _of_comparison(document: Document) -> Iterator[Change]:
         if one["second"] != "base":
             continue
         measure, name = measures[one["measure"]], one["first"]
-        before, after = (
-            Value(*(of["values"][one["measure"]][end] for end in ("mean", "low", "high")))
-            for of in (record["methods"]["base"], record["methods"][name])
-        )
+        before, after = (Value.of(record["methods"][of]["values"][one["measure"]]) for of in ("base", name))
         difference = Value(one["difference"], one["low"], one["high"])
         verdict: Any = ("better" if one["difference"] > 0 else "worse") if one["real"] else "none"
-        label = method_of(name)
-        digits, file = measure["digits"], str(document.path)
-        yield Change(label, one["measure"], measure["unit"], digits, before, after, difference, verdict, file, BY_HOLM)
+        about = (method_of(name), one["measure"], measure["unit"], measure["digits"])
+        yield Change(*about, before, after, difference, verdict, str(document.path), BY_HOLM)
 
 
 def _of_results(pairs: Iterable[Pair]) -> Iterator[Change]:

@@ -63,15 +63,15 @@ def line_chart(
         guides: Text of a threshold -> its value and colour; drawn where it lies in the picture.
         ends: Values that the picture shows in any case, such as 0 and 1 of a probability.
     """
-    found = {shown: [(line["step"], line[name]) for line in history if name in line] for name, shown in names.items()}
-    found = {name: points for name, points in found.items() if any(math.isfinite(y) for _, y in _numbers(points))}
+    found = {shown: _points(history, name) for name, shown in names.items()}
+    found = {name: points for name, points in found.items() if any(math.isfinite(y) for _, y in points)}
     if not found:
         return None
-    ys = [*ends, *(y for points in found.values() for _, y in _numbers(points) if math.isfinite(y))]
+    ys = [*ends, *(y for points in found.values() for _, y in points if math.isfinite(y))]
     first, last = history[0]["step"], history[-1]["step"]
     low, high = padded(ys)
     x_of, y_of = scale(first, last, LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
-    lines = [_line(name, _numbers(points), x_of, y_of) for name, points in found.items()]
+    lines = [_line(name, points, x_of, y_of) for name, points in found.items()]
     ends_at = "; ".join(f"{one.name} ends at {one.last}" for one in lines)
     return Picture(
         title,
@@ -92,11 +92,11 @@ def padded(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def ticks(low: float, high: float, whole: bool = False, count: int = 5) -> list[float]:
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     """Round numbers between two."""
     from matplotlib.ticker import MaxNLocator
 
-    found = MaxNLocator(count, integer=whole).tick_values(low, high)
+    found = MaxNLocator(5, integer=whole).tick_values(low, high)
     return [float(tick) for tick in found if low <= tick <= high]
 
 
@@ -111,8 +111,9 @@ def scale(low: float, high: float, start: float, end: float) -> Any:
     return lambda value: round(start + (value - low) / span * (end - start), 1)
 
 
-def _numbers(points: Points) -> Points:
-    return [(x, y if isinstance(y, int | float) else math.nan) for x, y in points]
+def _points(history: Sequence[Mapping[str, Any]], name: str) -> Points:
+    values = ((line["step"], line[name]) for line in history if name in line)
+    return [(x, y if isinstance(y, int | float) else math.nan) for x, y in values]
 
 
 def _line(name: str, points: Points, x_of: Any, y_of: Any) -> Line:

@@ -76,17 +76,13 @@ def _conclusions(record: Mapping[str, Any]) -> list[str]:
     said = []
     for name in [one["name"] for one in record["measures"]]:
         found = [one for one in record["differences"] if one["measure"] == name]
-        real = [one for one in found if one["real"]]
-        pairs = (
-            (one["first"], one["second"]) if one["difference"] > 0 else (one["second"], one["first"]) for one in real
-        )
-        listed = ", ".join(f"{better} above {worse}" for better, worse in pairs)
+        ends = [(one["first"], one["second"], one["difference"] > 0) for one in found if one["real"]]
+        real = [f"{first} above {second}" if above else f"{second} above {first}" for first, second, above in ends]
         rest = f"; no difference found in the other {len(found) - len(real):,} of {len(found):,} pairs"
-        said.append(
-            f"{name}: {listed}{rest if len(real) < len(found) else ''}."
-            if real
-            else f"{name}: no difference found between any two of the {len(found):,} pairs."
-        )
+        if real:
+            said.append(f"{name}: {', '.join(real)}{rest if len(real) < len(found) else ''}.")
+        else:
+            said.append(f"{name}: no difference found between any two of the {len(found):,} pairs.")
     said += [
         f"{m}: {len(f['diverged'])} runs diverged: {f['diverged'][0]}"
         for m, f in record["methods"].items()
@@ -152,16 +148,11 @@ def answers(documents: Sequence[Document]) -> Table | None:
     """What the generated answers are like. None where nothing was generated."""
     names = {name for document in documents for name in document.data["methods"].get("base", {}).get("answers", {})}
     columns = [Column(what, name) for name in sorted(names) for what in ANSWERS]
-    sections = [
-        Section(
-            _title(document, documents),
-            [
-                Row(method, [_answer(found["answers"], column) for column in columns])
-                for method, found in document.data["methods"].items()
-            ],
-        )
-        for document in documents
-    ]
+    sections = []
+    for document in documents:
+        methods = document.data["methods"].items()
+        rows = [Row(method, [_answer(found["answers"], column) for column in columns]) for method, found in methods]
+        sections.append(Section(_title(document, documents), rows))
     return Table("answers", "Answers", "Method", columns, sections, [LIKE]) if names else None
 
 

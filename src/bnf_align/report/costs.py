@@ -63,10 +63,10 @@ def _cells(subject: Subject) -> list[Cell]:
     memory, peak = (plan.get("memory_bytes") or {}).get("total"), run.get("peak_memory_bytes")
     return [
         number(run.get("devices", plan.get("devices")), 0),
-        _planned(planned, 2),
+        number(planned, 2, unknown=NOT_PLANNED),
         number(_measured_hours(subject), 2),
         number(run.get("train_seconds"), 0),
-        _planned(memory and memory / GIB, 2),
+        number(memory and memory / GIB, 2, unknown=NOT_PLANNED),
         number(peak and peak / GIB, 2),
     ]
 
@@ -81,7 +81,3 @@ def _measured_hours(subject: Subject) -> float | None:
     if subject.run is None:
         return None
     return float(subject.run.data["train_seconds"]) * int(subject.run.data.get("devices", 1)) / 3600
-
-
-def _planned(value: float | None, digits: int) -> Cell:
-    return Cell(NOT_PLANNED) if value is None else number(value, digits)

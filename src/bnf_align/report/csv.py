@@ -34,7 +34,6 @@ def rows_of(table: Table) -> list[list[str]]:
 def text_of(rows: Iterable[Sequence[object]]) -> str:
     """Rows as CSV. What a spreadsheet would take for a formula gets an apostrophe before it."""
     file = io.StringIO()
-    texts = ([str(value) for value in row] for row in rows)
     lines = writer.writer(file, lineterminator="\n")
-    lines.writerows([f"'{text}" if FORMULA.match(text) else text for text in row] for row in texts)
+    lines.writerows([f"'{text}" if FORMULA.match(text) else text for text in map(str, row)] for row in rows)
     return file.getvalue()

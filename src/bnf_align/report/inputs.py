@@ -140,7 +140,6 @@ def read_documents(path: str | Path) -> list[Document]:
 
 def _folder(folder: Path) -> Iterator[Document]:
     for path in sorted(one for one in folder.rglob("*") if one.suffix in (".json", ".jsonl", ".parquet", ".csv")):
-        journal_card = path.name.endswith(".card.json")
         try:
             if path.suffix == ".json" or _reader(path):
                 yield _file(path)
@@ -149,7 +148,7 @@ def _folder(folder: Path) -> Iterator[Document]:
             yield Document("unread", path, {"why": str(error)})
         except BadInput as error:
             logger.debug(f"Passed over: {error}")
-            if path.stem not in OF_MODELS and not journal_card:
+            if path.stem not in OF_MODELS and not path.name.endswith(".card.json"):
                 yield Document("unknown", path, {})
 
 
@@ -165,13 +164,12 @@ def _file(path: Path) -> Document:
     except (OSError, ValueError, RecursionError) as error:
         raise Unread(f"{path} is not a JSON file ({error}): was it cut short?") from None
     keys = data.keys() if isinstance(data, dict) else set()
-    kinds: list[Kind] = [kind for kind, (needed, _) in SHAPES.items() if needed <= keys]
-    if not kinds:
+    known = next((kind for kind, (needed, _) in SHAPES.items() if needed <= keys), None)
+    if known is None:
         raise BadInput(f"{path} is not what a report is made from: {SOURCES}.")
-    kind = kinds[0]
-    if (odd := _odd(kind, data)) is not None:
-        raise Unread(f"{path}: {odd!r} is not what {SHAPES[kind][1]} writes there.")
-    return Document(kind, path, data)
+    if (odd := _odd(known, data)) is not None:
+        raise Unread(f"{path}: {odd!r} is not what {SHAPES[known][1]} writes there.")
+    return Document(known, path, data)
 
 
 def _odd(kind: Kind, data: dict[str, Any]) -> str | None:
@@ -179,7 +177,8 @@ def _odd(kind: Kind, data: dict[str, Any]) -> str | None:
     odd = [name for name, type_ in TYPES.items() if name in data and not isinstance(data[name], type_)]
     odd += [name for name, value in _numbers(data) if abs(value) > LARGEST]
     odd += [name for name in ("train_seconds", "devices") if data.get(name) != data.get(name)]  # NaN
-    odd += [name for name, found in _names(data) if not isinstance(found, str | None)]
+    parts = [part for part in (data, data.get("arguments"), data.get("provenance")) if isinstance(part, dict)]
+    odd += [name for part in parts for name in ("model", "output_dir") if not isinstance(part.get(name), str | None)]
     if kind == "ranking":
         models = data["models"].values() if isinstance(data["models"], dict) else ()
         odd += ["models" for one in models if isinstance(one, dict) and not isinstance(one.get("metrics", {}), dict)]
@@ -206,13 +205,6 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(one, name)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield name, value
-
-
-def _names(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a report takes for the names of models and folders."""
-    for part in (data, data.get("arguments"), data.get("provenance")):
-        if isinstance(part, dict):
-            yield from ((name, part.get(name)) for name in ("model", "output_dir"))
 
 
 def _reader(path: Path) -> tuple[Kind, Callable[[Path], dict[str, Any]]] | None:

@@ -42,12 +42,8 @@ def latex(report: Report) -> str:
     ]
     comments = [f"Made with {report.command}"] if report.command else []
     comments += ["Where the numbers come from:", *sources] if sources else []
-    return (
-        "\n\n".join(
-            [PREAMBLE, *map(_table, report.tables), "\n".join(f"% {' '.join(text.split())}" for text in comments)]
-        )
-        + "\n"
-    )
+    parts = [*map(_table, report.tables), "\n".join(f"% {' '.join(text.split())}" for text in comments)]
+    return "\n\n".join([PREAMBLE, *parts]) + "\n"
 
 
 def escape(text: str) -> str:
@@ -82,18 +78,13 @@ def _head(table: Table) -> list[str]:
     names = _line([escape(table.label), *(escape(column.name) for column in table.columns)])
     if not any(column.group for column in table.columns):
         return [names]
-    spans = [rf"\multicolumn{{{span}}}{{c}}{{{escape(group)}}}" for group, span in table.groups()]
-    return [_line(["", *spans]), *_rules(table), names]
-
-
-def _rules(table: Table) -> list[str]:
-    """A rule under each heading that spans columns; the first column is that of the labels."""
-    rules, start = [], 2
+    spans, rules, start = [], "", 2  # the first column is that of the labels
     for group, span in table.groups():
+        spans.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(group)}}}")
         if group:
-            rules.append(rf"\cmidrule(lr){{{start}-{start + span - 1}}}")
+            rules += rf"\cmidrule(lr){{{start}-{start + span - 1}}}"
         start += span
-    return ["".join(rules)]
+    return [_line(["", *spans]), rules, names]
 
 
 def _line(cells: Sequence[str]) -> str:

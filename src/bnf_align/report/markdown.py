@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 
@@ -23,8 +24,7 @@ def markdown(report: Report) -> str:
 
 def escape(text: str) -> str:
     """`text` as itself: no markup, no HTML, on one line."""
-    quoted = SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
-    return quoted.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(SPECIAL.sub(r"\\\1", " ".join(str(text).split())), quote=False)
 
 
 def _table(table: Table) -> str:

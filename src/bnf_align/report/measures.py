@@ -9,7 +9,7 @@ from typing import Any
 
 from bnf_align.report.inputs import Document
 from bnf_align.report.subjects import Subject
-from bnf_align.report.table import WITHHELD, Cell, Column, number
+from bnf_align.report.table import WITHHELD, Cell, Column, Section, number
 
 OURS, UNKNOWN, PART = "†", "‡", "§"
 
@@ -161,9 +161,9 @@ def own_measures(subjects: Iterable[Subject]) -> list[Measure]:
     return list(found)
 
 
-def notes_of(cells: Iterable[Cell]) -> list[str]:
-    """The notes that explain the signs on `cells`."""
-    signs = {sign for cell in cells for sign in cell.marks}
+def notes_of(sections: Iterable[Section]) -> list[str]:
+    """The notes that explain the signs on the cells of `sections`."""
+    signs = {sign for section in sections for row in section.rows for cell in row.cells for sign in cell.marks}
     return [text for sign, text in NOTES.items() if sign in signs]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,13 +19,13 @@ from bnf_align.records import counted
 from bnf_align.report import chart, sections
 from bnf_align.report.answers import samples_of
 from bnf_align.report.changes import FOUND, SYMBOLS, verdict_of
+from bnf_align.report.comparison import COMPARISONS
 from bnf_align.report.csv import rows_of, text_of
 from bnf_align.report.inputs import Document
 from bnf_align.report.subjects import method_of
 from bnf_align.report.table import Report
 from bnf_align.report.tokens import methods_of
 
-COMPARED = ("compare", "differences", "compare-tax", "answers", "tuning")
 COSTS = ("cost", "7")
 POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; connect-src {connect}; "
@@ -58,9 +58,9 @@ def page(report: Report, live: bool = False) -> str:
         runs=list(sections.runs(report.documents, report.changes)),
         reports=sections.data_reports(report.documents),
         cards=_of(report, "card"),
-        results=[one for one in report.tables if one.name not in (*COMPARED, *COSTS)],
+        results=[one for one in report.tables if one.name not in (*COMPARISONS, *COSTS)],
         costs=[one for one in (sections.cost_table(report.documents), *report.tables) if one and one.name in COSTS],
-        compared=[one for one in report.tables if one.name in COMPARED]
+        compared=[one for one in report.tables if one.name in COMPARISONS]
         + [sections.methods_table(one) for one in _of(report, "quickstart") if one.data.get("methods")],
         claims=[sections.claims_table(one) for one in _of(report, "claims")],
         figures=[figure for one in _of(report, "analysis") for figure in sections.figures(one)],
@@ -109,8 +109,8 @@ def _template() -> Any:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(read)
     )
     environment.filters |= {
-        "table_csv": lambda table: data_url("text/csv;charset=utf-8", text_of(rows_of(table))),
-        "csv": lambda rows: data_url("text/csv;charset=utf-8", text_of(rows)),
+        "table_csv": lambda table: csv_url(rows_of(table)),
+        "csv": csv_url,
         "method": method_of,
         "pretty": lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
         "base64": lambda data: base64.b64encode(data).decode(),
@@ -118,9 +118,9 @@ def _template() -> Any:
     return environment.get_template("page.html")
 
 
-def data_url(kind: str, text: str) -> str:
-    """A file inside a link."""
-    return f"data:{kind};base64,{base64.b64encode(text.encode('utf-8', 'replace')).decode()}"
+def csv_url(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as a CSV file inside a link."""
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text_of(rows).encode('utf-8', 'replace')).decode()}"
 
 
 def _of(report: Report, kind: str) -> list[Document]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from bnf_align.evaluation.ranks import average_rank
 from bnf_align.report import published
 from bnf_align.report.inputs import Document
 from bnf_align.report.measures import (
     ELO,
     LENGTHS,
     MEASURES,
+    NOTES,
     OURS,
     UNKNOWN,
     Measure,
@@ -61,7 +62,7 @@ def _table(
         return None
     notes: list[str] = []
     sections = [_section(base, rows, notes, measures) for base, rows in sections_of(measured).items()]
-    notes += notes_of(cell for section in sections for row in section.rows for cell in row.cells)
+    notes += notes_of(sections)
     if paper:
         withheld = _withheld(measured, MEASURES)
         sections += [_published(base, block, withheld) for base, block in paper.items()]
@@ -89,7 +90,11 @@ def _section(base: str, subjects: Sequence[Subject], notes: list[str], measures:
     complete = [cells for cells in columns if all(cell.rank for cell in cells)]
     if 0 < len(complete) < len(measures):
         notes.append(f"{where}Average Rank is over {len(complete)} of {len(measures)} columns, those ranked in full.")
-    columns.append(_average(complete, len(subjects)))
+    if complete:
+        means = [sum(cell.rank or 0 for cell in row) / len(complete) for row in zip(*complete, strict=True)]
+        columns.append(ranked([number(mean, 2) for mean in means], lower_is_better=True, shown=False))
+    else:
+        columns.append([Cell("not ranked")] * len(subjects))
     rows = zip(subjects, zip(*columns, strict=True), strict=True)
     return Section(base, [Row(subject.label, list(cells)) for subject, cells in rows])
 
@@ -97,31 +102,26 @@ def _section(base: str, subjects: Sequence[Subject], notes: list[str], measures:
 def _differences(measure: Measure, subjects: Sequence[Subject]) -> str:
     """In what the numbers of a column differ besides the model."""
     protocols = [measure.protocol(subject) for subject in subjects if measure.value(subject) is not None]
-    differing = [key for key in protocols[0] if len({str(found[key]) for found in protocols}) > 1] if protocols else []
-    return ", ".join(differing)
-
-
-def _average(columns: Sequence[Sequence[Cell]], rows: int) -> list[Cell]:
-    if not columns:
-        return [Cell("not ranked")] * rows
-    ranks = [{str(column): cells[row].rank for column, cells in enumerate(columns)} for row in range(rows)]
-    return ranked([number(average_rank(of_row), 2) for of_row in ranks], lower_is_better=True, shown=False)
+    keys = protocols[0] if protocols else {}
+    return ", ".join(key for key in keys if len({str(found[key]) for found in protocols}) > 1)
 
 
 def _published(base: str, block: str, withheld: Mapping[str, str]) -> Section:
     """The paper's rows on one base model, without the columns that would be misread beside the user's."""
     printed = published.numbers(block)
-    columns = []
-    for place, measure in enumerate(MEASURES):
-        cells = ranked([Cell(values[place], float(values[place])) for values in printed.values()])
-        columns.append([Cell(WITHHELD)] * len(cells) if measure.name in withheld else cells)
-    averages = [Cell(values[-1], float(values[-1])) for values in printed.values()]
+    *texts, averages = zip(*printed.values(), strict=True)
+    columns = [
+        ranked([_paper(text, measure.name in withheld) for text in column])
+        for measure, column in zip(MEASURES, texts, strict=True)
+    ]
     # An average over columns that are not all shown would be one that nobody can check.
-    columns.append(
-        [Cell(WITHHELD)] * len(averages) if withheld else ranked(averages, lower_is_better=True, shown=False)
-    )
+    columns.append(ranked([_paper(text, bool(withheld)) for text in averages], lower_is_better=True, shown=False))
     rows = zip(printed, zip(*columns, strict=True), strict=True)
     return Section(published.heading(base), [Row(label, list(cells)) for label, cells in rows], published=True)
+
+
+def _paper(text: str, hidden: bool) -> Cell:
+    return Cell(WITHHELD) if hidden else Cell(text, float(text))
 
 
 POOL = "An Elo depends on every model and anchor of its pool: compare within one list, never from list to list."
@@ -131,12 +131,12 @@ def elo_ranks(rankings: Iterable[Document], subjects: Sequence[Subject], beside:
     """Table 1: a list for each ranking of WildBench, best first. None where there is no such ranking."""
     lists = [ranking for ranking in rankings if ranking.task == ELO.task]
     sections = [_pool(ranking, subjects) for ranking in lists]
-    cells = [row.cells[0] for section in sections for row in section.rows]
-    if not cells:
+    if not any(section.rows for section in sections):
         return None
     said = [str(note) for ranking in lists for note in ranking.data.get("notes") or []]
-    notes = [POOL, *dict.fromkeys(said), *notes_of(cells)]
-    if beside and any(sign in cell.marks for cell in cells for sign in (OURS, UNKNOWN)):
+    signs = notes_of(sections)
+    notes = [POOL, *dict.fromkeys(said), *signs]
+    if beside and any(NOTES[sign] in signs for sign in (OURS, UNKNOWN)):
         notes.append(f"{WITHHELD} the paper's list is not shown: the judge was not told what upstream tells it.")
     elif beside:
         paper = [Row(model, [Cell(str(value), float(value))]) for model, value in published.ELO.items()]
@@ -145,15 +145,14 @@ def elo_ranks(rankings: Iterable[Document], subjects: Sequence[Subject], beside:
 
 
 def _pool(ranking: Document, subjects: Sequence[Subject]) -> Section:
-    cells = {}
+    rows = []
     for model in ranking.models:
         pool = {ELO.task: (ranking, model)}
         known = next((subject for subject in subjects if subject.pools.get(ELO.task) == pool[ELO.task]), None)
-        cells[model] = ELO.cell(known or Subject(model, pools=pool))
-    rated = sorted(
-        (model for model in cells if cells[model].value is not None), key=lambda model: -(cells[model].value or 0.0)
-    )
-    return Section(f"Pool of {len(rated):,} models: {ranking.path}", [Row(model, [cells[model]]) for model in rated])
+        rows.append(Row(model, [ELO.cell(known or Subject(model, pools=pool))]))
+    rated = [row for row in rows if row.cells[0].value is not None]
+    rated.sort(key=lambda row: -(row.cells[0].value or 0.0))
+    return Section(f"Pool of {len(rated):,} models: {ranking.path}", rated)
 
 
 TOKENS = (
@@ -173,18 +172,12 @@ def output_lengths(subjects: Sequence[Subject], beside: bool = False) -> Table |
         start = next((row for row, subject in zip(cells, own, strict=True) if subject.base), None)
         rows = [Row(subject.label, _arrows(row, start)) for subject, row in zip(own, cells, strict=True)]
         sections.append(Section(base, rows))
-    notes = [TOKENS, *notes_of(cell for section in sections for row in section.rows for cell in row.cells)]
+    notes = [TOKENS, *notes_of(sections)]
     if beside:
         withheld = _withheld(measured, LENGTHS)
         hidden = [measure.name in withheld for measure in LENGTHS]
         for base, block in published.LENGTHS.items():
-            paper = {
-                label: [
-                    Cell(WITHHELD) if hide else Cell(text, float(text))
-                    for text, hide in zip(texts, hidden, strict=True)
-                ]
-                for label, texts in published.numbers(block).items()
-            }
+            paper = {label: list(map(_paper, texts, hidden)) for label, texts in published.numbers(block).items()}
             rows = [Row(label, _arrows(row, paper[BASE])) for label, row in paper.items()]
             sections.append(Section(published.heading(base), rows, published=True))
         notes += withheld_notes(withheld)
@@ -193,11 +186,10 @@ def output_lengths(subjects: Sequence[Subject], beside: bool = False) -> Table |
 
 
 def _arrows(cells: Sequence[Cell], base: Sequence[Cell] | None) -> list[Cell]:
-    return [_arrow(cell, start) for cell, start in zip(cells, base or cells, strict=True)]
-
-
-def _arrow(cell: Cell, base: Cell) -> Cell:
-    """`cell` with an arrow where its printed length differs from the base's."""
-    if cell.value is None or base.value is None or cell.value == base.value:
-        return cell
-    return Cell(f"{cell.text} {'↑' if cell.value > base.value else '↓'}", cell.value, marks=cell.marks)
+    """`cells` with an arrow where a printed length differs from the base's."""
+    shown = []
+    for cell, start in zip(cells, base or cells, strict=True):
+        if cell.value is not None and start.value is not None and cell.value != start.value:
+            cell = replace(cell, text=f"{cell.text} {'↑' if cell.value > start.value else '↓'}")
+        shown.append(cell)
+    return shown

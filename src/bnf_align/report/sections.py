@@ -12,7 +12,7 @@ from bnf_align.report.changes import FOUND
 from bnf_align.report.costs import plan_of
 from bnf_align.report.inputs import Document
 from bnf_align.report.subjects import Subject, method_of
-from bnf_align.report.table import Cell, Change, Column, Row, Section, Table, Value, number
+from bnf_align.report.table import NOT_MEASURED, Cell, Change, Column, Row, Section, Table, Value, number
 from bnf_align.sources.scores import number_of
 
 FIGURES = {
@@ -41,23 +41,14 @@ def changes_table(changes: Sequence[Change]) -> Table | None:
     if not changes:
         return None
     columns = [Column(name) for name in ("Measure", "Before", "After", "Difference", "Found")]
-    rows = [
-        Row(
-            one.method,
-            [
-                Cell(f"{one.measure} ({one.unit})"),
-                *(
-                    Cell(value.text(one.digits), value.mean) if value else Cell("not measured")
-                    for value in (one.before, one.after)
-                ),
-                Cell(one.difference.text(one.digits, signed=True), one.difference.mean),
-                Cell(FOUND.get(one.found, "–")),
-            ],
-        )
-        for one in changes
-    ]
+    rows = []
     tested: dict[str, dict[str, None]] = {}
     for one in changes:
+        cells = [Cell(f"{one.measure} ({one.unit})")]
+        for value in (one.before, one.after):
+            cells.append(Cell(value.text(one.digits), value.mean) if value else Cell(NOT_MEASURED))
+        cells.append(Cell(one.difference.text(one.digits, signed=True), one.difference.mean))
+        rows.append(Row(one.method, [*cells, Cell(FOUND.get(one.found, "–"))]))
         tested.setdefault(one.test, {})[one.measure] = None
     notes = [f"{', '.join(measures)}: {test}." for test, measures in tested.items()]
     title = "Before and after: the numbers"
@@ -84,21 +75,15 @@ def plots(changes: Sequence[Change]) -> list[dict[str, Any]]:
     drawn: list[dict[str, Any]] = []
     for unit in dict.fromkeys(one.unit for one in changes):
         own = [(one, one.before, one.after) for one in changes if one.unit == unit]
-        whole = [(one, {"before": before, "after": after}) for one, before, after in own if before and after]
-        values = [value for _, sides in whole for value in sides.values()]
-        ends = [end for value in values for end in (value.mean, value.low, value.high) if end is not None]
-        if not ends:
+        whole = [(one, before.ends(), after.ends()) for one, before, after in own if before and after]
+        if not whole:
             continue
-        low, high = chart.padded(ends)
+        low, high = chart.padded([at for _, *sides in whole for ends in sides for at in ends.values()])
         place = chart.scale(low, high, 0, 100)
-        rows = [
-            {"change": one}
-            | {
-                name: {end: place(at) for end in ("mean", "low", "high") if (at := getattr(value, end)) is not None}
-                for name, value in sides.items()
-            }
-            for one, sides in whole
-        ]
+        rows = []
+        for one, *sides in whole:
+            before, after = ({end: place(at) for end, at in ends.items()} for ends in sides)
+            rows.append({"change": one, "before": before, "after": after})
         axis = [(place(tick), chart.tick_text(tick)) for tick in chart.ticks(low, high)]
         drawn.append({"unit": unit, "axis": axis, "rows": rows})
     return drawn
@@ -191,56 +176,40 @@ def methods_table(document: Document) -> Table:
     """What every method of a quickstart gave, and how far each is from BNF."""
     methods = document.data["methods"]
     measures = list(dict.fromkeys(name for found in methods.values() for name in found))
-    columns = [
-        Column(name, measure) for measure in measures for name in ("after (%)", "against the base", "against BNF")
-    ]
-    rows = [
-        Row(
-            method_of(name),
-            [
-                *(
-                    Cell("–") if name == skipped else _points(found[measure][which], signed=which != "after")
-                    for measure in measures
-                    for which, skipped in (("after", ""), ("change", "base"), ("against_bnf", "bnf"))
-                ),
-                Cell(document.data.get("health", {}).get(name, "–")),
-            ],
-        )
-        for name, found in methods.items()
-    ]
+    shown = (("after", "", "after (%)"), ("change", "base", "against the base"), ("against_bnf", "bnf", "against BNF"))
+    columns = [Column(title, measure) for measure in measures for _, _, title in shown]
+    rows = []
+    for name, found in methods.items():
+        cells = [
+            Cell("–") if name == skipped else _points(found[measure][which], signed=which != "after")
+            for measure in measures
+            for which, skipped, _ in shown
+        ]
+        rows.append(Row(method_of(name), [*cells, Cell(document.data.get("health", {}).get(name, "–"))]))
     note = (
         "Points with 95 % intervals over prompts. The same steps, answers per step and learning rate for all, none of "
         "them tuned, one seed: bnf-align compare tunes each method and uses several seeds."
     )
-    return Table(
-        "methods", "Other methods beside BNF", "Method", [*columns, Column("Health")], [Section("", rows)], [note]
-    )
+    columns.append(Column("Health"))
+    return Table("methods", "Other methods beside BNF", "Method", columns, [Section("", rows)], [note])
 
 
 def _points(found: Mapping[str, float], signed: bool) -> Cell:
-    value = Value(*(100 * found[end] for end in ("mean", "low", "high")))
+    value = Value.of(found, 100)
     return Cell(value.text(1, signed), value.mean)
 
 
 def most_changed(analysis: Document) -> Iterator[Table]:
     """The tokens of each method that rose and that fell most."""
     for method, found in analysis.data["methods"].items():
-        sections = [
-            Section(
-                title,
-                [
-                    Row(
-                        f"{one['before']}⟦{one['piece']}⟧{one['after']}",
-                        [
-                            *(Cell(f"{one[name]:.3g}", one[name]) for name in ("ref_p", "p")),
-                            *(number(one["shift"], 2), Cell(one["id"])),
-                        ],
-                    )
-                    for one in found.get("most_changed", {}).get(which, [])
-                ],
-            )
-            for which, title in (("risen", "Likelier than before"), ("fallen", "Less likely than before"))
-        ]
+        sections = []
+        for which, title in (("risen", "Likelier than before"), ("fallen", "Less likely than before")):
+            rows = []
+            for one in found.get("most_changed", {}).get(which, []):
+                likelihoods = (Cell(f"{one[name]:.3g}", one[name]) for name in ("ref_p", "p"))
+                cells = [*likelihoods, number(one["shift"], 2), Cell(one["id"])]
+                rows.append(Row(f"{one['before']}⟦{one['piece']}⟧{one['after']}", cells))
+            sections.append(Section(title, rows))
         columns = [Column(name) for name in ("before", "after", "log-ratio (nats)", "response")]
         if any(section.rows for section in sections):
             yield Table("moved", f"Tokens that moved most: {method}", "⟦Token⟧ in its context", columns, sections)

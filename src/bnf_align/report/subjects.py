@@ -65,9 +65,9 @@ class Subject:
     def models(self) -> set[str]:
         """The names under which results and rankings may speak of this model."""
         names = {str(model) for found in self.results.values() if (model := found.provenance().get("model"))}
-        return names | (
-            {str(self.run.path.parent), str(self.run.data["arguments"].get("output_dir"))} if self.run else set()
-        )
+        if self.run:
+            names |= {str(self.run.path.parent), str(self.run.data["arguments"].get("output_dir"))}
+        return names
 
     def documents(self) -> list[Document]:
         """Every document that the row's numbers come from."""
@@ -181,9 +181,7 @@ def _own(result: Document, subjects: list[Subject], runs: Sequence[Document]) ->
 
 def _pools(documents: Iterable[Document], subjects: Sequence[Subject]) -> None:
     for document in documents:
-        if document.kind != "ranking":
-            continue
-        for model in document.models:
+        for model in document.models:  # of a ranking; others have none
             for subject in subjects:
                 if any(same(model, name) for name in subject.models()):
                     held, _ = subject.pools.setdefault(document.task, (document, model))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal
@@ -111,10 +111,18 @@ class Value:
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def of(cls, found: Mapping[str, float], scale: int = 1) -> Value:
+        """What a record holds under `mean`, `low` and `high`, times `scale`."""
+        return cls(*(scale * found[end] for end in ("mean", "low", "high")))
+
+    def ends(self) -> dict[str, float]:
+        """`mean`, `low` and `high`, as far as they are recorded."""
+        return {name: number for name, number in asdict(self).items() if number is not None}
+
     def text(self, digits: int, signed: bool = False) -> str:
         """As printed: `57.2 [53.3, 61.2]`."""
-        numbers = (number for number in (self.mean, self.low, self.high) if number is not None)
-        shown = [printed(number, digits, signed) for number in numbers]
+        shown = [printed(number, digits, signed) for number in self.ends().values()]
         return f"{shown[0]} [{', '.join(shown[1:])}]" if len(shown) == 3 else shown[0]
 
 
@@ -176,9 +184,9 @@ def printed(value: float, digits: int, signed: bool = False) -> str:
     return text if float(text) == 0 else f"{'−' if value < 0 else '+' if signed else ''}{text}"
 
 
-def number(value: float | None, digits: int, marks: str = "") -> Cell:
-    """The cell of `value`, rounded half up as the paper rounds; None is said to be not measured."""
+def number(value: float | None, digits: int, marks: str = "", unknown: str = NOT_MEASURED) -> Cell:
+    """The cell of `value`, rounded half up as the paper rounds; None is said to be `unknown`."""
     if value is None:
-        return Cell(NOT_MEASURED)
+        return Cell(unknown)
     text = half_up(float(value), digits)
     return Cell(text, float(text), marks=marks)

@@ -36,9 +36,8 @@ def alignment_tax(pairs: Sequence[Pair]) -> Table | None:
     sections = [
         Section(name, [Row(one.label, [cells[id(one), measure] for measure in measures]) for one in own])
         for name, own in sections_of(rows).items()
-        if own
     ]
-    notes += notes_of(cell for section in sections for row in section.rows for cell in row.cells)
+    notes += notes_of(sections)
     return Table("tax", "Alignment tax", "Method", [measure.column for measure in measures], sections, notes)
 
 

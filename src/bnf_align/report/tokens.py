@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from bnf_align.report.answers import prompt_text
@@ -43,12 +44,9 @@ def methods_of(documents: Iterable[Document]) -> list[Method]:
     found = [document for document in documents if document.kind == "tokens"]
     methods = []
     for document in found:
-        room, shown = BUDGET // len(found), []
-        for row in document.data["rows"]:
-            room -= len(row["pieces"])
-            if room < 0:
-                break
-            shown.append(_scored(row))
+        rows = document.data["rows"]
+        used = accumulate(len(row["pieces"]) for row in rows)
+        shown = [_scored(row) for row, end in zip(rows, used, strict=True) if end <= BUDGET // len(found)]
         methods.append(Method(document.path.stem, shown, document.data["total"]))
     return methods
 
@@ -57,17 +55,14 @@ def _scored(row: dict[str, Any]) -> Scored:
     ratios = [new - old for new, old in zip(row["logps"], row["ref_logps"], strict=True)]
     numbers = zip(row["weights"], ratios, row["ref_logps"], strict=True)
     side = row["side"] if row["label"] is None else LABELS[row["label"]]
+    tokens = []
+    for piece, weight, ratio in zip(row["pieces"], row["weights"], ratios, strict=True):
+        level = bisect_right(STEPS, abs(ratio))
+        colours = f"w{int(10 * min(max(weight, 0.0), 1.0))} r{'m' if ratio < 0 and level else 'p'}{level}"
+        tokens.append((piece, colours))
     return Scored(
         f"Response {row['id']}, {side}",
         prompt_text(row["prompt"]),
-        [
-            (piece, f"w{int(10 * min(max(weight, 0.0), 1.0))} {_ratio_class(ratio)}")
-            for piece, weight, ratio in zip(row["pieces"], row["weights"], ratios, strict=True)
-        ],
+        tokens,
         ";".join(f"{weight:.3g},{ratio:.3g},{old:.3g}" for weight, ratio, old in numbers),
     )
-
-
-def _ratio_class(ratio: float) -> str:
-    level = bisect_right(STEPS, abs(ratio))
-    return f"r{'m' if ratio < 0 and level else 'p'}{level}"

@@ -10,8 +10,7 @@ from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.detect import SOURCES, detect, hold_own_rows, matching, own_rows
 from bnf_align.sources.files import data_files
 from bnf_align.sources.merge import ImportedRows, merged
-from bnf_align.sources.source import Contest, Options, Pair, Source, Thumb
-from bnf_align.sources.table import refuse_unread_winner
+from bnf_align.sources.source import Options
 
 
 def import_rows(
@@ -42,17 +41,4 @@ def import_rows(
     return merged(reader, files, options, report), report
 
 
-__all__ = [
-    "SOURCES",
-    "Contest",
-    "ImportedRows",
-    "Options",
-    "Pair",
-    "Source",
-    "Thumb",
-    "detect",
-    "hold_own_rows",
-    "import_rows",
-    "matching",
-    "refuse_unread_winner",
-]
+__all__ = ["SOURCES", "ImportedRows", "Options", "detect", "hold_own_rows", "import_rows", "matching"]

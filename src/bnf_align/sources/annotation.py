@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
-from bnf_align.sources.fields import ANSWERS, PROMPTS, dicts, field_named, filled, mapping
+from bnf_align.sources.fields import dicts, filled, mapping
 from bnf_align.sources.files import records_like, records_of, unpacked
 from bnf_align.sources.ratings import Choice, settled
 from bnf_align.sources.scores import chosen_score
 from bnf_align.sources.source import Item, Message, Options, Pair, Record, Source, Thumb
 from bnf_align.sources.turns import assistant, messages, user
+
+PROMPTS = ("prompt", "instruction")
+ANSWERS = ("completion", "response")
 
 Keys = dict[str, None]
 """The names that the texts of any record have: a name that is none of them is unknown, not missing."""
@@ -35,14 +38,10 @@ class Answer(NamedTuple):
     """What the question is about, by the names of the labelling interface."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Annotation(Source):
     """An annotation product: where its records keep texts, questions and what people answered."""
 
-    name: str
-    title: str
-    knows: Callable[[Record], bool]
-    """Whether a record is certainly one of this product."""
     records: Callable[[Sequence[Path]], Iterator[tuple[int, Record]]]
     """The records in files, each with all answers about its texts."""
     texts: Callable[[Record], Record]
@@ -60,7 +59,6 @@ class Annotation(Source):
     """What to say of files without any answer."""
     unanswered: Reason
     undecided: Reason
-    values: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Item]:
         """Ratings as thumbs and comparisons as pairs, in the order of the records."""
@@ -113,12 +111,18 @@ def _prompt(value: Any) -> list[Message]:
 
 
 def _key(texts: Record, ours: str, known: Sequence[str], keys: Keys, options: Options) -> str | None:
-    """What a record calls a part; None where this one has none, which must not stop all others."""
-    try:
-        return field_named(texts, ours, known, options)
-    except BadInput:
-        field_named(keys, ours, known, options)  # raises where no record has it: then a name is wrong
-        return None
+    """What a record calls a part, as `--map` says or by a `known` name; None where others have it and this one not.
+
+    Raises:
+        BadInput: If no record has it: then a name is wrong.
+    """
+    mapped = options.column_map.get(ours)
+    names = [mapped] if mapped else known
+    if not any(name in keys for name in names):
+        what = f"`{mapped}`, which --map names as the {ours}" if mapped else " or ".join(f"`{one}`" for one in known)
+        listed = ", ".join(map(str, keys))
+        raise BadInput(f"There is no field {what}. The fields are {listed}: say --map {ours}=FIELD")
+    return next((name for name in names if name in texts), None)
 
 
 # Argilla

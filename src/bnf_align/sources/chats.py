@@ -24,11 +24,9 @@ def _by_id(nodes: Sequence[Record], name: str) -> dict[str, Record]:
 def _openwebui_nodes(body: Record) -> Mapping[str, Any]:
     """The tree, or a list of messages with ids."""
     tree = inside(body, "history.messages")
-    return (
-        tree
-        if isinstance(tree, dict)
-        else _by_id(dicts(tree if isinstance(tree, list) else body.get("messages")), "id")
-    )
+    if isinstance(tree, dict):
+        return tree
+    return _by_id(dicts(tree if isinstance(tree, list) else body.get("messages")), "id")
 
 
 def _openwebui_ratings(paths: Sequence[Path]) -> Iterator[Rated]:

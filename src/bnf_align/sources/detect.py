@@ -22,11 +22,11 @@ from bnf_align.sources.public_sets import PUBLIC_SETS
 from bnf_align.sources.rows import Format
 from bnf_align.sources.scores import by_threshold, label_of
 from bnf_align.sources.source import Options, Record, Source
-from bnf_align.sources.table import Table
+from bnf_align.sources.table import TABLE
 from bnf_align.sources.threads import THREADS
 from bnf_align.sources.traces import TRACES
 
-SOURCES = {one.name: one for one in (*CHATS, *THREADS, *TRACES, *ANNOTATION, *FORMATS, *PUBLIC_SETS, Table())}
+SOURCES = {one.name: one for one in (*CHATS, *THREADS, *TRACES, *ANNOTATION, *FORMATS, *PUBLIC_SETS, TABLE)}
 """Name -> source, in the order of the documentation."""
 
 TYPES = ({"prompt", "chosen", "rejected"}, {"prompt", "completion", "label"}, {"messages", "label"})

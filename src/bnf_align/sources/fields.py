@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from bnf_align.records import BadInput
 from bnf_align.sources.files import unpacked
-from bnf_align.sources.source import Options, Record
+from bnf_align.sources.source import Record
 
 Where = str | Callable[[Record], Any]
 """Where a part of a record stands, such as `feedback.rating|rating` (see `first_of`), or what makes it of a record."""
-
-PROMPTS = ("prompt", "instruction")
-ANSWERS = ("completion", "response")
 
 
 def dicts(value: Any) -> list[Record]:
@@ -54,20 +50,6 @@ def first_of(record: Record, paths: str) -> Any:
 def part(record: Record, where: Where) -> Any:
     """A part of a record, None where it has none."""
     return first_of(record, where) if isinstance(where, str) else where(record)
-
-
-def field_named(fields: Record, ours: str, known: Sequence[str], options: Options) -> str:
-    """What the source calls a field of `ours`: what `--map` says, or one of the names that are `known` without it.
-
-    Raises:
-        BadInput: If none of them is there.
-    """
-    name = options.column_map.get(ours) or next((name for name in known if name in fields), None)
-    if name is None or name not in fields:
-        what = f"`{name}`, which --map names as the {ours}" if name else f"{' or '.join(f'`{one}`' for one in known)}"
-        listed = ", ".join(map(str, fields))
-        raise BadInput(f"There is no field {what}. The fields are {listed}: say --map {ours}=FIELD")
-    return name
 
 
 def filled(**extras: Any) -> Record:

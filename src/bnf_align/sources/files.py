@@ -34,6 +34,12 @@ def kind_of(path: Path) -> str | None:
     return None if kind == ".parquet" and name.endswith(".gz") else kind
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The data files in a folder and the folders in it, in the order of their names, without hidden ones."""
+    named = [path for path in sorted(folder.rglob("*")) if kind_of(path) and not path.name.startswith(".")]
+    return [path for path in named if path.is_file()]  # a folder may be called rows.parquet
+
+
 def data_files(paths: Sequence[str | Path]) -> list[Path]:
     """The files meant by `paths`: files as they are, folders as the data files in them, in the order of their names.
 
@@ -43,10 +49,9 @@ def data_files(paths: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if kind_of(file) and not file.name.startswith(".")]
-            files += [file for file in inside if file.is_file()]
-            if not inside:
+            if not (inside := files_in(path)):
                 raise BadInput(f"{path} holds no data file. Looked for {', '.join(KINDS)} (also .gz).")
+            files += inside
         elif not path.is_file():
             raise BadInput(f"There is no file {path}.")
         elif kind_of(path) is None:

@@ -98,7 +98,6 @@ LLAMAFACTORY = _LlamaFactory(
     "llamafactory",
     "LLaMA-Factory's format, ShareGPT or Alpaca",
     wanted="a row with conversations, messages or an instruction",
-    knows=(),
     holds=lambda record: isinstance(first_of(record, "conversations|messages|instruction"), list | str),
     prompt=Prompt(turns="conversations|messages", texts=("instruction", "input"), answer="output"),
     verdicts=(Chosen(), Labelled("kto_tag|label")),

@@ -82,9 +82,9 @@ def _disputed(record: Record) -> Reason | None:
 LANGSMITH = _LangSmith(
     "langsmith",
     "a LangSmith export",
-    "run",
-    ("feedback", "runs"),
-    "LangSmith keeps them apart. Write both, a JSON object a line, from client.list_runs(...) and "
+    what="run",
+    halves=("feedback", "runs"),
+    hint="LangSmith keeps them apart. Write both, a JSON object a line, from client.list_runs(...) and "
     "client.list_feedback(run_ids=...). A bulk export has the runs only.",
     rates=lambda record: has("run_id", "key")(record) and ("score" in record or "value" in record),
     steps=has("run_type", "inputs", "outputs", "trace_id"),

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from bnf_align.data.labels import Settled
+from bnf_align.data.labels import Settled, spelled
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport, counted, rows_text
-from bnf_align.sources.ratings import Key, Ratings, answer_key, items, read_ratings, spelled
-from bnf_align.sources.source import Contest, Item, Options, Pair, Source, Thumb
-
-Row = dict[str, Any]
+from bnf_align.sources.ratings import Key, Ratings, answer_key, items, read_ratings
+from bnf_align.sources.source import Contest, Item, Options, Pair, Record, Source, Thumb
 
 
 def merged(
     source: Source, paths: Sequence[Path], options: Options, report: DataReport, ratings: Ratings | None = None
-) -> Iterator[Row]:
+) -> Iterator[Record]:
     """The rows of a source: `prompt, completion, label`, or `prompt, chosen, rejected`, with the extras.
 
     `report` is filled on the way, whole when the last row is out; `ratings` is what `read_ratings` learnt from the
@@ -59,7 +56,7 @@ class _Writer:
         self.unused: list[int] = []
         """Rows with a correction of an answer that was rated up."""
 
-    def rows(self, item: Item) -> Iterator[Row]:
+    def rows(self, item: Item) -> Iterator[Record]:
         """The row of a choice, of an answer at its first rating, or of a pair at the rating of its second answer."""
         if isinstance(item, Pair):
             yield self._pair(item)
@@ -88,7 +85,7 @@ class _Writer:
             self.unused += [item.row] if item.better is not None else []
             yield from [self._single(item, label)] if self.raters == "all" else self._once(item, answer)
 
-    def rest(self) -> Iterator[Row]:
+    def rest(self) -> Iterator[Record]:
         """What still waits for a partner, and the note on ratings that share a row."""
         for answer in list(self.waiting):
             yield self._single(self.waiting.pop(answer), self._verdict(answer))
@@ -104,7 +101,7 @@ class _Writer:
         if self.unused:
             self.report.notes.append(f"corrections of answers that were rated up, left out: {rows_text(self.unused)}")
 
-    def _once(self, thumb: Thumb, answer: Key) -> Iterator[Row]:
+    def _once(self, thumb: Thumb, answer: Key) -> Iterator[Record]:
         torn = self.ratings.verdict(answer, self.raters) is None
         if answer in self.done:
             self.torn += torn
@@ -132,17 +129,17 @@ class _Writer:
     def _verdict(self, answer: Key) -> bool:
         return bool(self.ratings.verdict(answer, self.raters))
 
-    def _pair(self, pair: Pair) -> Row:
+    def _pair(self, pair: Pair) -> Record:
         self.report.pairs += 1
         return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected, **pair.extras}
 
-    def _single(self, thumb: Thumb, label: bool) -> Row:
+    def _single(self, thumb: Thumb, label: bool) -> Record:
         self.report.ups += label
         self.report.downs += not label
         return {"prompt": thumb.prompt, "completion": thumb.completion, "label": label, **thumb.extras}
 
 
-def _both(up: Thumb, down: Thumb) -> Row:
+def _both(up: Thumb, down: Thumb) -> Record:
     """The extras of a pair: what the two share under its name, the rest as `chosen_id` and `rejected_id`."""
     shared = {name: value for name, value in up.extras.items() if name in down.extras and down.extras[name] == value}
     sides = (("chosen", up), ("rejected", down))
@@ -166,7 +163,7 @@ class ImportedRows:
         self._learnt_from: list[tuple[int, int]] = []
         self._report = DataReport("")
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Record]:
         """The rows.
 
         Raises:

@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 
 from bnf_align.data.check import clean_message, is_empty
-from bnf_align.data.labels import read_labels
+from bnf_align.data.labels import read_labels, spelled
 from bnf_align.reasons import Reason
 from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.scores import by_threshold, label_of, threshold_hint
@@ -104,13 +104,6 @@ def read_ratings(source: Source, paths: Sequence[Path], options: Options, *, str
     if options.raters != "all":  # where every rating is a row of its own, none is left for a pair
         ratings.partners = _partners(answers, questions, ratings, options.raters)
     return ratings
-
-
-def spelled(value: Any) -> str:
-    """A value as a table and `--label_map` write it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _read_winners(

@@ -229,17 +229,12 @@ class Scored:
         return Thumb(given, row.prompt or [], answer[1] if answer else [], value, extras=extras)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Format(Source):
     """Rows of one shape, and what they are called; a docstring after each shows its shape and names the source."""
 
-    name: str
-    title: str
-    knows: tuple[str, ...] | Callable[[Record], bool]
     prompt: Prompt
     verdicts: tuple[Verdict, ...]
-    values: Mapping[str, str] = field(default_factory=dict)
-    winners: Mapping[str, str] = field(default_factory=dict)
     wanted: str = ""
     """The shape in words, for messages; "": a row with the fields of `knows`."""
     holds: Callable[[Record], bool] | None = None

@@ -7,7 +7,7 @@ with `--label_map`. A value in neither stops the import: no source can turn a do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +92,7 @@ class Options:
         return self.up_from is not None or self.down_to is not None
 
 
+@dataclass(frozen=True)
 class Source:
     """A reader of one kind of file; each is one instance in `sources.SOURCES`."""
 
@@ -99,17 +100,19 @@ class Source:
     """What the command line calls it."""
     title: str
     """What its owner would call the file, with its article: "an Open WebUI export"."""
-    values: Mapping[str, str] = {}
+    _: KW_ONLY
+    knows: tuple[str, ...] | Callable[[Record], bool] = ()
+    """The fields that make a record certainly one of this source, or what tells; none where nothing is certain."""
+    values: Mapping[str, str] = field(default_factory=dict)
     """The source's ratings, written as `data.labels` writes them (1, -1, true, thumbsUp) -> up, down or drop."""
-    winners: Mapping[str, str] = {}
+    winners: Mapping[str, str] = field(default_factory=dict)
     """What the source writes of two answers -> first, second, tie or both_bad."""
-
-    knows: tuple[str, ...] | Callable[[Record], bool]
-    """The fields that make a record certainly one of this source, or what tells."""
 
     def matches(self, record: Record, path: Path) -> bool:
         """Whether a record of a file is one of this source, for `auto`; must be certain."""
-        return self.knows(record) if callable(self.knows) else all(name in record for name in self.knows)
+        if callable(self.knows):
+            return self.knows(record)
+        return bool(self.knows) and all(name in record for name in self.knows)
 
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Item]:
         """Thumbs, pairs and contests, in the order of the source, one record in memory at a time.

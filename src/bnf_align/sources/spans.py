@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,12 +59,10 @@ class Span(NamedTuple):
     model: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trace(Source):
     """A tracing product: where a rating and a step keep their parts, in records of their own or in those of traces."""
 
-    name: str
-    title: str
     what: str
     """What the source calls a step, for messages."""
     halves: tuple[str, str]
@@ -83,7 +81,6 @@ class Trace(Source):
     """The ratings in a record."""
     spans: Callable[[Record], Iterable[Record]] = lambda record: [record]
     """The steps in a record."""
-    values: Mapping[str, str] = field(default_factory=dict)
     typed: bool = False
     """Whether ratings say what they are; else a 1 and a 0 under a thumb's name are thumbs."""
     certain: Callable[[Record], bool] | None = None
@@ -160,8 +157,13 @@ def joined_with_steps(
     waiting: dict[str, list[Score]] = {}
     for score in scores:
         waiting.setdefault(score.target, []).append(score)
-    calls = _only(spans(), waiting, lambda span: span.model_call)
-    roots = _only(spans(), waiting, lambda span: span.root and span.id != span.trace)
+    # Trace -> its only model call, and its only step under no other, or `SEVERAL`; of traces rated as a whole.
+    calls: dict[str, str] = {}
+    roots: dict[str, str] = {}
+    for span in spans():
+        for only, fits in ((calls, span.model_call), (roots, span.root and span.id != span.trace)):
+            if fits and span.trace in waiting:  # a span that was exported twice is one
+                only[span.trace] = span.id if only.get(span.trace, span.id) == span.id else SEVERAL
     seen: set[str] = set()
     for span in spans():
         targets = _targets(span, calls, roots) & waiting.keys()
@@ -182,18 +184,6 @@ def joined_with_steps(
             why = Reason("step_missing", what=what)
         for score in unmet:
             report.drop(why, score.row)
-
-
-def _only(spans: Iterator[Span], waiting: Mapping[str, Any], fits: Callable[[Span], bool]) -> dict[str, str]:
-    """Trace -> its only span that fits, or `SEVERAL`, for the traces that are rated as a whole.
-
-    A span that was exported twice is one.
-    """
-    only: dict[str, str] = {}
-    for span in spans:
-        if span.trace in waiting and fits(span):
-            only[span.trace] = span.id if only.get(span.trace, span.id) == span.id else SEVERAL
-    return only
 
 
 def _targets(span: Span, calls: Mapping[str, str], roots: Mapping[str, str]) -> set[str]:

@@ -40,13 +40,6 @@ class Table(Source):
     `--label_map`, as every value of a winner is, and a scale with `--up_from` and `--down_to`.
     """
 
-    name = "table"
-    title = "a table"
-
-    def matches(self, record: Record, path: Path) -> bool:
-        """Never: only its owner knows what a table means."""
-        return False
-
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Item]:
         """Pairs, thumbs and contests, in the order of the table."""
         columns = _columns(paths, options)
@@ -70,6 +63,9 @@ class Table(Source):
                 report.drop(Reason("no_completion"), row)
             else:
                 yield Thumb(row, *texts, label_of(named["label"], text_only), extras=extras)
+
+
+TABLE = Table("table", "a table")
 
 
 def _columns(paths: Sequence[Path], options: Options) -> dict[str, str]:

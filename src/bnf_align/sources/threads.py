@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,10 @@ data/chainlit_data_layer.py, frontend/src/components/chat/Messages/Message/Butto
 """
 
 
+FLAGGED = ("conversation", "index", "value", "flag")
+"""Columns that a chat's flagging log has, and no other export."""
+
+
 class Gradio(Source):
     """Gradio's `gr.ChatInterface(flagging_mode="manual")`: `.gradio/flagged/log.csv`.
 
@@ -143,11 +147,6 @@ class Gradio(Source):
     Source: gradio 6.31, gradio/flagging.py (ChatCSVLogger), events.py (LikeData) and the chatbot's front end.
     """
 
-    name = "gradio"
-    title = "answers flagged in Gradio"
-    values: Mapping[str, str] = {"Like": "up", "Dislike": "down"}
-    knows = ("conversation", "index", "value", "flag")
-
     def read(self, paths: Sequence[Path], options: Options, report: DataReport) -> Iterator[Thumb]:
         """Ratings as thumbs, in the order of the log."""
         gone = self._gone(self._clicks(paths, DataReport("")))
@@ -161,7 +160,7 @@ class Gradio(Source):
                 yield Thumb(row, *texts, rating, extras=filled(created_at=time, rater=record.get("username")))
 
     def _clicks(self, paths: Sequence[Path], report: DataReport) -> Iterator[tuple[int, Record]]:
-        return records_like(paths, has(*self.knows), "a line of a chat's flagging log", report)
+        return records_like(paths, has(*FLAGGED), "a line of a chat's flagging log", report)
 
     def _rating(self, record: Record) -> tuple[Any, Any]:
         """The rating, empty for a click that takes one back, and its time."""
@@ -212,4 +211,5 @@ def _exchange(record: Record) -> tuple[list[Message], list[Message]] | Reason:
     return (before, answer) if answer else Reason("only_thoughts")
 
 
-THREADS: tuple[Source, ...] = (CHAINLIT, Gradio())
+GRADIO = Gradio("gradio", "answers flagged in Gradio", knows=FLAGGED, values={"Like": "up", "Dislike": "down"})
+THREADS: tuple[Source, ...] = (CHAINLIT, GRADIO)

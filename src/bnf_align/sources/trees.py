@@ -111,14 +111,10 @@ class Rated(NamedTuple):
     """Why it makes no row."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tree(Source):
     """A chat product: where its messages keep their parts, and which of them are rated."""
 
-    name: str
-    title: str
-    knows: Callable[[Record], bool]
-    """Whether a record is certainly one of this product."""
     parent: str
     """Where a message has the id of the one that it answers."""
     role: Callable[[Record], str | None]
@@ -128,7 +124,6 @@ class Tree(Source):
     """What it says; anything but a string is a message that is not text."""
     rated: Callable[[Sequence[Path]], Iterator[Rated]]
     """The ratings in files."""
-    values: Mapping[str, str] = field(default_factory=dict)
     extras: Mapping[str, Where] = field(default_factory=dict)
     """Our column -> where `Rated.about` has it."""
     files: Callable[[Record], Any] = lambda node: node.get("files")

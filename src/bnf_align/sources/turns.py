@@ -55,13 +55,8 @@ def messages(value: Any) -> list[Message] | None:
         return None
     if all(isinstance(part, dict) and {"human", "assistant"} <= part.keys() for part in value):
         return [turn for part in value for turn in (user(part["human"]), assistant(part["assistant"]))]
-    turns = []
-    for part in value:
-        turn = message(part)
-        if turn is None:
-            return None
-        turns.append(turn)
-    return turns
+    turns = [turn for part in value if (turn := message(part)) is not None]
+    return turns if len(turns) == len(value) else None
 
 
 def messages_in(text: str) -> list[Message] | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bnf_align.losses import CompletionLogps, LossSpec, bnf_weights
+from bnf_align.records import counted
 
 SATURATED = 0.1
 """Below this BNF weight a token hardly trains any more."""
@@ -22,6 +23,8 @@ MANY_SATURATED = 0.2
 """Share of saturated tokens that is said; where answers are well apart, it is large in a healthy run too."""
 MORE_ENDLESS, MORE_REPEATING = 0.1, 0.1
 """Further share of the sample answers that never end, or repeat themselves, which deserves a look."""
+FEW = 50
+"""Held-out responses below which a mean over them is said to be one of few."""
 COLOURS = ("green", "amber", "red")
 
 
@@ -96,8 +99,8 @@ class Health:
     """Why, in plain words."""
 
 
-def health(metrics: Mapping[str, Any]) -> Health:
-    """A run from the metrics of its last evaluation, or of its last log line.
+def health(metrics: Mapping[str, Any], held_out: int = 0) -> Health:
+    """A run from the metrics of its last evaluation on so many `held_out` responses, or of its last log line.
 
     Says what moved and by how much, and names what users ask about: preferred answers that fall with the others, and
     tokens that hardly train any more. `healthy` is said only where every quantity it speaks of is there and finite.
@@ -129,6 +132,9 @@ def health(metrics: Mapping[str, Any]) -> Health:
         text += "Chosen and rejected have moved apart, and chosen answers did not fall: healthy. "
     if saturated is not None and saturated > MANY_SATURATED:
         text += f"{saturated:.0%} of tokens hardly train any more (BNF weight below {SATURATED}). "
+    if held_out:
+        few = ", which are few: others may say otherwise" if held_out < FEW else ""
+        text += f"Measured on {counted(held_out, 'held-out response')}{few}. "
     return Health(colour, text.strip())
 
 

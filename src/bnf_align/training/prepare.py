@@ -82,8 +82,8 @@ def starting_point(
     prepared = PreparedData(reports={name: report for name, (_, report) in checked.items()})
     parts: dict[str, datasets.Dataset] = {}
     vocab_size = len(model.get_input_embeddings().weight)
-    for name, (rows, report) in checked.items():
-        parts[name] = tokenized(rows, report, tokenizer, config, vocab_size)
+    for name in prepared.reports:
+        parts[name] = tokenized(*checked.pop(name), tokenizer, config, vocab_size)  # the rows themselves may go now
         if config.loss.mismatched:
             parts[f"{name} kl_rows"] = kl_rows(parts[name], config.max_length)
     if config.show_tokens and "train" in parts:
@@ -113,7 +113,7 @@ def starting_point(
         if not model.config.name_or_path:
             say(f"reference: the weights that were passed, which have no name; in the cache it is {counts.namespace}")
 
-    for name in checked:
+    for name in prepared.reports:
         others = parts.get(f"{name} kl_rows")
         prepared.steps[name] = StepDataset(
             Responses(parts[name]),

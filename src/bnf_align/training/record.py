@@ -71,13 +71,16 @@ class RunRecord:
 
     def health(self) -> Health:
         """The run in plain words, from its evaluation sets where there are any; the colour is that of the worst."""
-        metrics, sets = self.metrics(), self.trainer.eval_dataset
-        prefixes = {f"{name}: ": f"eval_{name}_" for name in sets} if isinstance(sets, dict) else {"": "eval_"}
-        found = {
-            title: {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
-            for title, prefix in prefixes.items()
-        }
-        judged = [(title, health(part)) for title, part in found.items() if part] or [("", health(metrics))]
+        metrics, given = self.metrics(), self.trainer.eval_dataset
+        sets = given if isinstance(given, dict) else {"": given}
+        judged = []
+        for name, steps in sets.items():
+            prefix = f"eval_{name}_" if name else "eval_"
+            found = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+            if found:
+                held_out = 0 if steps is None else len(steps.responses)
+                judged.append((f"{name}: " if name else "", health(found, held_out)))
+        judged = judged or [("", health(metrics))]
         judged += [("", one) for one in samples_health(metrics)]
         colour = max((one.colour for _, one in judged), key=COLOURS.index)
         return Health(colour, " ".join(title + one.text for title, one in judged))

@@ -8,8 +8,8 @@ the loss is one row of `losses.LOSSES`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,17 @@ NOT_TAKEN = {
 
 class NotFinite(BadInput):
     """Training has diverged: a loss, a gradient or weights are NaN or infinite."""
+
+
+@contextmanager
+def settings_of_transformers(flags: str = "These settings") -> Iterator[None]:
+    """Where transformers refuses settings, a message that names the `flags` instead of a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError, ImportError, OSError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{flags}: transformers refuses them: {error}") from error
 
 
 class PreferenceTrainer(OpenTrainer):
@@ -117,18 +128,19 @@ class PreferenceTrainer(OpenTrainer):
         if peft_config is not None:
             policy = add_adapter(policy, peft_config, args)
         steps = self.prepared.steps
-        super().__init__(
-            model=policy,
-            args=args,
-            train_dataset=steps.get("train"),
-            eval_dataset={name: steps[f"eval_{name}"] for name in eval_dataset}
-            if isinstance(eval_dataset, dict)
-            else steps.get("eval"),
-            processing_class=tokenizer,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
-        )
+        with settings_of_transformers():
+            super().__init__(
+                model=policy,
+                args=args,
+                train_dataset=steps.get("train"),
+                eval_dataset={name: steps[f"eval_{name}"] for name in eval_dataset}
+                if isinstance(eval_dataset, dict)
+                else steps.get("eval"),
+                processing_class=tokenizer,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            )
         check_sharding(self)
         teach_end_of_turn(self.model, tokenizer)
         if self.pop_callback(ProgressCallback) is not None:
@@ -143,6 +155,26 @@ class PreferenceTrainer(OpenTrainer):
         """Sum and number of the rewards of all responses trained on so far, over all ranks; for BCO's delta."""
         self._scored: list[tuple[Tensor, Tensor]] = []
         """Of each micro-batch of this step: the rows' numbers in the source, and their log-probabilities."""
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers has it; BadInput where it refuses the settings."""
+        with settings_of_transformers(
+            f"--optim {getattr(self.args.optim, 'value', '')}, --optim_args {self.args.optim_args}"
+        ):
+            return super().create_optimizer(*args, **kwargs)
+
+    def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
+        """As transformers has it; BadInput where it refuses the settings, now or at a later step."""
+        kind, options = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs
+        with settings_of_transformers(
+            f"--lr_scheduler_type {getattr(kind, 'value', kind)}, --lr_scheduler_kwargs {options}"
+        ):
+            given = self.lr_scheduler
+            schedule = super().create_scheduler(num_training_steps, *args, **kwargs)
+            for factor in getattr(schedule, "lr_lambdas", ()) if given is None else ():
+                for step in (num_training_steps // 2, num_training_steps):
+                    factor(step)
+            return schedule
 
     # ------------------------------------------------------------------------------------------------ the loop
 

@@ -77,4 +77,4 @@ class ArmoRM(RewardModel):
     def _forward(self, texts: list[Text]) -> list[float]:
         ids, mask = padded([text.ids for text in texts], self._pad, self.model.device)
         ends = torch.tensor([text.prompt_tokens - 1 for text in texts], device=ids.device)
-        return [float(value) for value in self.model(ids, mask, ends).tolist()]
+        return self.model(ids, mask, ends).tolist()

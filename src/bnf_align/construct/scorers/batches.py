@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-
-logger = logging.getLogger(__name__)
-
+from bnf_align.engines.local import Limits, in_halves
 
 Forward = Callable[[list[Any]], list[float]]
 """Texts, of any kind with a `length` in tokens -> a number each."""
-
-
-class Limits(NamedTuple):
-    """Of one forward pass."""
-
-    rows: int = 64
-    tokens: int = 2**18
-    """Padding included: bounds the memory. A batch that runs out of memory all the same is halved."""
-
-    def allow(self, rows: int, longest: int) -> bool:
-        """Whether so many texts of that length go at a time; one always does."""
-        return rows <= 1 or (rows <= self.rows and rows * longest <= self.tokens)
 
 
 def values_in_batches(
@@ -42,19 +26,15 @@ def values_in_batches(
         forward: A batch of texts -> their numbers.
     """
     finished = set(done)
-    for batch in _batches(work, limits):
+    for batch in batches(work, limits):
         if finished.issuperset(name for name, _ in batch):
             continue
         values = iter(_values([text for _, texts in batch for text in texts], limits, forward))
         yield [(name, [next(values) for _ in texts]) for name, texts in batch]
 
 
-def planned(work: Sequence[tuple[str, Sequence[Any]]], limits: Limits) -> list[list[str]]:
-    """Ids of the rows of each batch of `values_in_batches`."""
-    return [[name for name, _ in batch] for batch in _batches(work, limits)]
-
-
-def _batches(work: Sequence[tuple[str, Sequence[Any]]], limits: Limits) -> Iterator[list[tuple[str, Sequence[Any]]]]:
+def batches(work: Sequence[tuple[str, Sequence[Any]]], limits: Limits) -> Iterator[list[tuple[str, Sequence[Any]]]]:
+    """The rows of each batch of `values_in_batches`, with their texts."""
     batch: list[tuple[str, Sequence[Any]]] = []
     texts = longest = 0
     for row in sorted(work, key=lambda row: -_longest(row[1])):
@@ -81,18 +61,7 @@ def _values(texts: Sequence[Any], limits: Limits, forward: Forward) -> list[floa
         while not limits.allow(rows, texts[order[0]].length):
             rows -= 1
         chunk, order = order[:rows], order[rows:]
-        for number, value in zip(chunk, _halved([texts[number] for number in chunk], forward), strict=True):
+        found = in_halves(forward, [texts[number] for number in chunk], "texts")
+        for number, value in zip(chunk, found, strict=True):
             values[number] = value
     return values
-
-
-def _halved(texts: list[Any], forward: Forward) -> list[float]:
-    try:
-        return forward(texts)
-    except torch.OutOfMemoryError:
-        if len(texts) == 1:
-            raise
-    # After the handler, whose traceback holds the batch's tensors.
-    logger.warning(f"Out of memory with {len(texts)} texts at a time: they are done in two halves.")
-    half = len(texts) // 2
-    return _halved(texts[:half], forward) + _halved(texts[half:], forward)

@@ -11,6 +11,7 @@ from bnf_align.judge import Judge
 from bnf_align.judge.judge import Question
 from bnf_align.judge.reply import read_score, value_of
 from bnf_align.judge.wording import check_places, fill, wording
+from bnf_align.records import counted
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class JudgeScorer:
                 yield [self._scored(todo[name], said.pop(name))]
         if self.failed:
             name, reason = next(iter(self.failed.items()))
-            logger.warning(f"{len(self.failed):,} rows are without all judgments, the first {name!r}: {reason}")
+            logger.warning(f"{counted(len(self.failed), 'row')} without all judgments, the first {name!r}: {reason}")
 
     def _asked(self, row: Row) -> list[Question]:
         answers = [one["text"] for one in row["candidates"]]

@@ -61,13 +61,12 @@ def load_scorer(arguments: Any) -> Scorer:
     scorer = getattr(import_module(f"bnf_align.construct.scorers.{module}"), name)
     if arguments.scorer not in MODELS:
         return scorer(**_given(rule=arguments.rule, column=arguments.answer_column))
-    from bnf_align.construct.scorers.batches import Limits
+    from bnf_align.engines.local import Limits
 
     limits = Limits(arguments.batch_rows, arguments.batch_tokens)
-    names = ("revision", "max_length", "rank_by")
-    given = _given(**{name: getattr(arguments, name) for name in names})
-    own = {"trust_remote_code": True} if arguments.trust_remote_code else {}
-    return scorer.load(arguments.model, dtype=arguments.dtype, limits=limits, **given, **own)
+    given = _given(revision=arguments.revision, max_length=arguments.max_length, rank_by=arguments.rank_by)
+    trusted = bool(arguments.trust_remote_code)
+    return scorer.load(arguments.model, dtype=arguments.dtype, limits=limits, trust_remote_code=trusted, **given)
 
 
 def judge_of(arguments: Any, model: str) -> Judge:
@@ -75,8 +74,7 @@ def judge_of(arguments: Any, model: str) -> Judge:
     from bnf_align.endpoint import Endpoint
     from bnf_align.judge import Judge
 
-    key, at_once = arguments.api_key_env, arguments.concurrency
-    endpoint = Endpoint(arguments.url, model, api_key_env=key, concurrency=at_once)
+    endpoint = Endpoint(arguments.url, model, arguments.api_key_env, arguments.concurrency)
     prices = tuple(arguments.prices) if arguments.prices else None
     return Judge(endpoint, arguments.cache or JUDGE_CACHE, prices, arguments.budget, arguments.request)
 

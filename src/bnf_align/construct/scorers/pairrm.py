@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import DebertaV2Config, DebertaV2Model, PreTrainedTokenizerBase
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 
-from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.encoding import Ids, padded
 from bnf_align.construct.scorers.pretrained import PretrainedScorer
 from bnf_align.construct.scorers.scorer import Row, Scored, finite, prompt_text
+from bnf_align.engines.local import Limits
 from bnf_align.records import BadInput
 
 RANKINGS = ("logits", "wins")
@@ -118,7 +118,7 @@ class PairRM(PretrainedScorer):
         super().__init__(model, tokenizer, name, max_length, limits)
         self.rank_by = rank_by
         known = {prefix: tokenizer.convert_tokens_to_ids(prefix) for prefix in PREFIXES}
-        if unknown := [prefix for prefix in PREFIXES if self._encoded(prefix, "x", 8)[1] != known[prefix]]:
+        if unknown := [prefix for prefix in PREFIXES if self._encoded(prefix, "x", 8)[0][1] != known[prefix]]:
             raise BadInput(f"The tokenizer of {name} does not know {', '.join(unknown)}: it is not PairRM's.")
 
     @classmethod
@@ -136,21 +136,20 @@ class PairRM(PretrainedScorer):
 
     def _read(self, row: Row) -> tuple[list[Comparison], int]:
         prompt, most = prompt_text(row["prompt"]), int(self.max_length * SOURCE_SHARE)
-        source = self._encoded(SOURCE, prompt, most)
+        source, long = self._encoded(SOURCE, prompt, most)
         room = (self.max_length - len(source)) // 2
         answers = [one["text"] for one in row["candidates"]]
         firsts, seconds = ([self._encoded(prefix, text, room) for text in answers] for prefix in (FIRST, SECOND))
-        whole = len(self._tokens(SOURCE, prompt)) <= most
-        cut = sum(not whole or len(self._tokens(FIRST, text)) > room for text in answers)
-        return [Comparison(source, firsts[i], seconds[j]) for i, j in permutations(range(len(answers)), 2)], cut
+        pairs = permutations(range(len(answers)), 2)
+        cut = sum(long or shortened for _, shortened in firsts)
+        return [Comparison(source, firsts[i][0], seconds[j][0]) for i, j in pairs], cut
 
-    def _encoded(self, prefix: str, text: str, most: int) -> Ids:
-        ids = self._tokens(prefix, text)
+    def _encoded(self, prefix: str, text: str, most: int) -> tuple[Ids, bool]:
+        """Token ids, and whether they had to be cut."""
+        ids = list(self.tokenizer(prefix + text)["input_ids"])
+        cut = len(ids) > most
         # The last one is the separator: it stays, as with the tokenizer's own truncation.
-        return np.asarray(ids if len(ids) <= most else ids[: most - 1] + ids[-1:], np.int32)
-
-    def _tokens(self, prefix: str, text: str) -> list[int]:
-        return list(self.tokenizer(prefix + text)["input_ids"])
+        return np.asarray(ids[: most - 1] + ids[-1:] if cut else ids, np.int32), cut
 
     @torch.inference_mode()
     def _forward(self, pairs: list[Comparison]) -> list[float]:
@@ -158,7 +157,7 @@ class PairRM(PretrainedScorer):
         ids, mask = padded([np.concatenate(pair) for pair in pairs], pad, self.model.device)
         # Each part begins with the tokenizer's own first token. Places follow from lengths: a candidate may quote one.
         places = [(1, len(source) + 1, len(source) + len(first) + 1) for source, first, _ in pairs]
-        return [float(value) for value in self.model(ids, mask, torch.tensor(places, device=ids.device)).tolist()]
+        return self.model(ids, mask, torch.tensor(places, device=ids.device)).tolist()
 
     def _scored(self, name: str, values: Sequence[float], about: int) -> Scored:
         """Mean logit and share of wins of each candidate over the comparisons in both orders; `wins` as well."""

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bnf_align.construct.scorers.batches import Limits, planned, values_in_batches
+from bnf_align.construct.scorers.batches import batches, values_in_batches
 from bnf_align.construct.scorers.scorer import Row, Scored
+from bnf_align.engines.local import Limits
 from bnf_align.fingerprint import weights_hash
 from bnf_align.models.pretrained import for_inference, reading, refuse_missing
 from bnf_align.records import BadInput
@@ -68,7 +69,7 @@ class PretrainedScorer:
                 "tomorrow. Read it, and pin what you have read with --revision and the 40 digits of its commit."
             )
         where = {"revision": revision, "trust_remote_code": trust_remote_code}
-        with reading(f"--model {name_or_path}, as a scorer,"):
+        with reading("As a scorer, --model", name_or_path):
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, **where)
             model, info = cls.model_class.from_pretrained(
                 name_or_path,
@@ -109,7 +110,8 @@ class PretrainedScorer:
 
     def plan(self, rows: Sequence[Row]) -> list[list[str]]:
         """See `Scorer`."""
-        return planned([(row["id"], self._read(row)[0]) for row in rows], self.limits)
+        work = [(row["id"], self._read(row)[0]) for row in rows]
+        return [[name for name, _ in batch] for batch in batches(work, self.limits)]
 
     def _read(self, row: Row) -> tuple[list[Any], Any]:
         """The texts of a row that get a value each, and what `_scored` has to know besides."""

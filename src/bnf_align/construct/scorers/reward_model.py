@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from bnf_align.construct.scorers.batches import Limits
 from bnf_align.construct.scorers.encoding import Encoder, Text, padded
 from bnf_align.construct.scorers.pretrained import PretrainedScorer
 from bnf_align.construct.scorers.scorer import Row, Scored, finite
+from bnf_align.engines.local import Limits
 from bnf_align.records import BadInput
 
 
@@ -60,7 +60,7 @@ class RewardModel(PretrainedScorer):
                 f"{self.name} gives {rewards.shape[1]} numbers for a text, and a reward is one. A classifier of "
                 "several kinds is no reward model."
             )
-        return [float(value) for value in rewards[:, 0].tolist()]
+        return rewards[:, 0].tolist()
 
     def _scored(self, name: str, values: Sequence[float], about: list[Text | None]) -> Scored:
         found = iter(values)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-Row = dict[str, Any]
+from bnf_align.journal import Row
+
 ROWS_AT_A_TIME = 256
 
 
@@ -18,7 +18,7 @@ class Scored(NamedTuple):
     scores: list[float | None]
     """Higher is better; None where the scorer had no answer. Comparable within a row, and between rows only where the
     scorer says so."""
-    columns: Mapping[str, Any] = MappingProxyType({})
+    columns: Mapping[str, Any] = {}
     """What else the scored row gets, such as the wins of a ranker of pairs."""
 
 

@@ -12,21 +12,24 @@ from typing import Any
 
 import xxhash
 
-from bnf_align.answers import equivalent, gold_expression, solves, without_thoughts
+from bnf_align.answers import equivalent, gold_expression, solves
 from bnf_align.answers.ifeval import instructions_of, verdicts
 from bnf_align.construct.scorers.scorer import Row, Scored, any_batches, finite
 from bnf_align.records import BadInput
+from bnf_align.thoughts import without_thoughts
 
 Rule = Callable[[Row, str], Any]
 """(row, candidate) -> whether it is right, a number, or None where the rule has no opinion."""
 
 
 RULES: dict[str, Callable[[str], Rule]] = {
-    # What stands after `####`, `answer is` or in a box; a solution without any of these has come to none.
+    # After `####`, `answer is` or in a box, or a number alone; a solution without any of these has come to none.
     "final_answer": lambda column: lambda row, text: solves(text, str(row[column])),
     "math_verify": lambda column: lambda row, text: equivalent(without_thoughts(text), str(row[column])),
     "exact": lambda column: lambda row, text: without_thoughts(text).strip() == str(row[column]).strip(),
 }
+VERSION = 2
+"""Raise it whenever a rule of these finds otherwise: scores of two versions do not mix."""
 
 
 class Verifier:
@@ -48,9 +51,9 @@ class Verifier:
 
     @property
     def card(self) -> Row:
-        """The rule and its column; of a function of the user's the hash of its file."""
-        card = {"scorer": self.name, "column": self.column if self._named else None}
-        return card if self._named else {**card, "code": _code_hash(self._rule)}
+        """The rule with its version and its column; of a function of the user's the hash of its file."""
+        own = {"rules": VERSION} if self._named else {"code": _code_hash(self._rule)}
+        return {"scorer": self.name, "column": self.column if self._named else None, **own}
 
     def score(self, rows: Sequence[Row], done: Collection[str] = ()) -> Iterator[list[Scored]]:
         """One row at a time.
@@ -100,9 +103,7 @@ class Verifier:
                 "and the candidate's text, and gives a number, true or false, or None for no score."
             ) from error
 
-    def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """See `Scorer`."""
-        return any_batches(rows)
+    plan = staticmethod(any_batches)
 
 
 def _code_hash(function: Callable[..., Any]) -> str | None:
@@ -172,6 +173,4 @@ class IFEvalScorer:
                 ]
                 yield [Scored(row["id"], [sum(followed) / len(followed) for followed in found])]
 
-    def plan(self, rows: Sequence[Row]) -> list[list[str]]:
-        """See `Scorer`."""
-        return any_batches(rows)
+    plan = staticmethod(any_batches)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from bnf_align.data.ledger import OUT, PAIR, UP, Ledger, answer_key, canonical
-from bnf_align.records import NOTE, WARNING, Finding, PreferenceRow
+from bnf_align.data.ledger import OUT, PAIR, UP, Ledger
+from bnf_align.records import NOTE, WARNING, Finding
 
 RATERS = (
     *("rater", "rater_id", "annotator", "annotator_id", "user", "user_id", "username", "worker", "worker_id"),
@@ -28,7 +28,7 @@ def rater_column(names: Iterable[str]) -> str | None:
 
 
 class Agreement:
-    """Who rated what: 25 bytes of each row that names its rater.
+    """Who rated what: 16 bytes of each row that names its rater.
 
     Args:
         column: The source's name of the column.
@@ -36,21 +36,13 @@ class Agreement:
 
     def __init__(self, column: str) -> None:
         self.column = column
-        self._rows, self._items, self._raters, self._flipped = array("q"), array("Q"), array("Q"), array("b")
+        self._rows, self._raters = array("q"), array("Q")
 
-    def add(self, position: int, row: PreferenceRow, rater: Any) -> None:
-        """Remember who rated the row at a position of the ledger; nothing where `rater` names nobody.
-
-        Two pairs of the same answers are one item, whichever of them was chosen.
-        """
-        if not isinstance(rater, str | int) or rater == "":
-            return
-        flipped = "chosen" in row and canonical(row["chosen"]) > canonical(row["rejected"])
-        item = {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if flipped else row
-        self._rows.append(position)
-        self._items.append(answer_key(item))
-        self._raters.append(xxhash.xxh3_64_intdigest(str(rater).encode(errors="surrogatepass")))
-        self._flipped.append(flipped)
+    def add(self, position: int, rater: Any) -> None:
+        """Remember who rated the row at a position of the ledger; nothing where `rater` names nobody."""
+        if isinstance(rater, str | int) and rater != "":
+            self._rows.append(position)
+            self._raters.append(xxhash.xxh3_64_intdigest(str(rater).encode(errors="surrogatepass")))
 
     def findings(self, ledger: Ledger, of_export: bool) -> list[Finding]:
         """The agreement over all answers that two people or more have rated, those left out for their labels too.
@@ -61,10 +53,12 @@ class Agreement:
             ledger: After `settle`.
             of_export: Whether an importer made the rows, which merges the ratings of an answer.
         """
-        sides = ledger.labelled[np.array(self._rows, dtype=np.int64)]
-        items, raters, flipped = (np.array(values) for values in (self._items, self._raters, self._flipped))
+        rows, raters = np.array(self._rows), np.array(self._raters)
+        sides, keys, turned = (values[rows] for values in (ledger.labelled, ledger.keys, ledger.turned))
+        # Two pairs of the same answers are one item, whichever of them was chosen.
+        items, flipped = np.minimum(keys, turned), turned < keys
         rated = sides != OUT
-        ups = np.where(sides == PAIR, flipped == 0, sides == UP)[rated]
+        ups = np.where(sides == PAIR, ~flipped, sides == UP)[rated]
         # Somebody's last rating of an answer is the one that counts.
         ballots = np.stack([items[rated], raters[rated]], axis=1)[::-1]
         ballots, last = np.unique(ballots, axis=0, return_index=True)

@@ -6,12 +6,13 @@ A second reading costs seconds and a million rows in memory cost gigabytes, so r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnf_align.data.columns import Columns
 from bnf_align.data.doctor.agreement import Agreement, rater_column
-from bnf_align.data.doctor.fix import IN_EXPORT, Fixed, fixed_paths, left_out, reasons_to_leave_out, write_fixed
+from bnf_align.data.doctor.fix import IN_EXPORT, Fixed, fixed_paths, reasons_to_leave_out, write_fixed
 from bnf_align.data.doctor.leaks import LOOKED_AT, Prompts
 from bnf_align.data.doctor.lengths import Lengths
 from bnf_align.data.doctor.near_identical import NearIdentical
@@ -23,8 +24,9 @@ from bnf_align.data.doctor.secrets import SECRETS
 from bnf_align.data.doctor.source import Source, Step, again
 from bnf_align.data.doctor.texts import excerpts, texts_of
 from bnf_align.data.ledger import CHAT, OUT, Ledger, balance, with_label
+from bnf_align.data.token_ledger import TokenLedger
 from bnf_align.outputs import check_targets
-from bnf_align.records import LEFT_OUT, NOTE, WARNING, BadInput, DataReport, Finding
+from bnf_align.records import LEFT_OUT, NOTE, BadInput, DataReport, Finding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,27 +34,24 @@ if TYPE_CHECKING:
 EXAMPLES = 3
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What training would do with the rows."""
-
-    label_map: Mapping[str, str] = field(default_factory=dict)
-    conflicting_labels: str = "drop"
-    tokenizer: PreTrainedTokenizerBase | None = None
-    max_length: int | None = None
-    merge_system_prompt: bool = False
-    score_thoughts: bool = True
-    vocab_size: int | None = None
-    near_duplicates: bool = False
-    model: Any = None
-
-
+@dataclass
 class Examination:
-    """One source, examined into one result."""
+    """One source, examined into one result, as training would read it; for the settings see `examine`."""
 
-    def __init__(self, source: Source, rules: Rules, test: Source | None, result: DoctorResult) -> None:
-        self.source, self.rules, self.test = source, rules, test
-        self.result, self.report = result, result.report
+    source: Source
+    test: Source | None
+    result: DoctorResult
+    conflicting_labels: str
+    tokenizer: PreTrainedTokenizerBase | None
+    max_length: int | None
+    merge_system_prompt: bool
+    score_thoughts: bool
+    vocab_size: int | None
+    near_duplicates: bool
+    model: Any
+
+    def __post_init__(self) -> None:
+        self.report = self.result.report
         self.ledger = Ledger(self.report)
         self.found: list[Finding] = []
 
@@ -65,32 +64,30 @@ class Examination:
         columns = self.source.survey(self.report)
         self.result.columns = columns.names
         tested = 0 if self.test is None else self.test.survey(DataReport(self.test.name)).rows
-        near = self.rules.near_duplicates or columns.rows + tested <= LOOKED_AT
+        near = self.near_duplicates or columns.rows + tested <= LOOKED_AT
         if not near:
             self.result.not_looked_at.append("near-duplicate prompts (--near_duplicates)")
-        self._check(near)
-        if self.rules.tokenizer is not None:
-            self._tokenise()
+        self._check(columns, near)
+        if self.tokenizer is not None:
+            self._tokenise(self.tokenizer)
         if (unbalanced := balance(self.report)) is not None:
             self._say(unbalanced)
-        order = (LEFT_OUT, WARNING, NOTE)
-        findings = sorted([*left_out(self.report), *self.found], key=lambda finding: order.index(finding.level))
+        dropped = [Finding(reason.code, reason, rows, LEFT_OUT) for reason, rows in self.report.dropped.items()]
+        findings = [*dropped, *sorted(self.found, key=lambda finding: finding.level == NOTE)]
         ours = [finding for finding in findings if finding.name != IN_EXPORT]
-        shown = self._excerpts({row for finding in ours for row in finding.rows[:EXAMPLES]})
+        shown = self._excerpts(columns, {row for finding in ours for row in finding.rows[:EXAMPLES]})
         for finding in ours:
             finding.examples = [shown[row] for row in finding.rows[:EXAMPLES] if row in shown]
         self.result.findings = findings
 
-    def _check(self, near_duplicates: bool) -> None:
+    def _check(self, columns: Columns, near_duplicates: bool) -> None:
         """Check every row, and look at its texts while they are here."""
-        columns = self.source.columns
-        assert columns is not None
         lengths, near, privacy = Lengths("characters"), NearIdentical("characters"), Privacy()
         prompts = Prompts(near_duplicates) if near_duplicates or self.test is not None else None
         phrases = Phrases(columns.rows)
         raters = rater_column(name for name in columns.names if name not in columns.renames.values())
         agreement = None if raters is None else Agreement(raters)
-        in_characters = self.rules.tokenizer is None
+        in_characters = self.tokenizer is None
         position = 0
         for step in self.source.steps(self.report, "Checking"):
             if (row := step.row) is None:
@@ -102,20 +99,21 @@ class Examination:
             if prompts is not None:
                 prompts.add(row)
             if agreement is not None and readable:
-                agreement.add(position, row, step.raw.get(agreement.column))
+                agreement.add(position, step.raw.get(agreement.column))
             position += 1
             if in_characters:
                 lengths.add(len(prompt), [len(answer) for answer in answers])
                 if len(answers) == 2 and readable:
                     near.add(row["row"], *answers)
-        self._say(*self.ledger.settle(self.rules.label_map, self.rules.conflicting_labels))
+        self._say(*self.ledger.settle(self.source.label_map, self.conflicting_labels))
         self.result.format = f"{self.source.format()}; {_kinds(self.ledger, self.report)}"
         if in_characters:
             self.result.lengths = lengths.table(self.ledger.sides)
             self.found += [*near.findings(), *lengths.findings(self.ledger.sides)]
         if prompts is not None:
-            tested = None if self.test is None else Prompts(near_duplicates)
-            if self.test is not None and tested is not None:
+            tested = None
+            if self.test is not None:
+                tested = Prompts(near_duplicates)
                 steps = self.test.steps(DataReport(self.test.name), "Reading the test rows")
                 for row in (step.row for step in steps if step.row is not None):
                     tested.add(row)
@@ -124,10 +122,17 @@ class Examination:
         if agreement is not None:
             self.found += agreement.findings(self.ledger, self.source.export is not None)
 
-    def _tokenise(self) -> None:
+    def _tokenise(self, tokenizer: PreTrainedTokenizerBase) -> None:
         from bnf_align.data.doctor.tokens import Tokens  # imports torch
 
-        tokens = Tokens(self.rules, self.report)
+        ledger = TokenLedger(
+            tokenizer,
+            self.report,
+            max_length=self.max_length,
+            score_thoughts=self.score_thoughts,
+            vocab_size=self.vocab_size,
+        )
+        tokens = Tokens(ledger, self.merge_system_prompt, self.model)
         tokens.check(self.ledger)
         rows = (with_label(step.row, side) for step, side in self._again("Tokenizing") if step.row and side != OUT)
         self._say(*tokens.read(rows))
@@ -144,9 +149,8 @@ class Examination:
             finding.say(self.report)
         self.found += findings
 
-    def _excerpts(self, wanted: set[int]) -> dict[int, dict]:
-        columns, shown = self.source.columns, {}
-        assert columns is not None
+    def _excerpts(self, columns: Columns, wanted: set[int]) -> dict[int, dict]:
+        shown = {}
         rows = enumerate(self.source.rows("Looking up examples")) if wanted else ()
         for position, raw in rows:
             if (number := columns.number(position, raw)) in wanted:
@@ -222,7 +226,6 @@ def examine(
     maps = (column_map or {}, role_map or {}, label_map or {})
     given = Source(str(source), split, *maps)
     asked = (max_length, merge_system_prompt, score_thoughts, vocab_size, near_duplicates, model)
-    rules = Rules(label_map or {}, conflicting_labels, tokenizer, *asked)
     result = DoctorResult(DataReport(str(source)))
     tested = None
     if test is not None or test_split is not None:
@@ -233,7 +236,7 @@ def examine(
         if target is not None:
             names = [one.name for one in (given, tested) if one]
             check_targets({"--fix": target[0], "the file of rows left out": target[1]}, names)
-        examination = Examination(given, rules, tested, result)
+        examination = Examination(given, tested, result, conflicting_labels, tokenizer, *asked)
         examination.run()
         if target is not None:
             result.fixed = examination.write(target, redact)

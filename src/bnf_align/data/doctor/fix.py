@@ -15,18 +15,13 @@ from bnf_align.data.doctor.source import Step
 from bnf_align.data.ledger import OUT, with_label
 from bnf_align.outputs import whole_files
 from bnf_align.reasons import Reason
-from bnf_align.records import LEFT_OUT, BadInput, DataReport, Finding, counted
+from bnf_align.records import BadInput, DataReport, Finding, counted
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 IN_EXPORT = "in_the_export"
 """The reason whose row numbers are those of the export's records, not of the rows that its importer gives."""
 MENDED = ("repeats", "continued_prompt", "empty_prompt", "cut", "leak", "near_leak")
 """Findings that `--fix` mends, by leaving their rows out."""
-
-
-def left_out(report: DataReport) -> list[Finding]:
-    """What training leaves out, one finding a reason."""
-    return [Finding(reason.code, reason, rows, LEFT_OUT) for reason, rows in report.dropped.items()]
 
 
 def reasons_to_leave_out(report: DataReport, findings: Iterable[Finding]) -> dict[int, Reason]:

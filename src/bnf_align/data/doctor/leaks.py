@@ -95,7 +95,7 @@ class Prompts:
         near: Whether near-duplicates are looked for.
     """
 
-    def __init__(self, near: bool = False) -> None:
+    def __init__(self, near: bool) -> None:
         self.near = near
         self._keys, self._signatures = array("Q"), bytearray()
 

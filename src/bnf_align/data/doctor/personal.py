@@ -97,7 +97,7 @@ def redact(text: str, kinds: tuple[str, ...] = tuple(MASKS)) -> str:
         >>> redact("Ann <ann@example.org> pays with 4111 1111 1111 1111")
         'Ann <[e-mail]> pays with [card]'
     """
-    return _redacted(text, kinds, Counter())
+    return str(_masked(text, kinds, Counter()))
 
 
 def redact_row(row: Mapping[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
@@ -111,21 +111,19 @@ def redact_row(row: Mapping[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
 
 
 def _masked(value: Any, kinds: tuple[str, ...], counts: Counter[str]) -> Any:
-    if isinstance(value, str):
-        return _redacted(value, kinds, counts)
     if isinstance(value, list):
         return [_masked(part, kinds, counts) for part in value]
-    return {key: _masked(part, kinds, counts) for key, part in value.items()} if isinstance(value, dict) else value
-
-
-def _redacted(text: str, kinds: tuple[str, ...], counts: Counter[str]) -> str:
+    if isinstance(value, dict):
+        return {key: _masked(part, kinds, counts) for key, part in value.items()}
+    if not isinstance(value, str):
+        return value
     parts, end = [], 0
-    for kind, start, stop in find(text):
+    for kind, start, stop in find(value):
         if kind in kinds:
-            parts += [text[end:start], MASKS[kind]]
+            parts += [value[end:start], MASKS[kind]]
             end = stop
             counts[kind] += 1
-    return "".join([*parts, text[end:]])
+    return "".join([*parts, value[end:]])
 
 
 def _number(text: str, start: int, end: int) -> Span | None:

@@ -16,6 +16,7 @@ from bnf_align.data.ledger import OUT
 from bnf_align.data.read import iter_rows
 from bnf_align.records import BadInput, DataReport, PreferenceRow
 from bnf_align.sources import ImportedRows, Options
+from bnf_align.sources.files import kind_of
 
 Raw = dict[str, Any]
 
@@ -96,10 +97,8 @@ class Source:
             return "a folder"
         if not path.is_file():
             return "a dataset of the hub"
-        name = path.name.lower()
-        ending = next((ending for ending in FORMATS if name.removesuffix(".gz").endswith(ending)), "")
-        packed = ", gzip" if name.endswith(".gz") else ""
-        return f"{FORMATS.get(ending, 'a file')}{packed}, {_size(path.stat().st_size)}"
+        packed = ", gzip" if path.name.lower().endswith(".gz") else ""
+        return f"{FORMATS.get(kind_of(path) or '', 'a file')}{packed}, {_size(path.stat().st_size)}"
 
 
 def again(steps: Iterator[Step], sides: Sequence[int], name: str) -> Iterator[tuple[Step, int]]:

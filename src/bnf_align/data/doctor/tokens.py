@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -14,26 +14,21 @@ from bnf_align.data.doctor.near_identical import NearIdentical
 from bnf_align.data.ledger import CHAT, DOWN, LATE_SYSTEM, PAIR, SYSTEM, UP, Ledger
 from bnf_align.data.token_ledger import TokenLedger, check_tokenizer
 from bnf_align.data.tokenize import encode_row
-from bnf_align.records import DataReport, Finding, PreferenceRow
-
-if TYPE_CHECKING:
-    from bnf_align.data.doctor.examination import Rules
+from bnf_align.records import Finding, PreferenceRow
 
 
 class Tokens:
-    """Tokenises as training does, and keeps the lengths."""
+    """Tokenises as training does, and keeps the lengths.
 
-    def __init__(self, rules: Rules, report: DataReport) -> None:
-        assert rules.tokenizer is not None
-        self._ledger = TokenLedger(
-            rules.tokenizer,
-            report,
-            max_length=rules.max_length,
-            score_thoughts=rules.score_thoughts,
-            vocab_size=rules.vocab_size,
-        )
-        self._merge = rules.merge_system_prompt
-        self._ches = None if rules.model is None else Ches(rules.model, rules.max_length)
+    Args:
+        ledger: Counts what becomes of the rows.
+        merge_system_prompt: As in training.
+        model: Under which pairs are scored by `Ches`; None leaves that out.
+    """
+
+    def __init__(self, ledger: TokenLedger, merge_system_prompt: bool, model: Any) -> None:
+        self._ledger, self._merge = ledger, merge_system_prompt
+        self._ches = None if model is None else Ches(model, ledger.max_length)
         self.lengths, self._near = Lengths("tokens"), NearIdentical("tokens")
         self._sides = array("b")
 

@@ -87,8 +87,8 @@ def read_wording(template: str) -> Wording:
         config = None
     if isinstance(config, dict) and "prompt_template" in config:
         prompts = config["prompt_template"]
-        found = Wording(config.get("system_prompt"), tuple([prompts] if isinstance(prompts, str) else prompts))
-        found = found._replace(follow_up=config.get("follow_up") or GO_ON)
+        prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        found = Wording(config.get("system_prompt"), prompts, config.get("follow_up") or GO_ON)
     else:
         found = Wording(None, (template,))
     check_places("".join(found.prompts), NEEDED)

@@ -17,24 +17,9 @@ LABEL = re.compile(r"\[\[([AB<>=]+)\]\]")
 MUCH = 3
 """Battles that a verdict of "much better" stands for."""
 
-
-class Outcome(NamedTuple):
-    """What one game says of the model."""
-
-    score: float
-    """1 won, 0.5 tied, 0 lost."""
-    weight: int
-
-
-# For assistant A. The pattern also lets `A<B`, `A>>A` or `B=A` pass: the five labels the judge was offered count, as
-# upstream, the others drop their game.
-OUTCOMES = {
-    "A>>B": Outcome(1.0, MUCH),
-    "A>B": Outcome(1.0, 1),
-    "A=B": Outcome(0.5, 1),
-    "B>A": Outcome(0.0, 1),
-    "B>>A": Outcome(0.0, MUCH),
-}
+# Assistant A's score and weight, see `Battle`. The pattern also lets `A<B`, `A>>A` or `B=A` pass: the five labels the
+# judge was offered count, as upstream, the others drop their game.
+OUTCOMES = {"A>>B": (1.0, MUCH), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, MUCH)}
 
 
 def labels(judgment: str) -> set[str]:
@@ -52,12 +37,10 @@ def verdict(judgment: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def outcome(label: str, game: int) -> Outcome | None:
-    """What `label` says of the model, which is B in game 1 and A in game 2; None for a label that was not offered."""
+def outcome(label: str, game: int) -> tuple[float, int] | None:
+    """Score and weight of the model, which is B in game 1 and A in game 2; None for a label that was not offered."""
     of_a = OUTCOMES.get(label)
-    if of_a is None or game == 2:
-        return of_a
-    return Outcome(1 - of_a.score, of_a.weight)
+    return of_a if of_a is None or game == 2 else (1 - of_a[0], of_a[1])
 
 
 BASELINE = "gpt-4-0314"

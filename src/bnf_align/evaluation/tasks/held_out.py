@@ -29,10 +29,6 @@ class HeldOut(Task):
         """Rows as training reads them, numbered where they bring no id."""
         return [{**row, "id": str(row.get("id", number))} for number, row in enumerate(rows)]
 
-    def fields(self, item: Row) -> dict[str, str]:
-        """None: no prompt is built."""
-        return {}
-
     def score(self, rows: Sequence[Row], *, base: Sequence[Row] = (), **_: Any) -> EvalResult:
         """Score the log-probabilities that `held_out.measure` wrote.
 

@@ -9,7 +9,7 @@ from typing import Any
 from bnf_align.answers.ifeval import instructions_of, verdicts
 from bnf_align.evaluation.task import UNNAMED, EvalResult, Hub, Message, Row, Task, model_of, one_model
 from bnf_align.judge.wording import fill
-from bnf_align.records import BadInput, rows_text
+from bnf_align.records import BadInput, counted, rows_text
 from bnf_align.thoughts import without_thoughts
 
 
@@ -108,7 +108,8 @@ class IFEval(Task):
         result.metrics |= {"total": len(answered), "instructions": sum(len(item["strict"]) for item in result.items)}
         if repeated := len(rows) - len(responses):
             result.notes.append(
-                f"{repeated:,} rows repeat a prompt: the last of each counts, as in the official program"
+                f"{counted(repeated, 'row')} with the prompt of an earlier one: the last of each counts, "
+                "as in the official program"
             )
         if missing := len(items) - len(answered):
             result.notes.append(f"{missing:,} of {len(items):,} items have no response here, and do not count")

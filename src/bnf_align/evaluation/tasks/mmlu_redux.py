@@ -45,11 +45,18 @@ working in `reasoning`, nothing but the letter of your choice in `answer`.
     def items(self, rows: Iterable[Row]) -> list[Row]:
         """Items from the hub's rows (`config` is the subject), bad questions left out, or from ZeroEval's."""
         rows = list(rows)
-        if any("error_type" in row for row in rows):
-            needed = required(rows, ("question", "choices", "answer", "error_type", "config"), self.name)
-            return _from_hub(needed)
-        needed = required(rows, ("id", "question", "choices", "correct_answer"), self.name)
-        return [{name: row[name] for name in ("id", "question", "choices", "correct_answer")} for row in needed]
+        if not any("error_type" in row for row in rows):
+            names = ("id", "question", "choices", "correct_answer")
+            return [{name: row[name] for name in names} for row in required(rows, names, self.name)]
+        seen: Counter[str] = Counter()
+        items = []
+        for row in required(rows, ("question", "choices", "answer", "error_type", "config"), self.name):
+            subject = row["config"]
+            if (gold := _gold(row)) is not None:
+                about = {key: row[key] for key in ("question", "choices")}
+                items.append({"id": f"mmlu-redux-{subject}-#{seen[subject]}", **about, "correct_answer": gold})
+            seen[subject] += 1  # bad questions are counted too
+        return items
 
     def fields(self, item: Row) -> dict[str, str]:
         """`question`, and `choices` as lines that each end with a newline."""
@@ -69,18 +76,6 @@ working in `reasoning`, nothing but the letter of your choice in `answer`.
                 "It must be the text of one of them."
             )
         return picks(answer, letter)
-
-
-def _from_hub(rows: list[Row]) -> list[Row]:
-    seen: Counter[str] = Counter()
-    items = []
-    for row in rows:
-        number = seen[row["config"]]  # within the subject, bad questions counted too
-        seen[row["config"]] += 1
-        if (gold := _gold(row)) is not None:
-            name = f"mmlu-redux-{row['config']}-#{number}"
-            items.append({"id": name, **{key: row[key] for key in ("question", "choices")}, "correct_answer": gold})
-    return items
 
 
 def _gold(row: Row) -> str | None:

@@ -24,22 +24,7 @@ from bnf_align.evaluation.task import (
     one_judge,
     one_model,
 )
-from bnf_align.evaluation.tasks.wild_bench_scores import (
-    VERDICTS,
-    Tags,
-    add_rewards,
-    add_scores,
-    is_pair,
-    output_length,
-    pair_lengths,
-    pair_models,
-    read_pair,
-    read_scored,
-    session,
-    shown_output,
-    tag_table,
-    with_lengths,
-)
+from bnf_align.evaluation.tasks import wild_bench_scores as scores
 from bnf_align.evaluation.tasks.wild_bench_wording import PAIR_TEMPLATE, SCORE_TEMPLATE
 from bnf_align.judge.wording import check_places, fill
 from bnf_align.records import BadInput, rows_text
@@ -68,7 +53,7 @@ class WildBench(JudgedTask):
         """
         items = []
         for number, row in enumerate(rows):
-            name = session(row)
+            name = scores.session(row)
             turns = [{"role": turn["role"], "content": turn["content"]} for turn in row.get("conversation_input", [])]
             if name is None or not turns or turns[-1]["role"] != "user":
                 raise BadInput(
@@ -104,7 +89,7 @@ class WildBench(JudgedTask):
             return WildBenchPairs().questions(item, answer, baseline, template)
         wording = check_places(template or self.judge_template, ("user_query", "model_output"))
         text = fill(wording, {**self.fields(item), "model_output": answer})
-        length, truncated = output_length(answer)
+        length, truncated = scores.output_length(answer)
         row = {**_about(item), "output_chars_stripped": length, "truncated": truncated}
         return [Question(item["id"], [{"role": "user", "content": text}], row)]
 
@@ -113,7 +98,7 @@ class WildBench(JudgedTask):
         rows: Sequence[Row],
         *,
         model: str | None = None,
-        tags: Tags | None = None,
+        tags: scores.Tags | None = None,
         data: Sequence[Row] = (),
         answers: Sequence[Row] = (),
         length_margin: int = 500,
@@ -138,18 +123,18 @@ class WildBench(JudgedTask):
             BadInput: If rows are of no known shape, or speak of several models and `model` is none of them.
         """
         _check(rows)
-        pairs = [row for row in rows if is_pair(row)]
-        alone = [row for row in rows if not is_pair(row)]
-        name = one_model({model_of(row) for row in alone}.union(*map(pair_models, pairs)), model)
-        scored = [read_scored(row) for row in alone if model_of(row) == name]
-        compared = [read_pair(row, name) for row in pairs if name in pair_models(row)]
+        pairs = [row for row in rows if scores.is_pair(row)]
+        alone = [row for row in rows if not scores.is_pair(row)]
+        name = one_model({model_of(row) for row in alone}.union(*map(scores.pair_models, pairs)), model)
+        scored = [scores.read_scored(row) for row in alone if model_of(row) == name]
+        compared = [scores.read_pair(row, name) for row in pairs if name in scores.pair_models(row)]
         nothing: Metrics = dict.fromkeys(("wb_score", "wb_score_plain", "average_length"))
         result = EvalResult(self.name, self.version, nothing)
-        table = tag_table(tags if tags is not None else data)
+        table = scores.tag_table(tags if tags is not None else data)
         if scored:
-            add_scores(result, with_lengths(scored, answers, name), table)
+            scores.add_scores(result, scores.with_lengths(scored, answers, name), table)
         if compared:
-            add_rewards(result, compared, table, length_margin)
+            scores.add_rewards(result, compared, table, length_margin)
         judge = one_judge(row.judge for row in scored) or one_judge(row.judge for row in compared)
         result.provenance = {"model": model if name == UNNAMED else name, "judge": judge}
         return result
@@ -179,11 +164,11 @@ class WildBenchPairs(WildBench):
         wording = check_places(template or self.judge_template, ("user_query", "candidate_A", "candidate_B"))
         # Drawn from the item's id, so that a resumed run, or one over fewer items, asks the same.
         drawn = 1 + random.Random(f"{self.seed}:{item['id']}").randrange(2)
-        about = {**_about(item), **pair_lengths(answer, baseline)}
+        about = {**_about(item), **scores.pair_lengths(answer, baseline)}
         asked = []
         for game in (1, 2) if self.both_orders else (drawn,):
             first, second = (baseline, answer) if game == 1 else (answer, baseline)
-            shown = {"candidate_A": shown_output(first), "candidate_B": shown_output(second)}
+            shown = {"candidate_A": scores.shown_output(first), "candidate_B": scores.shown_output(second)}
             messages = [{"role": "user", "content": fill(wording, {**self.fields(item), **shown})}]
             asked.append(Question(f"{item['id']}#{game}", messages, {**about, "game": game}))
         return asked
@@ -196,7 +181,7 @@ def _about(item: Row) -> Row:
 
 def _check(rows: Sequence[Row]) -> None:
     """Refuse rows that say nothing of WildBench."""
-    told = {*VERDICTS, "model_outputs", "model_output", "output"}
+    told = {*scores.VERDICTS, "model_outputs", "model_output", "output"}
     odd = [number for number, row in enumerate(rows) if not (told & row.keys() and _readable(row))]
     if odd or not rows:
         found = f"; the first has {', '.join(rows[odd[0]])}" if odd else ""
@@ -210,7 +195,11 @@ def _check(rows: Sequence[Row]) -> None:
 def _readable(row: Row) -> bool:
     """Whether a row has an item and, in every column that is looked at, what belongs there."""
     try:
-        known = [read_pair(row, name) for name in pair_models(row)] if is_pair(row) else [read_scored(row)]
+        known = (
+            [scores.read_pair(row, name) for name in scores.pair_models(row)]
+            if scores.is_pair(row)
+            else [scores.read_scored(row)]
+        )
     except (AttributeError, KeyError, TypeError):
         return False
-    return session(row) is not None and all(isinstance(one.length, int | None) for one in known)
+    return scores.session(row) is not None and all(isinstance(one.length, int | None) for one in known)

@@ -365,19 +365,17 @@ def add_rewards(
             result.drop(reason, f"{pair.item} ({pair.baseline})")
         else:
             by_baseline[pair.baseline].append(pair)
-    counted = {
-        name: [
+    rewards: dict[str, float] = {}
+    macros = []
+    for name, found in by_baseline.items():
+        counted = [
             (pair, outcome(pair.ahead, pair.length, pair.baseline_length, length_margin))
             for pair in found
             if pair.whole and pair.ahead is not None
         ]
-        for name, found in by_baseline.items()
-    }
-    rewards = {
-        name: reward(Counter(outcomes for _, outcomes in counted[name]), total=len(found))
-        for name, found in by_baseline.items()
-    }
-    macros = [_macro(found, tags) for found in counted.values()]
+        rewards[name] = reward(Counter(verdict for _, verdict in counted), total=len(found))
+        macros.append(_macro(counted, tags))
+        result.items += [{"id": pair.item, "baseline": name, "outcome": verdict} for pair, verdict in counted]
     known = [value for value in macros if value is not None]
     result.metrics |= {
         "wb_reward": fmean(rewards.values()) if rewards else None,
@@ -386,9 +384,6 @@ def add_rewards(
     }
     if len(rewards) > 1:
         result.metrics |= {f"wb_reward/{name}": value for name, value in rewards.items()}
-    result.items += [
-        {"id": pair.item, "baseline": name, "outcome": found} for name in counted for pair, found in counted[name]
-    ]
     result.notes.append(
         f"wb_reward is in [-1, 1] against {', '.join(by_baseline) or 'nobody'}, with K = {length_margin}: a slight "
         "win of an output longer by more characters is a tie"

@@ -1,5 +1,7 @@
 """What the four tasks of ZeroEval share: zero-shot, one turn, reasoning and answer as JSON, greedy, 4,096 tokens.
 
+GSM8K and MATH need no more than that, and stand here too.
+
 Protocol: WildEval/ZeroEval 8c1485e, `src/templates` and `src/evaluation`. The prompts have its structure in our own
 words; --template puts its wording in their place.
 """
@@ -15,6 +17,7 @@ from bnf_align.answers import Extracted, equivalent, extract, final_answer, same
 from bnf_align.evaluation.task import (
     UNNAMED,
     EvalResult,
+    Hub,
     Message,
     Metrics,
     Row,
@@ -23,7 +26,7 @@ from bnf_align.evaluation.task import (
     model_of,
     one_model,
 )
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, counted
 
 IDS = {"gsm8k-main-": "gsm8k", "crux-test-": "crux", "mmlu-redux-": "mmlu_redux"}
 """How ZeroEval's ids begin -> the task; those of `math-l5` are plain numbers."""
@@ -226,8 +229,26 @@ class ZeroEvalTask(Task):
             agreed = sum(item["correct_math_verify"] for item in result.items)
             result.metrics["accuracy_math_verify"] = _share(agreed, len(rows))
         if repeated := len(rows) - len({item["id"] for item in result.items}):
-            result.notes.append(f"{repeated:,} rows repeat an item, and count again")
+            result.notes.append(f"{counted(repeated, 'row')} with the item of an earlier one, counted again")
         return result
+
+
+@dataclass(frozen=True)
+class GSM8K(ZeroEvalTask):
+    """ZeroEval's `gsm`, 1,319 grade-school problems: right where the first numbers are the same."""
+
+    name = "gsm8k"
+    hub = Hub("openai/gsm8k", "main", "test", "e53f048856ff4f594e959d75785d2c2d37b678ee")
+    ids = "gsm8k-main-test-#{}"
+
+
+@dataclass(frozen=True)
+class MathLevel5(ZeroEvalTask):
+    """ZeroEval's `math-l5`: the 721 hardest problems of MATH whose answer is an integer (two of them only nearly)."""
+
+    name = "math_l5"
+    hub = Hub("AI-MO/aimo-validation-math-level-5", "default", "train", "f6a57be5b8b7818f6abc1b91ada912f474466abc")
+    text = "problem"
 
 
 def gold_number(answer: Any) -> str:
@@ -237,7 +258,9 @@ def gold_number(answer: Any) -> str:
 
 
 def _metrics(items: Sequence[Row], found: Sequence[Extracted | None]) -> Metrics:
-    total, lengths = len(items), [_length(one.reasoning) for one in found if one is not None]
+    reasons = [one.reasoning for one in found if one is not None]
+    # Characters; of a list or an object, as published, its parts. Null and numbers have none.
+    total, lengths = len(items), [len(one) if isinstance(one, str | list | dict) else 0 for one in reasons]
     return {
         "accuracy": _share(sum(bool(item["correct"]) for item in items), total),
         "no_answer": _share(total - len(lengths), total),
@@ -249,8 +272,3 @@ def _metrics(items: Sequence[Row], found: Sequence[Extracted | None]) -> Metrics
 def _share(count: int, total: int) -> float:
     # In this order: 473/800*100 prints as 59.13, as published, and 100*473/800 as 59.12.
     return count / total * 100
-
-
-def _length(reasoning: Any) -> int:
-    """Its characters; of a list or an object, as published, its parts. Null and numbers have none."""
-    return len(reasoning) if isinstance(reasoning, str | list | dict) else 0
