@@ -29,7 +29,13 @@ def launch(folder: Path, processes: int, sharding: str | None) -> dict:
     path = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [*launcher, str(here / "ddp_run.py"), str(folder), *([sharding] if sharding else [])],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "OMP_NUM_THREADS": "1",
+            "ACCELERATE_USE_CPU": "true",
+            "PYTHONFAULTHANDLER": "1",
+        },
         capture_output=True,
         text=True,
         timeout=1200,  # what goes wrong under FSDP2 waits for ever

@@ -6,6 +6,7 @@ What is printed of data, models and servers must not drive the terminal that sho
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import re
@@ -153,6 +154,7 @@ def _run(arguments: list[str]) -> int:
         module = f"{verb}_" if iskeyword(verb) else verb  # `import` cannot be a module's name
         status = int(import_module(f"bnf_align.cli.{module}").main(rest))
         sys.stdout.flush()
+        _leave_group()
         return status
     except BadInput as error:
         print(f"bnf-align {verb}: {error}", file=sys.stderr)
@@ -172,6 +174,18 @@ def _run(arguments: list[str]) -> int:
             raise
         print(f"bnf-align {verb}: {said}{GO_ON.get(verb, '')}", file=sys.stderr)
         return 2
+
+
+def _leave_group() -> None:
+    """End the process group of a verb that ended well.
+
+    An interpreter that ends beside gloo's threads may abort; they end with the last reference to the group. After an
+    error the other processes may still wait for this one, and the launcher ends them.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+        gc.collect()
 
 
 def _help() -> str:
