@@ -401,6 +401,14 @@ def test_brackets_as_deep_as_json_can_be_read_are_still_text(depth):
         ("The answer is 5.\nExample 2: And then?\nThe answer is 18.", "5"),
         ("The answer is 5.<|im_start|>user\nAnd then?\nThe answer is 18.", "5"),
         ("#### 1) Add\n3 + 4\n#### 7", "7"),
+        ("#### 12) Add\n3 + 4\n#### 7", "7"),
+        ("#### 10. Add\n3 + 4\n#### 7", "7"),
+        ("#### Analysis\nWe add.\n#### Example\n2 + 5\nThe answer is 7.", "7"),
+        ("### Step 1\nWe add.\n### Example\n2 + 5\n\\boxed{7}", "7"),
+        ("**Answer:** see below.\nExample: 3 + 4\nThe answer is 7.", "7"),
+        ("The answer is 7.\n#### Check\nIt holds.", "7"),
+        ("So \\boxed{B}. No: the answer is C.", "C"),
+        ("So \\boxed{2}. Then the answer is $x+y$", "$x+y$"),
         ("<think>The answer is 5.</think>\nThe answer is 18.", "18"),
         ("The answer is 5, no.</think>\nThe answer is 18.", "18"),
         ("<think>The answer is 5.", None),
@@ -421,6 +429,11 @@ def test_brackets_as_deep_as_json_can_be_read_are_still_text(depth):
 )
 def test_the_final_answer_stands_after_its_mark(solution, answer):
     assert final_answer(solution) == answer
+
+
+def test_a_digit_that_is_repeated_to_the_end_is_wrong_and_takes_no_time():
+    """A pattern of digits over it took 19 seconds."""
+    assert not solves("The answer is 0." + "3" * 100_000, "7")
 
 
 def test_a_solution_is_right_where_its_final_answer_is_and_nowhere_else():
@@ -456,6 +469,10 @@ SAME = {
     "3000000": ["$3 million", "3 million people", "3,000 thousand"],
     "1500000": ["1.5 million"],
     "3": ["3 million dollars", "3 dozen"],  # where the question counts in them
+    "3 million": ["3000000", "3", "3 million dollars"],
+    "2½ million": ["2,500,000", "2.5 million", "2 1/2 million"],
+    "6": ["1/2 dozen", "½ dozen eggs"],
+    "25": ["25m²", "25 m^2", "25 squared feet", "5 squared"],
     "36": ["3 dozen", "3 dozen eggs", "6 squared", "6²", "0x24"],
     "3/4": ["¾", "¾ cup"],
     "1010_2": ["1010_2", "1010_{2}"],
@@ -487,7 +504,8 @@ OTHER = {
         *("-18", "18 or 19", "18%2", "1.8", "18.5", "18/5", "eighteen", ""),
         *("minus 18", "18 squared", "18_{16}", "not 18", "less than 18", "at least 18"),
     ],
-    "6": ["x = 5 or x = 6"],
+    "6": ["x = 5 or x = 6", "1/2 million"],
+    "3 million": ["3 thousand", "3 dozen"],
     "0": ["0x12"],
     "2": ["2 x"],
     "10": ["1010_2"],

@@ -130,13 +130,21 @@ def test_numbers_that_make_no_sense_are_refused_before_anything_runs(name, value
         ({"adam_beta2": 1.0}, "--adam_beta2 1.0: a number from 0 to below 1"),
         ({"num_train_epochs": 1e30}, "--num_train_epochs 1e[+]30: .* million"),
         ({"lr_scheduler_kwargs": '{"a":1'}, "--lr_scheduler_kwargs .* is not JSON"),
-        ({"batch_size": 4, "per_device_train_batch_size": 2}, "--batch_size 4 beside .* = 2: .* Give one"),
-        ({"batch_size": 4, "gradient_accumulation_steps": 2}, "--batch_size 4 beside .* = 16: .* Give one"),
     ],
 )
 def test_what_makes_no_run_or_two_of_them_is_refused(given, message):
     with pytest.raises(BadInput, match=message):
         PreferenceConfig(output_dir="out", use_cpu=True, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "product"), [({"per_device_train_batch_size": 2}, 2), ({"gradient_accumulation_steps": 2}, 16)]
+)
+def test_two_sizes_of_a_step_are_refused_unless_the_devices_make_them_one(given, product):
+    config = PreferenceConfig(output_dir="out", use_cpu=True, batch_size=4 * product, **given)
+    with pytest.raises(BadInput, match=f"--batch_size {4 * product} beside .* 1 device = {product}: .* Give one"):
+        config.fold_batch_size()
+    assert config.step_size(devices=4) == 4 * product
 
 
 def test_two_ways_to_say_the_same_batch_are_one():

@@ -51,7 +51,7 @@ def test_a_conversation_gives_up_the_answer_it_ends_with(tmp_path):
         read_prompts(write(tmp_path / "c.jsonl", [{"messages": [{"who": "human", "said": "Hi"}]}]))
 
 
-def test_a_prompt_is_what_training_reads_of_it(tmp_path):
+def test_a_prompt_is_what_training_reads_of_it(tmp_path, caplog):
     """Messages as JSON text or as one object, and a system text in a column of its own."""
     user, system = {"role": "user", "content": "Hi"}, {"role": "system", "content": "Be kind."}
     rows = [{"prompt": json.dumps([user])}, {"prompt": user, "id": "b"}]
@@ -61,8 +61,9 @@ def test_a_prompt_is_what_training_reads_of_it(tmp_path):
     read = read_prompts(write(tmp_path / "b.jsonl", rows))
     assert [row["prompt"] for row in read] == [[system, user], [user], [system, user]]
     assert not any("system" in row for row in read)  # or training would read it twice
-    with pytest.raises(BadInput, match="differ"):
-        read_prompts(write(tmp_path / "c.jsonl", [{"prompt": [system, user], "system": "Be short."}]))
+    (kept,) = read_prompts(write(tmp_path / "c.jsonl", [{"prompt": [system, user], "system": "Be short."}]))
+    assert kept["prompt"] == [system, user]
+    assert "is not used where the conversation has another system message: 1 row (0)" in caplog.text
     with pytest.raises(BadInput, match="neither text nor messages, but int: 5"):
         read_prompts(write(tmp_path / "d.jsonl", [{"prompt": 5}]))
     with pytest.raises(BadInput, match="nothing to answer"):
@@ -71,6 +72,8 @@ def test_a_prompt_is_what_training_reads_of_it(tmp_path):
 
 def test_what_the_model_is_not_given_of_a_question_is_said(tmp_path, caplog):
     rows = [{"instruction": "Translate.", "input": "Good morning", "tools": [{"name": "f"}], "category": "a b"}]
+    answer = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi!"}]
+    rows[0] |= dict.fromkeys(("chosen", "rejected", "messages"), answer)  # answers are no part of the question
     read_prompts(write(tmp_path / "a.jsonl", rows))
     said = [record.getMessage() for record in caplog.records]
     assert sorted(re.search(r"column `(\w+)` looks like part", line)[1] for line in said) == ["input", "tools"]

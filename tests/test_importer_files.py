@@ -153,6 +153,10 @@ def test_half_a_gzip_stream_and_half_a_parquet_file_are_named(tmp_path):
     (tmp_path / "a.json.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadInput, match="the gzip file is broken or cut short"):
         read(tmp_path / "a.json.gz")
+    torn = gzip.compress(b'{"n": "\xff"}\n' + bytes(range(1, 256)) * 9)[:-9]
+    (tmp_path / "not utf-8 either.jsonl.gz").write_bytes(torn)
+    with pytest.raises(BadInput, match="not UTF-8 text near line 1"):
+        read(tmp_path / "not utf-8 either.jsonl.gz")
     pq.write_table(pa.table({"n": list(range(1000))}), tmp_path / "a.parquet")
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-50])
     with pytest.raises(BadInput, match=r"a.parquet cannot be read as Parquet"):

@@ -40,7 +40,9 @@ def test_what_was_read_is_said_once_with_counts():
     assert read_labels([True, "true"])[1] is not None
 
 
-@pytest.mark.parametrize(("values", "read"), [(["1", "0", None], [True, False, None]), (["-1", "1"], [False, True])])
+@pytest.mark.parametrize(
+    ("values", "read"), [(["1", "0", None], [True, False, None]), (["-1", "1", ""], [False, True, None])]
+)
 def test_the_texts_of_a_csv_are_read_as_their_numbers_are(values, read):
     labels, note = read_labels(values)
     assert labels == read
@@ -64,6 +66,7 @@ def test_zero_beside_minus_one_is_ambiguous(values):
         ([["up"]], r"1 x \['up'\]"),
         (["thumbsDown", True], "1 x thumbsDown, 1 x true"),
         (["", True], "1 x '', 1 x true"),
+        (["", "yes"], "1 x yes"),
     ],
 )
 def test_any_other_value_stops_and_all_values_are_listed_with_counts(values, seen):

@@ -438,6 +438,15 @@ def test_what_stands_beside_a_pair_and_speaks_for_its_rejected_answer_is_said(be
     ]
 
 
+def test_scores_beside_swapped_columns_speak_for_the_side_that_the_map_gives_them():
+    swap = {"chosen": "rejected", "rejected": "chosen"}
+    for scores, swapped in (((1, 9), False), ((9, 1), True)):
+        raw = [pair() | dict(zip(("chosen_score", "rejected_score"), scores, strict=True))]
+        for column_map, said in (({}, not swapped), (swap, swapped), ({"rejected": "third"}, False)):
+            _, report = check([raw[0] | {"third": "neither"}], column_map=column_map)
+            assert any("are the sides swapped" in warning for warning in report.warnings) is said
+
+
 def test_a_rating_beside_a_label_and_a_system_text_in_capitals_are_said():
     _, report = check([single() | {"rating": -1}])
     assert "column `rating` is not read, since there is a `label`" in report.notes

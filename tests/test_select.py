@@ -325,7 +325,8 @@ def test_rows_without_scores_are_refused(tmp_path):
     del data[1]["scores"]
     data[2]["scores"] = [1.0]
     data += [row("text", ["1", "0"]), row("nan", [1.0, math.nan]), {**row("one", [1.0]), "scores": 1.0}]
-    with pytest.raises(BadInput, match=r"5 rows \(1, 2, 3, \.\.\.\) without one score per candidate"):
+    data += [row("more than a float holds", [0.0, 10**400])]
+    with pytest.raises(BadInput, match=r"6 rows \(1, 2, 3, \.\.\.\) without one score per candidate"):
         write_selection(scored_file(tmp_path, data), tmp_path / "out.jsonl", Choice())
 
 

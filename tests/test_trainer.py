@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig
 
 from bnf_align import LOSSES, BadInput, BNFConfig, BNFTrainer, PreferenceConfig
 from bnf_align.head import HeadCall, ask
+from bnf_align.losses import CompletionLogps
 from reference.eq4 import eq4_loss
 from rounding import ROUNDING
 from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
@@ -693,6 +694,42 @@ def test_a_collapse_is_logged_and_stops_the_run_where_that_is_asked_for(tmp_path
         logged = [line["bnf/health"] for line in trainer.state.log_history if "bnf/health" in line]
         assert logged == {"green": [0, 0], "red": [2, 2], "stopped": [2]}[name]
     assert trainer.record.as_dict()["health"] == "red"
+
+
+def test_a_verdict_on_training_looks_back_as_far_as_fifty_responses():
+    """A last step of five answers, the rest of an epoch, called a run collapsed whose steps before were amber."""
+    from bnf_align.training.health import Metrics
+
+    metrics, said = Metrics(LOSSES["bnf"], 1.0, torch.device("cpu")), []
+    for count, shift in ((40, -3.0), (30, 0.1), (30, 0.2), (2, -1.0)):
+        reference = torch.full((count, 4), -2.0)
+        mask = torch.ones(count, 4, dtype=torch.bool)
+        label = torch.arange(count) % 2 == 0
+        metrics.add_completions(CompletionLogps(reference + shift, mask, reference), label, torch.full((count,), -1))
+        line = metrics.read(lambda sums: sums)
+        said.append((line["bnf/shift/chosen"], metrics.recent()["bnf/shift/chosen"]))
+    alone, together = zip(*said, strict=True)
+    assert alone == pytest.approx((-3.0, 0.1, 0.2, -1.0))
+    assert together == pytest.approx((-3.0, (20 * -3 + 15 * 0.1) / 35, 0.15, (15 * 0.1 + 15 * 0.2 - 1) / 31))
+
+
+def test_the_verdict_of_a_run_is_about_its_last_steps_together(tmp_path):
+    trainer = make_trainer(tmp_path, pairs(9), batch_size=8, logging_steps=1, learning_rate=3e-3, max_steps=2)
+    trainer.train()
+    first, last = (line["bnf/shift/rejected"] for line in trainer.state.log_history if "bnf/shift/rejected" in line)
+    both = trainer.metrics.recent()["bnf/shift/rejected"]
+    assert min(first, last) < both < max(first, last)
+    assert f"rejected {both:+.4f}" in trainer.record.health().text
+
+
+def test_a_task_that_is_answered_in_training_is_no_evaluation_set(tmp_path):
+    trainer = make_trainer(tmp_path, pairs(8), batch_size=8, check_step_0=False, logging_steps=1, max_steps=1)
+    responses = trainer.train_dataset.responses
+    responses.ref_logps = responses.ref_logps + 1.0
+    trainer.train()
+    assert trainer.record.health().colour == "red"
+    trainer.log({"eval_gsm8k/accuracy": 50.0})
+    assert trainer.record.health().colour == "red"
 
 
 def test_a_max_length_beyond_the_model_is_said(tmp_path, caplog):

@@ -268,14 +268,6 @@ class PreferenceConfig(TrainingArguments):
                 shown = name if name == "hub_token" else f"{name} {value}"
                 raise BadInput(f"{shown} is not supported: {reason}.")
         super().__post_init__()
-        per_device, accumulated = self.per_device_train_batch_size, self.gradient_accumulation_steps
-        product = per_device * accumulated * self.world_size
-        if self.batch_size is not None and (per_device, accumulated) != (8, 1) and self.batch_size != product:
-            raise BadInput(
-                f"--batch_size {self.batch_size} beside --per_device_train_batch_size {per_device} x "
-                f"--gradient_accumulation_steps {accumulated} x {counted(self.world_size, 'device')} = {product}: "
-                "they are two ways to say how large a step is. Give one of them."
-            )
 
     @property
     def loss(self) -> LossSpec:
@@ -292,16 +284,31 @@ class PreferenceConfig(TrainingArguments):
         """Seed of the order of the rows."""
         return self.seed if self.data_seed is None else self.data_seed
 
+    def step_size(self, devices: int) -> int:
+        """Units in one optimizer step over all devices: `batch_size`, or what TRL's keys multiply to.
+
+        Raises:
+            BadInput: If both are given and differ.
+        """
+        per_device, accumulated = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        product = per_device * accumulated * devices
+        if self.batch_size not in (None, product) and (per_device, accumulated) != (8, 1):
+            raise BadInput(
+                f"--batch_size {self.batch_size} beside --per_device_train_batch_size {per_device} x "
+                f"--gradient_accumulation_steps {accumulated} x {counted(devices, 'device')} = {product}: "
+                "they are two ways to say how large a step is. Give one of them."
+            )
+        return product if self.batch_size is None else self.batch_size
+
     def fold_batch_size(self) -> None:
         """Make the optimizer step one batch: what TRL's keys multiply to, or `batch_size`; accumulation becomes 1.
 
         Idempotent, so one config can serve two trainers.
 
         Raises:
-            BadInput: If `batch_size` cannot be dealt evenly to the devices.
+            BadInput: If the two differ, or `batch_size` cannot be dealt evenly to the devices.
         """
-        if self.batch_size is None:
-            self.batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+        self.batch_size = self.step_size(self.world_size)
         if self.batch_size % self.world_size:
             raise BadInput(f"batch_size {self.batch_size} is not a multiple of the {self.world_size} devices.")
         self.per_device_train_batch_size = self.batch_size // self.world_size

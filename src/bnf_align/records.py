@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
@@ -98,6 +99,11 @@ class Finding:
     def say(self, report: DataReport) -> None:
         """Put the sentence among the report's notes or warnings."""
         (report.notes if self.level == NOTE else report.warnings).append(self.text)
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a number that a float holds: finite, no bool, and no integer beyond 1.8e308."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def counted(count: int, one: str) -> str:

@@ -27,9 +27,13 @@ LAKHS = re.compile(r"(?<![\d.,(\[])[1-9]\d?(?:,\d\d)+(?=,\d{3}(?![\d,]))")
 MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)")
 EXPONENT = re.compile(r"(?<=\d)[eE]([+-]?\d+)(?!\w)")
 MINUS = re.compile(r"\b(?:minus|negative)\s+(?=[\d.])")
-SCALE = re.compile(r"(\d+(?:\.\d+)?)\s*(hundred|thousand|million|billion|trillion|dozen)s?\b", re.IGNORECASE)
+SCALE = re.compile(
+    r"(?<![\d./])((?:\d++\s+)?\d++\s*/\s*\d++|\d++(?:\.\d++)?)\s*(hundred|thousand|million|billion|trillion|dozen)s?\b",
+    re.IGNORECASE,
+)
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-POWER = re.compile(r"(?<=\d)\s+(squared|cubed)\b")
+POWER = re.compile(r"(?<=\d)\s+(squared|cubed)\b(?!\s+[A-Za-z])")
+"""Not of `25 squared feet`."""
 HEXADECIMAL = re.compile(r"(?<![\w.])0[xX]([\da-fA-F]+)\b")
 BASE = re.compile(r"\d_\{?\d+\}?")
 """A number and its base: `1010_2`."""
@@ -42,8 +46,8 @@ CLAUSE = re.compile(r"[;,.(]\s|\s\(|\b(?:because|since|as|for|which|that|so|when
 """What a sentence goes on with after its answer."""
 PERCENT = re.compile(r"\\?%|\bper\s?cent\b")
 WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi|inf)\b)[^\W\d_]{2,}(?:\s*\^\{?-?\d+\}?)?")
-UNIT = re.compile(r"(?<=\d)\s+[mscglhdLtCFKNJWVA](?:\^\{?-?\d+\}?)?$")
-"""A letter after a number and a space: 5 m, 3 s."""
+UNIT = re.compile(r"(?<=\d)(?:\s+[mscglhdLtCFKNJWVA](?:\^\{?-?\d+\}?)?|m\^\{?[23]\}?)$")
+"""A letter after a number and a space (5 m, 3 s), or metres to a power (25m²)."""
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 
 
@@ -59,7 +63,7 @@ def expression(text: str) -> str | None:
     text = HEXADECIMAL.sub(lambda found: str(int(found[1], 16)), MINUS.sub("-", text))
     text = LAKHS.sub(lambda found: found[0].replace(",", ""), text)
     text = DOTS_FOR_THOUSANDS.sub(lambda found: found[0].replace(".", "").replace(",", "."), THOUSANDS.sub("", text))
-    text = SCALE.sub(lambda found: f"{Decimal(found[1]) * SCALES[found[2].lower()]:f}", text)
+    text = SCALE.sub(lambda found: _scaled(found[1], SCALES[found[2].lower()]), text)
     text = POWER.sub(lambda found: {"squared": "^2", "cubed": "^3"}[found[1]], text)
     told = CLAUSE.split(text.strip() + " ")[0]
     if NOT_THE_NUMBER.search(told if re.search(r"\d", told) else text):
@@ -74,6 +78,14 @@ def expression(text: str) -> str | None:
         text = pieces[0].strip(".,:;!?()/") if len(pieces) == 1 else ""
     text = " ".join(text.split()).rstrip(".,;:!? ")
     return re.sub(r"^([+-])\s+(?=\d)|(?<=\d)\s+(?=%)", r"\1", text) or None
+
+
+def _scaled(number: str, scale: int) -> str:
+    """A decimal, a fraction or a mixed fraction, so many times."""
+    if "/" not in number:
+        return f"{Decimal(number) * scale:f}"
+    whole, over, under = re.fullmatch(r"(?:(\d+)\s+)?(\d+)\s*/\s*(\d+)", number).groups()  # type: ignore[union-attr]
+    return str(scale * (int(whole or 0) + Fraction(int(over), int(under)))) if int(under) else number
 
 
 def _in_ascii(character: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bnf_align.answers.expressions import SCALE, expression, same_expression
+from bnf_align.answers.expressions import LONGEST, SCALE, expression, same_expression
 from bnf_align.records import BadInput
 from bnf_align.thoughts import without_thoughts
 
@@ -20,7 +20,7 @@ NEXT_PROBLEM = re.compile(
     re.MULTILINE,
 )
 """With what a model that does not stop begins a problem of its own."""
-STATED = re.compile(r"[\s*$€£\\(\[{+−-]*\d+(?!\.\s+[A-Za-z]|\)\s)")
+STATED = re.compile(r"[\s*$€£\\(\[{+−-]*\d++(?!\.\s+[A-Za-z]|\)\s)")
 """What stands after GSM8K's `####`, and not after a heading's: a number, but no numbered title."""
 NUMBER_ALONE = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:/\d+)?%?")
 """The expression of an answer of nothing but a number, from who was asked for nothing but a number."""
@@ -49,12 +49,19 @@ def final_answer(solution: str) -> str | None:
         return solution.strip("*$ \t\r\n").removesuffix(".")
     if stated is not None or not marks:
         return None if stated is None else _after(stated, solution)
-    if run_on := NEXT_PROBLEM.search(solution, marks[0].end()):
+    marks = [mark for mark in marks if mark[0] != "####"] or marks  # without a number after it, it is a heading's
+    first = next((mark for mark in marks if _states(_after(mark, solution))), marks[0])
+    if run_on := NEXT_PROBLEM.search(solution, first.end()):
         solution = solution[: run_on.start()]
     own = [mark for mark in marks if mark.end() <= len(solution)]
     last = _after(own[-1], solution)
     boxes = [mark for mark in own if mark[0].startswith("\\")]
-    return last if not boxes or re.search(r"[\d\\]", last or "") else _after(boxes[-1], solution)
+    return last if not boxes or _states(last) else _after(boxes[-1], solution)
+
+
+def _states(answer: str | None) -> bool:
+    """Whether what stands after a mark is an answer, right or wrong, and no sentence about one ("is correct")."""
+    return answer is not None and (re.search(r"[\d\\]", answer) is not None or expression(answer) is not None)
 
 
 def _is_number(text: str) -> bool:
@@ -106,8 +113,13 @@ def solves(solution: str, gold: str) -> bool:
     Raises:
         BadInput: If `gold` states none.
     """
-    stated, wanted = final_answer(solution), gold_expression(gold)
-    if stated is None:
+    stated, wanted, right = final_answer(solution), gold_expression(gold), final_answer(gold) or gold
+    if stated is None or len(stated) > LONGEST:
         return False
-    # "3 million" is 3000000, and 3 where the question counts in millions.
-    return any(same_expression(expression(one), wanted) for one in {stated, SCALE.sub(r"\1", stated)})
+    if same_expression(expression(stated), wanted):
+        return True
+    # "3 million" is 3000000, and 3 where the question counts in millions: where one of both has the word.
+    bare, bare_right = SCALE.sub(r"\1", stated), SCALE.sub(r"\1", right)
+    if (bare == stated) == (bare_right == right):
+        return False
+    return same_expression(expression(bare), expression(bare_right) or wanted)

@@ -158,10 +158,8 @@ def _refuse_idle(*found: ModelArguments | DataArguments | PreferenceConfig) -> N
             for name in names:
                 value, default = values[name]
                 if value != default:
-                    raise BadInput(
-                        f"--{name} {spelled(value)} changes nothing without --{needed}: give that too, or take "
-                        f"--{name} out."
-                    )
+                    given = f"--{name} {spelled(getattr(value, 'value', value))}"
+                    raise BadInput(f"{given} changes nothing without --{needed}: give that too, or take --{name} out.")
 
 
 def settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], LoraConfig | None]:

@@ -73,6 +73,8 @@ NOT_WRITTEN = re.compile(r"os error (\d+)|PytorchStreamWriter failed|unexpected 
 def in_plain_words(error: Exception, verb: str) -> str | None:
     """What happened and what mends it; None for an error that is none of these."""
     said = " ".join(str(error).split())[:300]
+    if isinstance(error, RuntimeError) and said.startswith("Could not determine home directory"):
+        return "A path begins with ~ and a name that is no user's of this machine. Write its folder out."
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(said)):
         advice = LESS_MEMORY.get(verb, "Close other programs, or take a machine with more.")
         return f"Out of memory ({said or type(error).__name__}). {advice}"
@@ -150,11 +152,13 @@ def _run(arguments: list[str]) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Of what one library calls in another: nothing that the user of either can mend.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
+    joined = _in_group()
     try:
         module = f"{verb}_" if iskeyword(verb) else verb  # `import` cannot be a module's name
         status = int(import_module(f"bnf_align.cli.{module}").main(rest))
         sys.stdout.flush()
-        _leave_group()
+        if not joined:
+            _leave_group()
         return status
     except BadInput as error:
         print(f"bnf-align {verb}: {error}", file=sys.stderr)
@@ -176,15 +180,20 @@ def _run(arguments: list[str]) -> int:
         return 2
 
 
+def _in_group() -> bool:
+    """Whether this process is one of several that work together; torch is not imported for the question."""
+    distributed = sys.modules.get("torch.distributed")
+    return bool(distributed and distributed.is_available() and distributed.is_initialized())
+
+
 def _leave_group() -> None:
-    """End the process group of a verb that ended well.
+    """End the process group that a verb began which ended well.
 
     An interpreter that ends beside gloo's threads may abort; they end with the last reference to the group. After an
     error the other processes may still wait for this one, and the launcher ends them.
     """
-    distributed = sys.modules.get("torch.distributed")
-    if distributed and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if _in_group():
+        sys.modules["torch.distributed"].destroy_process_group()
         gc.collect()
 
 

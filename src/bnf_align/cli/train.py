@@ -65,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
         arguments.parser().print_help()
         return 0
     parsed = arguments.parse(argv)
+    parsed[1].step_size(parsed[1].world_size)
     _check_out(*parsed)
     with alone(str(parsed[1].output_dir)) if parsed[1].process_index == 0 else nullcontext():
         return _train(parsed, shlex.join(["bnf-align", "train", *argv]))

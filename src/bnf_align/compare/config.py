@@ -80,7 +80,9 @@ class Plan:
         cache = str(Path(self.out) / "reference")
         given = {"output_dir": self.out, "ref_cache_dir": cache, "loss_kwargs": own or None} | given
         settings: dict[str, Any] = {**QUIET, **self.settings, **others, **given}
-        return PreferenceConfig(**settings, loss_type=loss_type)
+        config = PreferenceConfig(**settings, loss_type=loss_type)
+        config.step_size(config.world_size)
+        return config
 
 
 def as_given(settings: Mapping[str, Any]) -> Settings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bnf_align.construct.score import read_candidates
+from bnf_align.construct.score import is_scored, read_candidates
 from bnf_align.construct.select import NEAR_IDENTICAL, Choice, Selected, labels_and_lengths, select
 from bnf_align.data.columns import COLUMNS
 from bnf_align.data.ledger import canonical
@@ -207,20 +206,13 @@ def read_scored(path: str | Path) -> list[Row]:
         BadInput: If a row has not one score, a number or null, per candidate.
     """
     rows = read_candidates(path)
-    bad = [i for i, row in enumerate(rows) if not _is_scored(row)]
+    bad = [i for i, row in enumerate(rows) if not is_scored(row)]
     if bad:
         raise BadInput(
             f"{path}: {rows_text(bad)} without one score per candidate, a number or null. Score them first: "
             "`bnf-align score`."
         )
     return rows
-
-
-def _is_scored(row: Row) -> bool:
-    scores = row.get("scores")
-    if not isinstance(scores, list) or len(scores) != len(row["candidates"]):
-        return False
-    return all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in scores)
 
 
 def _scorer(source: str | Path, choice: Choice) -> Row | None:

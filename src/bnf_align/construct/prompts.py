@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from bnf_align.construct.score import OF_SCORERS
-from bnf_align.data.check import clean_message, messages_in
+from bnf_align.data.check import TWO_SYSTEMS, clean_message, messages_in
 from bnf_align.data.columns import looks_like_messages, talks
 from bnf_align.data.ledger import EXTRAS
 from bnf_align.data.read import iter_rows
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 NAMES = ("prompt", "messages", "instruction", "question")
 """Columns that are read as the prompt, the first that a row has."""
+ANSWERS = ("answer", "completion", "chosen", "rejected", "messages")
+"""Columns that hold answers to the prompt, beside it."""
 MADE = ("id", "prompt", "candidates", "duplicates", *OF_SCORERS)
 """Columns that are made here: those of an earlier set would pass for the new candidates' scores."""
 
@@ -59,17 +61,21 @@ def read_prompts(source: str, split: str = "train", column: str | None = None, l
     _say_what_is_not_read(source, rows, name)
     in_turns = any(row.get("system") for row in rows)
     found: dict[str, Row] = {}
-    repeated, differ = [], 0
+    repeated, unused, differ = [], [], 0
     for number, row in enumerate(rows):
         prompt, own = _asked(row[name], f"{source}, row {number}"), row.get("id")
         others = {key: value for key, value in row.items() if key not in (*MADE, name) and _is_json(value)}
         if in_turns:
-            prompt = _with_system(prompt, others.pop("system", None), f"{source}, row {number}")
+            system = others.pop("system", None)
+            prompt = _with_system(prompt, system, f"{source}, row {number}")
+            unused += [number] * bool(system and prompt[0]["content"] != system)
         entry = {"id": _digest(prompt) if own is None else str(own), "prompt": prompt, **others}
         if entry["id"] in found and own is not None:
             raise BadInput(f"{source}: two rows have the id {entry['id']!r}; candidates are filed by id.")
         repeated += [number] * (entry["id"] in found)
         differ += found.setdefault(entry["id"], entry) != entry
+    if unused:
+        logger.warning(f"{source}: {TWO_SYSTEMS}: {rows_text(unused)}")
     if repeated:
         lost = f"; {differ:,} of them have other columns, which ids of their own would keep" if differ else ""
         logger.warning(f"{source}: a prompt is repeated in {rows_text(repeated)} and the first of each stays{lost}.")
@@ -80,7 +86,7 @@ def _say_what_is_not_read(source: str, rows: list[Row], column: str) -> None:
     """Columns that look like part of the question, and that the model is not given."""
     unread: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
-        for name in row.keys() - {column, "system", "id", "answer"}:
+        for name in row.keys() - {column, "system", "id", *ANSWERS}:
             if row[name] and (name in EXTRAS or talks(name, row[name])):
                 unread.setdefault(name, []).append(number)
     for name, numbers in unread.items():
@@ -110,14 +116,12 @@ def _asked(prompt: Any, place: str) -> str | list[Message]:
 
 
 def _with_system(prompt: str | list[Message], system: Any, place: str) -> list[Message]:
-    """The prompt in messages, with the row's system text before them."""
+    """The prompt in messages, with the row's system text before them unless they have a system message."""
     turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     if not isinstance(system, str | None):
         raise BadInput(f"{place}: `system` must be text, not {type(system).__name__}.")
-    if not system or (turns[0]["role"] == "system" and turns[0].get("content") == system):
+    if not system or turns[0]["role"] == "system":
         return turns
-    if turns[0]["role"] == "system":
-        raise BadInput(f"{place}: `system` and the conversation's own system message differ. Keep one of them.")
     return [{"role": "system", "content": system}, *turns]
 
 

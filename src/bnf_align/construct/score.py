@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from bnf_align.construct.scorers.scorer import Row, Scorer
 from bnf_align.journal import Journal, read_jsonl
-from bnf_align.records import BadInput, counted, rows_text
+from bnf_align.records import BadInput, counted, is_number, rows_text
 
 OF_SCORERS = ("scores", "wins", "candidates_cut", "replies_unread")
 """Columns of scored rows; those of an earlier scorer must not pass for this one's."""
@@ -86,6 +86,14 @@ def _is_candidates(row: Row) -> bool:
     )
 
 
+def is_scored(row: Row) -> bool:
+    """Whether a row has one score, a number or null, for each of its candidates."""
+    scores, candidates = row.get("scores"), row.get("candidates")
+    if not (isinstance(scores, list) and isinstance(candidates, list) and len(scores) == len(candidates)):
+        return False
+    return all(value is None or isinstance(value, bool) or is_number(value) for value in scores)
+
+
 def score(
     rows: Sequence[Row], scorer: Scorer, out: str | Path, *, about: Mapping[str, Any] | None = None
 ) -> ScoreReport:
@@ -135,7 +143,7 @@ def _refuse_other_rows(journal: Journal, by_id: Mapping[str, Row]) -> None:
     others: dict[str, list[str]] = {}
     for name, row in journal.read():
         counts = [row.get(column, 0) for column in ("candidates_cut", "replies_unread")]
-        if not isinstance(row.get("scores"), list) or not all(isinstance(count, int) for count in counts):
+        if not (is_scored(row) and all(isinstance(count, int) for count in counts)):
             raise BadInput(f"{journal.path}: row {name!r} is not as `score` writes it. Give another --out.")
         new = by_id.get(name, row)
         names = (row.keys() | new.keys()) - set(OF_SCORERS)

@@ -56,6 +56,10 @@ class RowChecker:
     def __init__(self, columns: Columns, role_map: Mapping[str, str] | None, report: DataReport) -> None:
         self._columns, self._roles, self._report = columns, role_map or {}, report
         self._scores = [names for names in SCORES if {*names} <= {*columns.names}]
+        sides = [columns.renames.get(name, name) for name in ("chosen", "rejected")]
+        self._swapped = sides == ["rejected", "chosen"]
+        if {*sides} != {"chosen", "rejected"}:  # scores of columns under other names: whose they are is not known
+            self._scores = []
         self._said: dict[str, array] = {}
         self._unknown: dict[str, list[int]] = {}
         for theirs, ours in self._roles.items():
@@ -107,10 +111,10 @@ class RowChecker:
     def _says_rejected_won(self, row: Mapping[str, Any]) -> bool:
         """Whether scores or a winner beside a pair speak for its rejected answer."""
         for names in self._scores:
-            chosen, rejected = (row.get(name) for name in names)
+            chosen, rejected = (row.get(name) for name in (reversed(names) if self._swapped else names))
             if isinstance(chosen, int | float) and isinstance(rejected, int | float) and chosen < rejected:
                 return True
-        return row.get("winner") == "rejected"
+        return row.get("winner") == ("chosen" if self._swapped else "rejected")
 
     def _text(self, number: int, column: str, value: Any) -> str | list[Message] | None:
         """A column's value as a text or as messages; None where it is a gap in a table of pandas."""

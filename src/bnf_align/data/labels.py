@@ -44,7 +44,7 @@ def read_labels(
     every value that occurs must be in one of them.
 
     Args:
-        values: The column, None or NaN where a row has no label.
+        values: The column, None or NaN where a row has no label, or an empty text among texts.
         label_map: Value, as text -> "up", "down" or "drop", as `--label_map` gives it.
         rows: The rows' numbers, for messages; their positions if not given.
         table: What a known source's values mean, written as in `label_map`, which stands above it.
@@ -66,6 +66,8 @@ def read_labels(
     values = [plain(value) for value in values]
     if "nan" not in (label_map or {}):  # a gap in a column of numbers, as Parquet and pandas write it
         values = [None if isinstance(value, float) and value != value else value for value in values]
+    if "" not in (label_map or {}) and all(isinstance(value, str | None) for value in values):
+        values = [value or None for value in values]  # and in a .csv, which has texts alone
     texts = [None if value is None or isinstance(value, Settled) else _text(value) for value in values]
     counts = Counter(text for text in texts if text is not None)
     kinds = {text: value for text, value in zip(texts, values, strict=True) if text is not None}

@@ -93,8 +93,10 @@ def split_by_prompt(
         places[prompt] = int.from_bytes(digest, "big")
         sides[places[prompt] < fraction * 2**64].append({"row": number, **row})
     if fraction > 0 and not all(sides):
-        low, high = min(places.values()) / 2**64, max(places.values()) / 2**64
-        mend = f"Choose one above {low:.3f} and below {high:.3f}" if len(places) > 1 else "Take more prompts"
+        mend = "Take more prompts"
+        if len(places) > 1:
+            low, high = min(places.values()) / 2**64, max(places.values()) / 2**64
+            mend = f"Choose one above {low:.3f} and below {high:.3f}"
         raise BadInput(
             f"{flag} {fraction} leaves no {'training' if sides[1] else 'evaluation'} rows: "
             f"{counted(len(sides[0]) + len(sides[1]), 'row')} with {counted(len(places), 'different prompt')}, and "

@@ -78,7 +78,7 @@ def card_of(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: If the card cannot be read.
     """
-    file = path.with_name(f"{path.name.removesuffix('.partial')}.card.json")
+    file = path.parent / f"{path.name.removesuffix('.partial')}.card.json"
     if not file.is_file():
         return {}
     try:

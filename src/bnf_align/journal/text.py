@@ -6,7 +6,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -61,7 +61,8 @@ def lines_of(file: TextIO, path: Path) -> Iterator[str]:
 
 
 def _first_line_not_in_utf_8(path: Path) -> int:
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+    broken = suppress(EOFError, gzip.BadGzipFile, zlib.error)  # too, further on
+    with broken, gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), start=1):
             try:
                 line.decode()

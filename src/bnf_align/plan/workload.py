@@ -70,7 +70,7 @@ class Workload:
 
 def assumed(rows: int, mean_length: int, config: PreferenceConfig, devices: int = 1) -> Workload:
     """`rows` pairs of responses of `mean_length` tokens each; the largest micro-batch is the full budget."""
-    batch, budget = _batch_size(config, devices), config.max_tokens_per_micro_batch
+    batch, budget = config.step_size(devices), config.max_tokens_per_micro_batch
     longest = min(config.max_length or mean_length, max(budget, mean_length))
     length = max(budget, longest) if config.packing else longest
     tokens = 2 * rows * mean_length
@@ -96,10 +96,6 @@ def assumed(rows: int, mean_length: int, config: PreferenceConfig, devices: int 
     )
 
 
-def _batch_size(config: PreferenceConfig, devices: int) -> int:
-    return config.batch_size or config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
-
-
 def measured(
     source: str,
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
@@ -118,7 +114,7 @@ def measured(
         devices: Number of ranks.
     """
     lengths, scored = parts[0]
-    sampler = StepSampler(len(units), _batch_size(config, devices), config.order_seed)
+    sampler = StepSampler(len(units), config.step_size(devices), config.order_seed)
     most, later, largest = 1, 0, (0, 1, 1)
     looked_at = min(STEPS_LOOKED_AT, config.max_steps) if config.max_steps > 0 else STEPS_LOOKED_AT
     for step in islice(sampler, looked_at):

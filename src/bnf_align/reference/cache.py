@@ -176,6 +176,7 @@ def collect_garbage(root: str | Path, older_than_days: float, dry_run: bool = Fa
     if not dry_run:
         for path in doomed:
             path.unlink(missing_ok=True)
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
+        for folder in {path.parent for path in doomed}:
+            with suppress(OSError):  # it holds more, or another run of this was faster
+                folder.rmdir()
     return doomed, size

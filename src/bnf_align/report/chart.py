@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from bnf_align.records import is_number
+
 WIDTH, HEIGHT = 460, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 46
 STRIP = 8
@@ -113,7 +115,7 @@ def scale(low: float, high: float, start: float, end: float) -> Any:
 
 def _points(history: Sequence[Mapping[str, Any]], name: str) -> Points:
     values = ((line["step"], line[name]) for line in history if name in line)
-    return [(x, y if isinstance(y, int | float) else math.nan) for x, y in values]
+    return [(x, y if is_number(y) else math.nan) for x, y in values]
 
 
 def _line(name: str, points: Points, x_of: Any, y_of: Any) -> Line:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
 
-from bnf_align.records import BadInput
+from bnf_align.records import BadInput, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ class Document:
         value = metrics.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_number(value):
             raise BadInput(f"{self.path}: {name} is {str(value)[:40]}, not a finite number. Score the answers again.")
         return float(value)
 

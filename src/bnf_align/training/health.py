@@ -24,7 +24,8 @@ MANY_SATURATED = 0.2
 MORE_ENDLESS, MORE_REPEATING = 0.1, 0.1
 """Further share of the sample answers that never end, or repeat themselves, which deserves a look."""
 FEW = 50
-"""Held-out responses below which a mean over them is said to be one of few."""
+"""Responses below which a mean over them is one of few: of held-out ones it is said, and a verdict on training looks
+further back than its last log line."""
 COLOURS = ("green", "amber", "red")
 
 
@@ -43,6 +44,8 @@ class Metrics:
         self.zero = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         self.sums: dict[str, Tensor] = {}
         """Of each metric its sum and count: on every rank the same ones, for all run as many micro-batches."""
+        self.lines: list[dict[str, list[float]]] = []
+        """The same of the last readings, over all ranks: as many of them as have `FEW` responses."""
 
     def add(self, name: str, values: Tensor, where: Tensor | None = None) -> None:
         """Add `values` (any shape), those at `where` (bool, same shape) only."""
@@ -82,11 +85,31 @@ class Metrics:
         if not self.sums:
             return {}
         sums = reduce(torch.stack(list(self.sums.values()))).tolist()
-        means = {name: total / count for name, (total, count) in zip(self.sums, sums, strict=True) if count}
-        if {"rewards/chosen", "rewards/rejected"} <= means.keys():
-            means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+        self.lines.append(dict(zip(self.sums, sums, strict=True)))
+        while _responses(self.lines[1:]) >= FEW:
+            del self.lines[0]
         self.sums = {}
-        return means
+        return _means(self.lines[-1:])
+
+    def recent(self) -> dict[str, float]:
+        """The means over the last readings that together have `FEW` responses: a last step may be of three."""
+        return _means(self.lines)
+
+
+def _responses(lines: list[dict[str, list[float]]]) -> float:
+    return sum(line[name][1] for line in lines for name in ("logps/chosen", "logps/rejected") if name in line)
+
+
+def _means(lines: list[dict[str, list[float]]]) -> dict[str, float]:
+    sums: dict[str, list[float]] = {}
+    for line in lines:
+        for name, (total, count) in line.items():
+            before = sums.get(name, [0.0, 0.0])
+            sums[name] = [before[0] + total, before[1] + count]
+    means = {name: total / count for name, (total, count) in sums.items() if count}
+    if {"rewards/chosen", "rewards/rejected"} <= means.keys():
+        means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+    return means
 
 
 @dataclass(frozen=True)
@@ -100,7 +123,7 @@ class Health:
 
 
 def health(metrics: Mapping[str, Any], held_out: int = 0) -> Health:
-    """A run from the metrics of its last evaluation on so many `held_out` responses, or of its last log line.
+    """A run from the metrics of its last evaluation on so many `held_out` responses, or of its last training steps.
 
     Says what moved and by how much, and names what users ask about: preferred answers that fall with the others, and
     tokens that hardly train any more. `healthy` is said only where every quantity it speaks of is there and finite.

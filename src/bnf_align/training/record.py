@@ -75,12 +75,13 @@ class RunRecord:
         sets = given if isinstance(given, dict) else {"": given}
         judged = []
         for name, steps in sets.items():
+            if steps is None:  # what --eval_task measures has the prefix of evaluation rows, too
+                continue
             prefix = f"eval_{name}_" if name else "eval_"
             found = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
             if found:
-                held_out = 0 if steps is None else len(steps.responses)
-                judged.append((f"{name}: " if name else "", health(found, held_out)))
-        judged = judged or [("", health(metrics))]
+                judged.append((f"{name}: " if name else "", health(found, len(steps.responses))))
+        judged = judged or [("", health(metrics | self.trainer.metrics.recent()))]
         judged += [("", one) for one in samples_health(metrics)]
         colour = max((one.colour for _, one in judged), key=COLOURS.index)
         return Health(colour, " ".join(title + one.text for title, one in judged))

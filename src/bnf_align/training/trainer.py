@@ -422,7 +422,7 @@ class PreferenceTrainer(OpenTrainer):
         if "loss" in logs or "train_runtime" in logs:  # Trainer has the loss itself
             means = self.metrics.read(self.accelerator.reduce)
             logs |= {name: value for name, value in means.items() if name != "loss"}
-        found = health(logs)
+        found = health(logs | (self.metrics.recent() if "bnf/saturated" in logs else {}))
         if "bnf/saturated" in logs:
             logs["bnf/health"] = COLOURS.index(found.colour)
         super().log(logs, start_time)
@@ -453,6 +453,7 @@ class PreferenceTrainer(OpenTrainer):
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self)
         if checkpoint and self.spec.running_reward:
             self.rewards = self.rewards.new_tensor(rewards_until(checkpoint))
+        self.metrics.lines.clear()  # an earlier call's
         self.record.start()
         output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.record.finish()

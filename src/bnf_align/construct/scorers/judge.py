@@ -100,7 +100,8 @@ class JudgeScorer:
         """See `Scorer`. Scored rows get `replies_unread`, where so many replies had no verdict."""
         self.failed = {}
         todo = {row["id"]: row for row in rows if row["id"] not in done}
-        waiting = {name: len(self._asked(row)) for name, row in todo.items()}
+        counts = {name: len(row["candidates"]) for name, row in todo.items()}
+        waiting = {name: count * (count - 1 if self.pairs else 1) for name, count in counts.items()}
         said: dict[str, dict[str, str]] = {name: {} for name in todo}
         yield from ([self._scored(todo[name], {})] for name, number in waiting.items() if not number)
         questions = (question for row in todo.values() for question in self._asked(row))
