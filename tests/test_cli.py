@@ -307,6 +307,13 @@ def test_env_reports_versions_as_json(capsys):
     assert all(line.startswith("pip install") for line in found["missing"].values())
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "1.5", "9" * 30, "9" * 5000])
+def test_a_count_is_a_whole_number_that_something_can_be_counted_to(limit, capsys):
+    with pytest.raises(SystemExit):
+        main(["generate", "--limit", limit])
+    assert re.search(r"argument --limit: .*(whole number from 1 on|invalid count)", capsys.readouterr().err)
+
+
 def test_an_unknown_verb_lists_the_known_ones(capsys):
     assert main(["align"]) == 2
     message = capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,8 @@ def count(text: str) -> int:
         ArgumentTypeError: If it is another number, or none.
     """
     number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 on is needed")
+    if not 1 <= number <= sys.maxsize:
+        raise argparse.ArgumentTypeError(f"{text:.40}: a whole number from 1 on is needed, up to {sys.maxsize:,}")
     return number
 
 
