@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 import conftest  # noqa: F401 (environment and threads, before anything else)
 from bnf_align.reference.cache import namespaces
 from bnf_align.reference.compute import Forward
-from fsdp_on_cpu import shard_on_cpu
+from fsdp_on_cpu import end_here, shard_on_cpu
 from runs import GradientProbe, make_trainer, pairs, perturb, singles
 
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
@@ -143,7 +143,4 @@ def main(folder: Path, sharding: str | None = None) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), *sys.argv[2:])
-    # FSDP2's caches keep the group, and an interpreter that ends beside gloo's threads may abort.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    end_here()

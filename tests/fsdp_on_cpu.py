@@ -1,6 +1,7 @@
-"""Let accelerate shard on CPU: it takes FSDP for accelerators alone and would run DDP instead, without a word."""
+"""FSDP2 in processes of a CPU: accelerate shards on accelerators alone, and would run DDP instead, without a word."""
 
 import os
+import sys
 
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
@@ -12,6 +13,13 @@ SETTINGS = {
     "FSDP_RESHARD_AFTER_FORWARD": "true",
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
 }
+
+
+def end_here() -> None:
+    """End this process without the interpreter's end, which gloo's threads may abort; FSDP2's caches keep them alive."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def shard_on_cpu() -> None:

@@ -32,6 +32,7 @@ from bnf_align.data.responses import packed
 from bnf_align.head import Head, HeadCall, attach, chunked_lm_head, fused_logps, fused_loss
 from bnf_align.losses import LOSSES, CompletionLogps, Tokens, bnf_weights
 from bnf_align.records import BadInput
+from fsdp_on_cpu import end_here
 from reference.eq4 import eq4_loss
 from rounding import roundings
 from runs import make_trainer, relative_difference, singles
@@ -778,7 +779,7 @@ def fsdp_process(rank: int, folder: str) -> None:
         assert not torch.equal(scored, scored.bfloat16().float())
     if rank == 0:
         torch.save(results, f"{folder}/results.pt")
-    dist.destroy_process_group()
+    end_here()
 
 
 @pytest.mark.golden
