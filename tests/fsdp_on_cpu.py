@@ -16,7 +16,7 @@ SETTINGS = {
 
 
 def end_here() -> None:
-    """End this process without the interpreter's end, which gloo's threads may abort; FSDP2's caches keep them alive."""
+    """End this process at once: FSDP2 keeps the group, and gloo's threads may abort the interpreter's end."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
