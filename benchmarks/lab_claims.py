@@ -27,6 +27,7 @@ from bnf_align.training.health import FALLEN, MORE_ENDLESS
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "lab" / "runs.csv"
 REAL = ROOT / "benchmarks" / "results" / "real_lab.csv"
+MOVED = ROOT / "benchmarks" / "results" / "lab" / "shifts.json"
 PAGE = ROOT / "docs" / "claims.md"
 HEALTH = ROOT / "docs" / "health.md"
 RESAMPLES = 4_000
@@ -39,6 +40,7 @@ def main() -> None:
     """Write the tables into the pages, and the pictures beside them."""
     found = cells(RESULTS)
     text = filled(PAGE.read_text(encoding="utf-8"), found)
+    text = between("moved", text, moved(MOVED))
     PAGE.write_text(between("real", text, real_table(REAL)), encoding="utf-8")
     text = HEALTH.read_text(encoding="utf-8")
     HEALTH.write_text(between("runs", text, verdicts(RESULTS)), encoding="utf-8")
@@ -76,6 +78,31 @@ def real_table(results: Path) -> str:
         for measure in measures
     ]
     return f"\n{markdown(('', *measured), lines)}\n\nNot measured: {', '.join(missing) or 'nothing'}.\n"
+
+
+def moved(results: Path) -> str:
+    """Figures 3 and 4 in numbers: of each method the mean over the seeds, with the lowest and the highest of them."""
+    seeds = list(json.loads(results.read_text(encoding="utf-8"))["seeds"].values())
+
+    def low_tenths(seed: dict, method: str) -> float:
+        return 100 * sum(seed["bins"]["shares"][method][:2])
+
+    def median(measure: str) -> Callable[[dict, str], float]:
+        return lambda seed, method: seed["methods"][method][measure]["p50"]
+
+    columns = {
+        "log-likelihood shift per token, median, nats": median("log_likelihood_shift_per_token"),
+        "absolute logit shift per token, median": median("logit_shift_per_token"),
+        "Gini, median": median("gini"),
+        "tokens in DPO's two lowest tenths, %": low_tenths,
+    }
+
+    def cell(of: Callable[[dict, str], float], method: str) -> str:
+        values = [of(seed, method) for seed in seeds]
+        return f"{np.mean(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+    lines = [(name, *(cell(of, name) for of in columns.values())) for name in seeds[0]["methods"]]
+    return f"\nMean of {len(seeds)} seeds (lowest to highest):\n\n{markdown(('', *columns), lines)}\n"
 
 
 def _with_interval(row: dict[str, str]) -> str:

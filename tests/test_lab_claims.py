@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -187,6 +188,7 @@ def test_the_page_shows_the_tables_that_its_results_give():
     text = findings.PAGE.read_text(encoding="utf-8")
     assert sorted(re.findall(r"<!-- tables ([\w-]+) -->", text)) == sorted(CLAIMS)
     assert findings.filled(text, findings.cells(findings.RESULTS)) == text
+    assert findings.between("moved", text, findings.moved(findings.MOVED)) == text
 
 
 def test_the_page_of_health_counts_the_runs_as_they_are():
@@ -216,3 +218,18 @@ def test_the_page_of_health_counts_the_runs_as_they_are():
         for found in shifts.values()
     ]
     assert [tuple(map(int, row)) for row in rows] == counted
+
+
+def test_what_moved_is_the_mean_over_seeds_with_the_lowest_and_the_highest(tmp_path):
+    def seed(shift: float, share: float) -> dict:
+        names = ("log_likelihood_shift_per_token", "logit_shift_per_token", "gini")
+        return {
+            "methods": {"BNF": {name: {"p50": shift} for name in names}},
+            "bins": {"shares": {"BNF": [share, share, 1 - 2 * share]}},
+        }
+
+    file = tmp_path / "shifts.json"
+    file.write_text(json.dumps({"seeds": {"0": seed(-0.5, 0.1), "1": seed(0.1, 0.05)}}), encoding="utf-8")
+    said = findings.moved(file)
+    assert "Mean of 2 seeds" in said
+    assert "| BNF | -0.2 (-0.5 to 0.1) | -0.2 (-0.5 to 0.1) | -0.2 (-0.5 to 0.1) | 15 (10 to 20) |" in said
