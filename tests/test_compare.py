@@ -363,6 +363,15 @@ settings:
 """
 
 
+def test_a_file_in_the_place_of_the_folder_and_a_seed_below_zero_are_faults(tmp_path, capsys):
+    config = {"model": "m", "data": "d", "out": str(tmp_path / "c.yaml"), "methods": {"bnf": {}}, "seeds": [-1]}
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    assert main(["compare", "--config", str(tmp_path / "c.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "c.yaml is a file, and a folder is needed" in said
+    assert "different whole numbers from 0 on is needed, not [-1]" in said
+
+
 def test_every_fault_is_said_at_once_with_its_line_before_anything_runs(folder, tmp_path, capsys):
     text = BAD.format(model=folder / "model", data=folder / "pairs.jsonl", out=tmp_path / "out")
     (tmp_path / "c.yaml").write_text(text)

@@ -174,13 +174,20 @@ def test_a_value_that_nobody_knows_names_the_verb_with_all_the_flags(tmp_path):
         list(iter_rows(tmp_path / "export.json", options=Options()))
 
 
-def test_an_empty_cell_can_be_mapped_as_a_shell_hands_it_over(tmp_path, monkeypatch, capsys):
+def test_an_empty_cell_is_no_label_and_can_be_mapped_as_a_shell_hands_it_over(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("prompt,completion,label\na,b,1\na,c,0\na,d,\n")
-    assert main(["doctor", "rows.csv"]) == 2
-    assert "--label_map ''=up|down|drop '1'=up|down|drop '0'=up|down|drop" in capsys.readouterr().out
-    assert main(["doctor", "rows.csv", "--label_map", "1=up", "0=down", "=drop"]) == 1
-    assert "1 up, 1 down" in capsys.readouterr().out
+    for flags in (
+        [],
+        ["--label_map", "1=up", "0=down", "=drop"],
+        ["--label_map", "1=up", "0=down", "--label_map", "=drop"],
+    ):
+        assert main(["doctor", "rows.csv", *flags]) == 1
+        assert "1 up, 1 down" in capsys.readouterr().out
+    assert main(["doctor", "rows.csv", "--label_map", "1=up", "0=down", "=down"]) == 0
+    assert "1 up, 2 downs" in capsys.readouterr().out
+    assert main(["doctor", "rows.csv", "--label_map", "1=up", "0=down", "1=down"]) == 2
+    assert "--label_map says two things of '1': up and down" in capsys.readouterr().out
     assert main(["doctor", "rows.csv", "--map", "=label"]) == 2
 
 

@@ -46,6 +46,17 @@ def test_only_the_label_is_spelled_anew_for_a_trainer_that_takes_minus_one_for_t
     assert (report.rows, report.ups, report.downs, report.dropped) == (3, 1, 1, {"no rating": [1]})
 
 
+def test_a_single_answer_beside_the_empty_columns_of_pairs_keeps_its_label(tmp_path):
+    """Two sets in one table: every row has all columns."""
+    none = dict.fromkeys(("chosen", "rejected"))
+    single, pair = OWN["single"] | none, OWN["pair"] | dict.fromkeys(("completion", "label"))
+    path = written(tmp_path, *(single | {"label": label} for label in (1, 0, 1)), pair, pair | {"chosen": None})
+    rows, report = import_rows("auto", [path], Options(label_map={"1": "down", "0": "up"}))
+    assert list(rows) == [*(single | {"label": label} for label in (False, True, False)), pair]
+    assert (report.pairs, report.ups, report.downs) == (1, 1, 2)
+    assert report.dropped == {"no rating": [4]}
+
+
 def test_a_label_on_another_scale_stops_and_is_mapped_as_in_any_import(tmp_path):
     path = written(tmp_path, *(OWN["messages"] | {"label": stars} for stars in (5, 1, 3)))
     with pytest.raises(BadInput, match="Seen: 1 x 5, 1 x 1, 1 x 3"):

@@ -438,6 +438,24 @@ def test_what_stands_beside_a_pair_and_speaks_for_its_rejected_answer_is_said(be
     ]
 
 
+def test_no_prompt_is_made_up_for_a_row_where_others_have_one():
+    raw = [{"prompt": None, "chosen": "Sure!\nIt is six", "rejected": "Sure!\nIt is seven"}, pair()]
+    rows, report = check(raw)
+    assert [row["row"] for row in rows] == [1]
+    assert report.dropped == {"no `prompt`": [0]}
+
+
+@pytest.mark.parametrize("winner", ["winner", "preference_strength", "Overall_Preference"])
+def test_an_answer_is_not_taken_for_the_better_one_beside_a_winner_that_is_not_read(winner):
+    raw = [{"prompt": "Hi", "response_a": "Yes", "response_b": "No", winner: "model_b"}]
+    with pytest.raises(
+        BadInput, match=rf"import table FILE --map first=response_a second=response_b --winner {winner}"
+    ):
+        check(raw, column_map={"chosen": "response_a", "rejected": "response_b"})
+    with pytest.raises(BadInput, match=f"If `{winner}` says which of two answers won: .*--winner {winner}"):
+        check(raw)
+
+
 def test_scores_beside_swapped_columns_speak_for_the_side_that_the_map_gives_them():
     swap = {"chosen": "rejected", "rejected": "chosen"}
     for scores, swapped in (((1, 9), False), ((9, 1), True)):

@@ -21,6 +21,8 @@ SIGNS = str.maketrans(dict.fromkeys("−–—‐‑‒﹣－", "-") | dict.from
 DECORATION = re.compile(r"\*\*|\\\$|\\[()\[\]]|\^\s*\\circ|\^\{\s*\\circ\s*\}|\\(?:left|right|displaystyle)(?![a-z])")
 WRITTEN_AS_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed)\s*\{([^{}]*)\}")
 THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,|\\[,;:! ]|[ '’_\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
+SPACES = re.compile(r"(?<!\\)\\[,;:! ]|~|\\q?quad(?![a-z])|`")
+"""LaTeX's, where no thousands follow, and the marks of code."""
 DOTS_FOR_THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?![\d.])|(?<![\d.])\d{1,3}(?:\.\d{3})+,\d+")
 LAKHS = re.compile(r"(?<![\d.,(\[])[1-9]\d?(?:,\d\d)+(?=,\d{3}(?![\d,]))")
 """12,34,567: from the thousands on Indian notation marks every two digits."""
@@ -38,16 +40,25 @@ HEXADECIMAL = re.compile(r"(?<![\w.])0[xX]([\da-fA-F]+)\b")
 BASE = re.compile(r"\d_\{?\d+\}?")
 """A number and its base: `1010_2`."""
 NOT_THE_NUMBER = re.compile(
-    r"\b(?:not|(?:less|fewer|more|greater|other|larger|smaller)\s+than|at\s+(?:least|most))\s+-?\d|\d\W*\bor\b.*\d"
+    r"\b(?:not|(?:less|fewer|more|greater|other|larger|smaller)\s+than|at\s+(?:least|most)|or\s+equal\s+to|up\s+to"
+    r"|under|(?<!\d\s)over|below|above|almost|nearly|half(?:\s+of)?|twice|double|triple)\s+-?\d"
+    r"|\d\W*\bor\b.*\d|\d\s+and\s+(?:a|one|two|three)\s+(?:half|halves|thirds?|quarters?|fifths?)\b"
 )
-"""A bound, a denial, or a choice of two: no number is stated."""
+"""A bound, a denial, a multiple, or a choice of two: no number is stated."""
+TAKEN_BACK = re.compile(
+    r"\d\W+(?:no\W+(?:wait\W+)?[$€£]?-?\d|wait\b|actually\W+[$€£]?-?\d|is\s+(?:wrong|incorrect|not)\b)", re.IGNORECASE
+)
+TIMES = re.compile(r"(?<=\d)\s*[x×]\s*(?=10\^)")
+ASIDE = re.compile(r"(?<=\d)\s+\((?:[^()]*[A-Za-z]{2}[^()]*|[\d\s+*/.=×-]+)\)\s*$")
+"""A remark after a number: 18 (9 + 9), 18 (since 2 * 9 = 18)."""
 EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\approx(?![a-z])|≈")
 CLAUSE = re.compile(r"[;,.(]\s|\s\(|\b(?:because|since|as|for|which|that|so|when|if|after|given|but|where)\b")
 """What a sentence goes on with after its answer."""
 PERCENT = re.compile(r"\\?%|\bper\s?cent\b")
 WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi|inf)\b)[^\W\d_]{2,}(?:\s*\^\{?-?\d+\}?)?")
-UNIT = re.compile(r"(?<=\d)(?:\s+[mscglhdLtCFKNJWVA](?:\^\{?-?\d+\}?)?|m\^\{?[23]\}?)$")
+UNIT = re.compile(r"(?<=\d)(?:\s+[mscglhdLtCFKNJWVA](?:\^\{?-?\d+\}?)?(?:/[a-z])?|m\^\{?[23]\}?)$")
 """A letter after a number and a space (5 m, 3 s), or metres to a power (25m²)."""
+PERCENTAGE = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))\\?(%?)")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 
 
@@ -62,11 +73,13 @@ def expression(text: str) -> str | None:
     text = WRITTEN_AS_TEXT.sub(r" \1 ", "".join(map(_in_ascii, text)))
     text = HEXADECIMAL.sub(lambda found: str(int(found[1], 16)), MINUS.sub("-", text))
     text = LAKHS.sub(lambda found: found[0].replace(",", ""), text)
-    text = DOTS_FOR_THOUSANDS.sub(lambda found: found[0].replace(".", "").replace(",", "."), THOUSANDS.sub("", text))
+    text = SPACES.sub(" ", THOUSANDS.sub("", text)).strip()
+    text = DOTS_FOR_THOUSANDS.sub(lambda found: found[0].replace(".", "").replace(",", "."), text)
     text = SCALE.sub(lambda found: _scaled(found[1], SCALES[found[2].lower()]), text)
     text = POWER.sub(lambda found: {"squared": "^2", "cubed": "^3"}[found[1]], text)
+    taken_back, text = TAKEN_BACK.search(text), ASIDE.sub("", TIMES.sub(r"\\times ", text))
     told = CLAUSE.split(text.strip() + " ")[0]
-    if NOT_THE_NUMBER.search(told if re.search(r"\d", told) else text):
+    if taken_back or NOT_THE_NUMBER.search(told if re.search(r"\d", told) else text):
         return None
     text = MIXED.sub(r"\1\\frac{\2}{\3}", PERCENT.sub("%", EXPONENT.sub(r"\\times 10^{\1}", text)))
     sides = EQUALS.split(text)
@@ -104,6 +117,10 @@ def same_expression(answer: str | None, gold: str) -> bool:
         return False
     if NUMBER.fullmatch(answer) and NUMBER.fullmatch(gold):
         return Fraction(answer) == Fraction(gold)
+    if all(shares := [PERCENTAGE.fullmatch(one) for one in (answer, gold)]) and "%" in answer + gold:
+        # A per cent is both 12.5 and 0.125.
+        one, other = ({value := Fraction(share[1]), value / (100 if share[2] else 1)} for share in shares if share)
+        return not one.isdisjoint(other)
     if BASE.search(answer + gold):  # math-verify reads no base
         return re.sub(r"[{} ]", "", answer) == re.sub(r"[{} ]", "", gold)
     bare = UNIT.sub("", answer) if not re.search(r"[A-Za-z]", gold) else answer

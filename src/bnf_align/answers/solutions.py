@@ -11,8 +11,12 @@ from bnf_align.thoughts import without_thoughts
 ANNOTATION = re.compile(r"<<[^<>\n]*>>")
 """GSM8K's calls of its calculator: `3 + 4 = <<3+4=7>>7`."""
 MARKER = re.compile(
-    r"####|^[ \t]*A:|\b(?i:answer)\**(?:\s+(?i:is)\b|\s*[:=])|\\(?:boxed|fbox)(?:\s*\{|\s+(?=-?\d))", re.MULTILINE
+    r"^[#* \t]*(?i:(?:final[ \t]+)?answer)[* \t]*$|####|^[ \t]*A:"
+    r"|\b(?i:answer)\**(?:\s+(?i:is)\b|\s*[:=])|\\(?:boxed|fbox)(?:\s*\{|\s+(?=-?\d))",
+    re.MULTILINE,
 )
+END = re.compile(r"<\|(?:im_end|eot_id|endoftext|end|end_of_text)\|>|</s>|<end_of_turn>|<eos>")
+"""What ends a turn, where a server wrote it into the text."""
 NEXT_PROBLEM = re.compile(
     r"^[ \t>*#]*(?i:(?:question|problem|exercise|example|user|human|instruction)\b|q(?![a-z]))[ \t]*\d*[*]*[:.]"
     r"|^#+[ \t]*(?i:question|problem|exercise|example)[ \t]*\d*[ \t]*$"
@@ -42,7 +46,7 @@ def final_answer(solution: str) -> str | None:
         >>> final_answer("3 + 4 = <<3+4=7>>7 eggs\n#### 7"), final_answer("The answer is $1,007."), final_answer("a 7")
         ('7', '$1,007', None)
     """
-    solution = ANNOTATION.sub("", without_thoughts(solution))
+    solution = END.split(ANNOTATION.sub("", without_thoughts(solution)), maxsplit=1)[0]
     marks = list(MARKER.finditer(solution))
     stated = next((mark for mark in marks if mark[0] == "####" and STATED.match(solution, mark.end())), None)
     if not marks and _is_number(solution.strip()):

@@ -98,9 +98,17 @@ def where(arguments: argparse.Namespace) -> dict[str, Any]:
 def add_row_flags(parser: Any) -> None:
     """How preference rows are read and tokenised, as in training."""
     add_flag(parser, "--dataset-train-split", default="train", help="which split, where a source has several")
-    add_flag(parser, "--map", nargs="+", help="columns under other names: prompt=question chosen=good rejected=bad")
-    add_flag(parser, "--label-map", nargs="+", help="what labels mean: good=up bad=down unsure=drop")
-    add_flag(parser, "--role-map", nargs="+", help="roles under other names: bot=assistant human=user")
+    add_flag(
+        parser,
+        "--map",
+        nargs="+",
+        action="extend",
+        help="columns under other names: prompt=question chosen=good rejected=bad",
+    )
+    add_flag(parser, "--label-map", nargs="+", action="extend", help="what labels mean: good=up bad=down unsure=drop")
+    add_flag(
+        parser, "--role-map", nargs="+", action="extend", help="roles under other names: bot=assistant human=user"
+    )
     rules = ("drop", "keep", "majority")
     add_flag(parser, "--conflicting_labels", default="drop", choices=rules, help="as in training")
     add_flag(parser, "--max-length", type=int, default=4096, help="as in training (default %(default)s)")

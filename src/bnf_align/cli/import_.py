@@ -47,10 +47,17 @@ def _parser() -> argparse.ArgumentParser:
         parser,
         "--label-map",
         nargs="+",
+        action="extend",
         help="what ratings mean: 5=up 1=down 3=drop; or what a winner's values mean: a=first b=second tie=tie "
         "none=both_bad; over what is known",
     )
-    add_flag(parser, "--map", nargs="+", help="columns by other names: prompt=question completion=answer label=vote")
+    add_flag(
+        parser,
+        "--map",
+        nargs="+",
+        action="extend",
+        help="columns by other names: prompt=question completion=answer label=vote",
+    )
     add_flag(
         parser,
         "--winner",

@@ -136,6 +136,8 @@ def read(
     plain |= {name: found[name] for name in found if name in ("model", "data", "out", "split")}
     for name in [name for name, value in plain.items() if not isinstance(value, str)]:
         faults.add(f"a text is needed, not {plain[name]!r}.", name)
+    if isinstance(plain["out"], str) and Path(plain["out"]).is_file():
+        faults.add(f"{plain['out']} is a file, and a folder is needed.", "out")
     before = {*faults.found}
     for name in ("validation", "test"):
         share = plain[name] = found.get(name, getattr(Plan, name))
@@ -152,8 +154,13 @@ def read(
         if not _whole(count) or count < (name != "split_seed"):
             faults.add(f"a whole number from {int(name != 'split_seed')} on is needed, not {count!r}.", name)
     seeds = found.get("seeds", list(Plan.seeds))
-    if not isinstance(seeds, list) or not seeds or not all(map(_whole, seeds)) or len({*seeds}) < len(seeds):
-        faults.add(f"a list of different whole numbers is needed, not {seeds!r}.", "seeds")
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(_whole(one) and one >= 0 for one in seeds)
+        or len({*seeds}) < len(seeds)
+    ):
+        faults.add(f"a list of different whole numbers from 0 on is needed, not {seeds!r}.", "seeds")
     elif _whole(plain["tuning_seeds"]) and plain["tuning_seeds"] > len(seeds):
         faults.add(f"{plain['tuning_seeds']} of {len(seeds)} seeds cannot be had.", "tuning_seeds")
     parts = {name: found.get(name) or {} for name in ("settings", "grid", "methods", "evaluations")}

@@ -12,7 +12,7 @@ def assignments(flag: str, values: list[str] | Mapping[str, Any] | None) -> dict
     """`["good=up", "bad=down"]`, or the mapping that a YAML file gives, as a dict.
 
     Raises:
-        BadInput: If an entry is not NAME=VALUE.
+        BadInput: If an entry is not NAME=VALUE, or two say different things of one name.
     """
     if values is None or isinstance(values, Mapping):
         return {str(name): str(value) for name, value in (values or {}).items()}
@@ -25,4 +25,8 @@ def assignments(flag: str, values: list[str] | Mapping[str, Any] | None) -> dict
     ]
     if wrong:
         raise BadInput(f"--{flag} takes NAME=VALUE, got {wrong[0]!r}.")
-    return {name: value for name, _, value in pairs}
+    found: dict[str, str] = {}
+    for name, _, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise BadInput(f"--{flag} says two things of {name!r}: {found[name]} and {value}. Keep one of them.")
+    return found

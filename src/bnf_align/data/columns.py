@@ -34,6 +34,12 @@ DIALOGUE = ("history", "dialogue", "dialog", "conversation", "conversations", "t
 TALK = (*SYNONYMS["prompt"], "system", *SYSTEM, *DIALOGUE)
 """Names of columns that are part of a conversation, where they hold more than one word."""
 
+WINNERS = {"winner", "winner_model_a", "winner_model_b", "winner_tie", "better", "better_response", "preference"}
+WINNERS |= {"better_response_id", "safer_response_id", "preferred_response", "preference_strength", "preferred"}
+WINNERS |= {"labels", "choice", "selected", "vote", "verdict", "chosen_model", "overall_preference", "winner_id"}
+WINNERS |= {"human_preference", "better_answer", "preferred_answer"}
+"""Names under which a column says of two answers which one is better."""
+
 ROLE_KEYS = ("role", "from", "type")
 
 SHAPES = (
@@ -51,6 +57,8 @@ class Columns:
     """Our name -> the source's, as `--map` gives it."""
     rated: bool
     """Whether `rating` stands for the label."""
+    prompted: bool
+    """Whether any row has a `prompt`: then none is read out of the answers of another."""
     system: bool
     """Whether any row has a text in `system`: then all rows are conversations, those of plain text too."""
     numbered: bool
@@ -110,6 +118,7 @@ def read_columns(
             raise BadInput(f"--map {ours}={theirs}: there is no column `{ours}` here. Known: {', '.join(COLUMNS)}.")
         if theirs not in names:
             raise BadInput(f"--map {ours}={theirs}: no row has a column `{theirs}`. I see: {', '.join(names)}.")
+    _refuse_unread_winner(names, renames)
     taken = {*renames, *renames.values()}
     seen = [*(name for name in names if name not in taken), *renames]
     filled = (firsts.keys() - taken) | {ours for ours, theirs in renames.items() if theirs in firsts}
@@ -120,7 +129,7 @@ def read_columns(
     elif {"label", "rating"} <= filled:
         report.notes.append("column `rating` is not read, since there is a `label`")
     _check_columns(report.source, seen, filled)
-    columns = Columns(renames, rated, "system" in filled, numbered, report.rows, tuple(names))
+    columns = Columns(renames, rated, "prompt" in filled, "system" in filled, numbered, report.rows, tuple(names))
     read = filled & set(COLUMNS) - (set() if "label" in filled else {"messages"})
     talk = {name: row for name, row in firsts.items() if name not in taken | read and talks(name, row[name])}
     if talk and "prompt" not in filled and "chosen" in read and not _holds_conversation(firsts, renames):
@@ -214,6 +223,11 @@ def _check_columns(source: str, seen: list[str], filled: set[str]) -> None:
         needs, parts = "A pair needs", ("chosen", "rejected")
     for name in (name for name in parts if name not in filled):
         raise BadInput(f"{found} {needs} `{name}` too: name the column that holds it with --map {name}=COLUMN")
+    if winner := next((name for name in seen if name.lower() in WINNERS), None):
+        found += (
+            f" If `{winner}` says which of two answers won: `bnf-align import table FILE --map prompt=COLUMN "
+            f"first=COLUMN second=COLUMN --winner {winner} --out rows.jsonl`."
+        )
     raise BadInput(
         f"{found} Pairs need prompt, chosen and rejected; single answers prompt, completion and label. Name them, for "
         "example with --map prompt=COLUMN completion=COLUMN label=COLUMN"
@@ -225,3 +239,25 @@ def _guess(ours: str, seen: list[str], filled: set[str]) -> str | None:
         return ours
     names = (ours, *SYNONYMS[ours])
     return next((name for name in seen if name.strip().lower() in names and name in filled), None)
+
+
+def _refuse_unread_winner(names: Iterable[str], column_map: Mapping[str, str]) -> None:
+    """Stop where `--map` takes one of two columns for the better answer in every row, beside a column that knows.
+
+    Args:
+        names: The columns of the source.
+        column_map: Our name -> the source's.
+
+    Raises:
+        BadInput: With the command that reads the winner.
+    """
+    chosen, rejected = column_map.get("chosen", "chosen"), column_map.get("rejected", "rejected")
+    unread = [name for name in names if name.lower() in WINNERS and name not in column_map.values()]
+    if unread and {chosen, rejected} != {"chosen", "rejected"}:
+        prompt = f"prompt={column_map['prompt']} " if "prompt" in column_map else ""
+        raise BadInput(
+            f"Column `{unread[0]}` looks like what says which answer won, and --map chosen={chosen} "
+            f"rejected={rejected} would take `{chosen}` for the better one in every row. Read the winner with "
+            f"`bnf-align import table FILE --map {prompt}first={chosen} second={rejected} --winner {unread[0]} "
+            "--out rows.jsonl`; if it says something else, take the column out of the file"
+        )

@@ -169,7 +169,8 @@ def _unread(counts: Counter[str], unread: list[str], rows: list[int], mapped: bo
         ", ..." if len(unread) > 3 else ""
     )
     first = sorted(counts, key=lambda text: text not in unread)  # those that nothing is known of
-    form = " ".join(f"{text}=up|down|drop" for text in first[:3]) + (" ..." if len(counts) > 3 else "")
+    quoted = [f"'{text}'" if " " in text else text for text in first[:3]]  # as a shell takes them
+    form = " ".join(f"{text}=up|down|drop" for text in quoted) + (" ..." if len(counts) > 3 else "")
     return (
         f"Values {values} in {rows_text(rows)} {why}. Seen: {_listed(counts)}. A label taken for its opposite trains "
         f"on the answers people disliked, so nothing is guessed: say what each value means with --label_map {form}"

@@ -42,6 +42,11 @@ def is_own(record: Record) -> bool:
     return any(columns <= record.keys() for columns in TYPES) and not OTHERS & record.keys()
 
 
+def _is_pair(record: Record) -> bool:
+    """Whether a record has two answers; a table of pairs and single ones has both columns in every row."""
+    return all(record.get(name) is not None for name in IMPLICIT)
+
+
 class Kind(NamedTuple):
     """The records of files that have the same fields with values of the same types."""
 
@@ -73,7 +78,7 @@ def _kinds(files: tuple[tuple[Path, int, int], ...]) -> tuple[Kind, ...]:
                 continue
             certain = {name for name, source in SOURCES.items() if source.matches(record, path)}
             readable = {name for name, one in SOURCES.items() if isinstance(one, Format) and one.can_read(record)}
-            if own and (is_own(record) or (record.keys() >= IMPLICIT and not certain)):
+            if own and (is_own(record) or (_is_pair(record) and not certain)):
                 certain |= {OWN}
             kind = Kind(f"{path.name}, row {number}", frozenset(certain), frozenset(readable | certain))
             found[own, shape] = kind
@@ -152,11 +157,11 @@ def own_rows(paths: Sequence[Path], options: Options, report: DataReport) -> Ite
 
     def fits(record: Record) -> bool:
         report.rows += 1
-        return is_own(record) or record.keys() >= IMPLICIT
+        return is_own(record) or _is_pair(record)
 
     for number, record in records_like(paths, fits, "a row of TRL's types", report):
         label = labels[number]
-        if record.keys() >= IMPLICIT:
+        if _is_pair(record):
             report.pairs += 1
             yield record
         elif label is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,6 @@ from bnf_align.sources.turns import assistant, ending, messages, messages_in, us
 
 SIDES = ("first", "second")
 """What a table's two answers are called in `--map`, where neither is the better one in every row."""
-WINNERS = {"winner", "winner_model_a", "winner_model_b", "winner_tie", "better", "better_response", "preference"}
-WINNERS |= {"better_response_id", "safer_response_id", "preferred_response", "preference_strength", "preferred"}
-WINNERS |= {"labels", "choice", "selected", "vote", "verdict", "chosen_model"}
-"""Names under which a column says of two answers which one is better."""
 EXTRAS = ("id", "created_at", "rater", "reason", "model", "tools")
 
 
@@ -79,7 +75,6 @@ def _columns(paths: Sequence[Path], options: Options) -> dict[str, str]:
         return _columns_of_a_winner(paths, options)
     names = {ours: theirs for ours, theirs in options.column_map.items() if ours not in EXTRAS or ours == "tools"}
     read = read_columns((record for _, record in records_of(paths)), names, report)
-    refuse_unread_winner(read.names, options.column_map)
     return _named(read.names, options) | ({"label": "rating"} if read.rated else {})
 
 
@@ -133,25 +128,3 @@ def _single(named: Record) -> tuple[Any, Any] | None:
 
 def _prompt(prompt: Any) -> Any:
     return [user(prompt)] if isinstance(prompt, str) and prompt else messages(prompt)
-
-
-def refuse_unread_winner(names: Iterable[str], column_map: Mapping[str, str]) -> None:
-    """Stop where `--map` takes one of two columns for the better answer in every row, beside a column that knows.
-
-    Args:
-        names: The columns of the source.
-        column_map: Our name -> the source's.
-
-    Raises:
-        BadInput: With the command that reads the winner.
-    """
-    chosen, rejected = column_map.get("chosen", "chosen"), column_map.get("rejected", "rejected")
-    unread = [name for name in names if name.lower() in WINNERS and name not in column_map.values()]
-    if unread and (chosen, rejected) != ("chosen", "rejected"):
-        prompt = f"prompt={column_map['prompt']} " if "prompt" in column_map else ""
-        raise BadInput(
-            f"Column `{unread[0]}` looks like what says which answer won, and --map chosen={chosen} "
-            f"rejected={rejected} would take `{chosen}` for the better one in every row. Read the winner with "
-            f"`bnf-align import table FILE --map {prompt}first={chosen} second={rejected} --winner {unread[0]} "
-            "--out rows.jsonl`; if it says something else, take the column out of the file"
-        )
