@@ -64,6 +64,8 @@ def test_a_shard_that_an_index_names_and_that_is_missing_is_damage(checkpoints):
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert damage(folder) == "model-00002-of-00002.safetensors is missing"
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index["weight_map"] | {"c": 5}}))
+    assert damage(folder) == "5 is missing"
 
 
 def test_latest_without_a_checkpoint_starts_from_the_beginning_and_says_so(tmp_path, caplog):

@@ -187,7 +187,7 @@ def test_an_empty_cell_is_no_label_and_can_be_mapped_as_a_shell_hands_it_over(tm
     assert main(["doctor", "rows.csv", "--label_map", "1=up", "0=down", "=down"]) == 0
     assert "1 up, 2 downs" in capsys.readouterr().out
     assert main(["doctor", "rows.csv", "--label_map", "1=up", "0=down", "1=down"]) == 2
-    assert "--label_map says two things of '1': up and down" in capsys.readouterr().out
+    assert "--label_map says two things of '1': up and down" in capsys.readouterr().err
     assert main(["doctor", "rows.csv", "--map", "=label"]) == 2
 
 

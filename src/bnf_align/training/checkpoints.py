@@ -137,7 +137,7 @@ def damage(folder: Path) -> str | None:
     weights = [path for path in folder.rglob("*") if path.name.endswith((".safetensors", ".distcp"))]
     for index in folder.glob("*.safetensors.index.json"):
         try:
-            named = set(_read(index)["weight_map"].values())
+            named = set(map(str, _read(index)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError):
             return f"{index.name} is cut short"
         if lacking := sorted(named - {path.name for path in weights}):
