@@ -34,6 +34,15 @@ def test_every_test_that_the_paper_map_names_exists():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_file_that_a_page_names_exists(page):
+    files = [
+        f"/{file.relative_to(ROOT)}" for part in ("src", "tests", "benchmarks") for file in (ROOT / part).rglob("*.py")
+    ]
+    for name in re.findall(r"`([\w/]+\.py)\b", page.read_text()):
+        assert any(file.endswith(f"/{name}") for file in files), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_says_not_yet_of_a_part_that_exists(page):
     for part in re.findall(r"not yet[^|`\n]{0,20}`([a-z_/.]+)`", page.read_text(), re.IGNORECASE):
         assert not (ROOT / "src" / "bnf_align" / part).exists(), part
