@@ -57,6 +57,13 @@ def test_a_single_answer_beside_the_empty_columns_of_pairs_keeps_its_label(tmp_p
     assert report.dropped == {"no rating": [4]}
 
 
+@pytest.mark.parametrize("options", [Options(raters="unanimous"), Options(score_name="helpful")])
+def test_what_would_change_nothing_of_rows_that_pass_as_they_are_is_refused(tmp_path, options):
+    path = written(tmp_path, OWN["single"])
+    with pytest.raises(BadInput, match=r"rows of TRL's types, which pass as they are.*import table"):
+        import_rows("auto", [path], options)
+
+
 def test_a_label_on_another_scale_stops_and_is_mapped_as_in_any_import(tmp_path):
     path = written(tmp_path, *(OWN["messages"] | {"label": stars} for stars in (5, 1, 3)))
     with pytest.raises(BadInput, match="Seen: 1 x 5, 1 x 1, 1 x 3"):

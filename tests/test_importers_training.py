@@ -627,3 +627,24 @@ def test_any_part_of_a_record_replaced_is_counted_or_said_and_never_a_traceback(
         except BadInput:
             return
     assert all("chosen" in row or isinstance(row["label"], bool) for row in rows)
+
+
+def test_a_winner_that_is_named_by_its_model_is_not_one_side_in_every_row(tmp_path):
+    battle = {
+        "prompt": "Hi",
+        "response_a": "Yes",
+        "response_b": "No",
+        "model_a": "m1",
+        "model_b": "m2",
+        "winner": "m1",
+    }
+    swapped = battle | {"model_a": "m2", "model_b": "m1"}
+    options = Options(
+        {"m1": "first", "m2": "second"}, {"first": "response_a", "second": "response_b"}, winner="winner"
+    )
+    path = tmp_path / "battles.jsonl"
+    path.write_text(json.dumps(battle) + "\n" + json.dumps(battle | {"winner": "m2"}) + "\n")
+    assert [row["chosen"] for row in import_rows("table", [path], options)[0]] == ["Yes", "No"]
+    path.write_text(json.dumps(battle) + "\n" + json.dumps(swapped) + "\n")
+    with pytest.raises(BadInput, match="'m1' stands in `model_a` in earlier rows and in `model_b` in row 1"):
+        list(import_rows("table", [path], options)[0])

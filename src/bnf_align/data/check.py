@@ -227,7 +227,8 @@ def clean_message(message: Any, place: str, roles: Mapping[str, str]) -> Message
         message = {"role": role if role in roles else SHAREGPT.get(role, role), "content": message.get("value")}
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         seen = f"keys {', '.join(message)}" if isinstance(message, dict) else type(message).__name__
-        raise BadInput(f"{place}: a message needs `role` and `content`, but this one has {seen}.")
+        texts = " A list of texts is no conversation: write a row for each answer." if isinstance(message, str) else ""
+        raise BadInput(f"{place}: a message needs `role` and `content`, but this one has {seen}.{texts}")
     named = {key: value for key, value in message.items() if value is not None}
     named["role"] = roles.get(message["role"], message["role"])
     content = named.get("content", "")

@@ -34,6 +34,12 @@ def import_rows(
         raise BadInput("--winner names a column of a `table`; every other source knows where its winner stands.")
     report = DataReport(", ".join(str(path) for path in paths))
     if source == "auto" and not options.column_map and hold_own_rows(files):
+        given = {"--raters": options.raters != "majority", "--score_name": options.score_name is not None}
+        if idle := [flag for flag, set_ in given.items() if set_]:
+            raise BadInput(
+                f"{' and '.join(idle)}: the files hold rows of TRL's types, which pass as they are, each with its own "
+                "label. `bnf-align import table` in the place of auto merges the ratings of an answer."
+            )
         return own_rows(files, options, report), report
     reader = detect(files) if source == "auto" else SOURCES[source]
     if source == "auto":

@@ -42,6 +42,7 @@ class Table(Source):
         # A CSV file knows no types: a cell "1" is the number as much as the text.
         text_only = all(kind_of(path) in (".csv", ".tsv") for path in paths)
         sides = SIDES if options.winner else ("chosen", "rejected")
+        places: dict[str, set[str]] = {}
         for row, record in records_of(paths):
             named = {ours: _opened(record.get(theirs), ours) for ours, theirs in columns.items()}
             extras = filled(**{name: named.get(name) for name in EXTRAS})
@@ -50,6 +51,7 @@ class Table(Source):
                 if isinstance(found, Reason):
                     report.drop(found, row)
                 elif options.winner:
+                    _refuse_winner_by_name(record, row, options, places)
                     yield Contest(row, *found, record.get(options.winner), extras)
                 else:
                     yield Pair(row, *found, extras)
@@ -89,6 +91,26 @@ def _columns_of_a_winner(paths: Sequence[Path], options: Options) -> dict[str, s
             f"and that of the winner. There are: {', '.join(names)}. Say {lacked}"
         )
     return columns
+
+
+def _refuse_winner_by_name(record: Record, row: int, options: Options, places: dict[str, set[str]]) -> None:
+    """Stop where a winner's value stands in one column in some rows and in another in others, as models' names do.
+
+    `places` are the columns in which each value stood so far.
+    """
+    value = record.get(str(options.winner))
+    if not isinstance(value, str):
+        return
+    others = record.keys() - {options.winner, *options.column_map.values()}
+    here = {name for name in others if record[name] == value}
+    before = places.get(value) or here
+    if here and not here & before:
+        raise BadInput(
+            f"--winner {options.winner}: {value!r} stands in `{min(before)}` in earlier rows and in `{min(here)}` in "
+            f"row {row}, so it does not mean the same answer in every row. Write a column that says first, second or "
+            "tie, and name that one."
+        )
+    places[value] = here & before or before
 
 
 def _named(names: Sequence[str], options: Options) -> dict[str, str]:
