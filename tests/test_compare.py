@@ -363,13 +363,20 @@ settings:
 """
 
 
-def test_a_file_in_the_place_of_the_folder_and_a_seed_below_zero_are_faults(tmp_path, capsys):
+def test_a_folder_a_seed_a_rule_and_right_answers_that_cannot_be_are_faults_of_the_configuration(tmp_path, capsys):
     config = {"model": "m", "data": "d", "out": str(tmp_path / "c.yaml"), "methods": {"bnf": {}}, "seeds": [-1]}
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "2 + 2?", "id": "a"}\n')
+    rules = {"unknown": "nope", "no answers": "final_answer"}
+    config["evaluations"] = {
+        name: {"rule": rule, "data": str(tmp_path / "asked.jsonl")} for name, rule in rules.items()
+    }
     (tmp_path / "c.yaml").write_text(json.dumps(config))
     assert main(["compare", "--config", str(tmp_path / "c.yaml")]) == 2
     said = capsys.readouterr().err
     assert "c.yaml is a file, and a folder is needed" in said
     assert "different whole numbers from 0 on is needed, not [-1]" in said
+    assert "--rule nope: choose one of" in said
+    assert "1 row has no `answer` to compare candidates with, the first with the id 'a'" in said
 
 
 def test_every_fault_is_said_at_once_with_its_line_before_anything_runs(folder, tmp_path, capsys):

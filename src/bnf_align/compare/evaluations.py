@@ -60,7 +60,8 @@ class Evaluation:
         """Read the items.
 
         Raises:
-            BadInput: If they, the task or the rule are not there, or items to choose by are among those reported.
+            BadInput: If they, the task, the rule or its right answers are not there, or items to choose by are among
+                those reported.
         """
         kinds = [kind for kind in ("task", "rule", "likelihood") if getattr(self, kind)]
         if len(kinds) != (self.name != "held_out"):
@@ -73,8 +74,11 @@ class Evaluation:
                 f"{self.task} needs more than a model's answers. Take one of gsm8k, ifeval, ..., or a rule."
             )
         Sampling(self.temperature, max_new_tokens=self.max_new_tokens)
-        shared = {canonical(_prompt(item)) for item in self.items()}
-        if twice := [item for item in self.items("validation") if canonical(_prompt(item)) in shared]:
+        tested, validated = self.items(), self.items("validation")
+        if self.rule:
+            Verifier(self.rule).check([*tested, *validated])
+        shared = {canonical(_prompt(item)) for item in tested}
+        if twice := [item for item in validated if canonical(_prompt(item)) in shared]:
             raise BadInput(f"{len(twice):,} items to choose by are among those that are reported: take them out.")
         return True
 

@@ -59,8 +59,18 @@ class Verifier:
         """One row at a time.
 
         Raises:
-            BadInput: If rows lack the column with the right answer, `final_answer` cannot read it, or a function of
-                the user's fails on a candidate.
+            BadInput: As `check` does, and if a function of the user's fails on a candidate.
+        """
+        self.check(rows)
+        for row in rows:
+            if row["id"] not in done:
+                yield [Scored(row["id"], [self._score(row, number) for number in range(len(row["candidates"]))])]
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Look at the right answers alone, before there are candidates.
+
+        Raises:
+            BadInput: If rows lack the column with the right answer, or `final_answer` cannot read it.
         """
         # Ids, as on a cluster a row's number would be its place in a batch.
         lacking = [row["id"] for row in rows if self._named and row.get(self.column) is None]
@@ -68,13 +78,10 @@ class Verifier:
             raise BadInput(
                 f"{len(lacking):,} {'row has' if len(lacking) == 1 else 'rows have'} no `{self.column}` to compare "
                 f"candidates with, the first with the id {lacking[0]!r}. Name the column of the right answer with "
-                "--answer-column."
+                "`score --answer-column`, or call it `answer`."
             )
         if self.rule_name == "final_answer":
             self._refuse_unread_gold(rows)
-        for row in rows:
-            if row["id"] not in done:
-                yield [Scored(row["id"], [self._score(row, number) for number in range(len(row["candidates"]))])]
 
     def _refuse_unread_gold(self, rows: Sequence[Row]) -> None:
         """Stop where every candidate of a row would be wrong, because nothing can equal its right answer."""
