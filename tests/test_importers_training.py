@@ -646,5 +646,13 @@ def test_a_winner_that_is_named_by_its_model_is_not_one_side_in_every_row(tmp_pa
     path.write_text(json.dumps(battle) + "\n" + json.dumps(battle | {"winner": "m2"}) + "\n")
     assert [row["chosen"] for row in import_rows("table", [path], options)[0]] == ["Yes", "No"]
     path.write_text(json.dumps(battle) + "\n" + json.dumps(swapped) + "\n")
+    numbers = [
+        battle | {"winner": "1", "turns": "1", "votes": "3"},
+        battle | {"winner": "1", "turns": "2", "votes": "1"},
+    ]
+    path.with_name("numbers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbers))
+    by_number = Options({"1": "first", "2": "second"}, options.column_map, winner="winner")  # a number stands anywhere
+    rows = import_rows("table", [path.with_name("numbers.jsonl")], by_number)[0]
+    assert [row["chosen"] for row in rows] == ["Yes", "Yes"]
     with pytest.raises(BadInput, match="'m1' stands in `model_a` in earlier rows and in `model_b` in row 1"):
         list(import_rows("table", [path], options)[0])

@@ -13,7 +13,7 @@ from bnf_align.records import BadInput, DataReport
 from bnf_align.sources.fields import filled
 from bnf_align.sources.files import kind_of, records_of, unpacked
 from bnf_align.sources.rows import facing
-from bnf_align.sources.scores import label_of
+from bnf_align.sources.scores import label_of, number_of
 from bnf_align.sources.source import Contest, Item, Options, Pair, Record, Source, Text, Thumb
 from bnf_align.sources.turns import assistant, ending, messages, messages_in, user
 
@@ -99,7 +99,7 @@ def _refuse_winner_by_name(record: Record, row: int, options: Options, places: d
     `places` are the columns in which each value stood so far.
     """
     value = record.get(str(options.winner))
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) < 2 or number_of(value) is not None:  # no name: 1, b
         return
     others = record.keys() - {options.winner, *options.column_map.values()}
     here = {name for name in others if record[name] == value}
