@@ -196,6 +196,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_weights_of_the_whole_run(fold
         (["--dataset_name", "missing.jsonl"], "missing.jsonl"),
         (["--config", "missing.yaml"], "missing.yaml"),
         (["--map", "prompt"], "--map takes NAME=VALUE"),
+        (["--label_map", "good=up", "--label-map", "bad=down"], "--label_map is given twice"),
         (["--eval_strategy", "steps"], "--eval_fraction"),
         (["--fp16", "true"], "fp16 True is not supported"),
     ],

@@ -110,6 +110,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         # Under their long names, which are TRL's and those of recipes.
         parts = [word.partition("=") for word in given]
         said = [TWINS.get(name, name) + equals + value for name, equals, value in parts]
+        names = [name.replace("-", "_") for name, *_ in parts]
+        if twice := [name for name in ("map", "label_map", "role_map") if names.count(f"__{name}") > 1]:
+            raise BadInput(f"--{twice[0]} is given twice, and the last would count alone: write all of it after one.")
         data, config, model, *unknown = flags.parse_args_into_dataclasses(
             [*from_recipe, *said], return_remaining_strings=True, look_for_args_file=False
         )
