@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig
 
 from bnf_align import LOSSES, BadInput, BNFConfig, BNFTrainer, PreferenceConfig
 from bnf_align.head import HeadCall, ask
-from bnf_align.losses import CompletionLogps
 from reference.eq4 import eq4_loss
 from rounding import ROUNDING
 from runs import first_gradient, make_trainer, pairs, perturb, relative_difference, singles
@@ -698,27 +697,23 @@ def test_a_collapse_is_logged_and_stops_the_run_where_that_is_asked_for(tmp_path
 
 def test_a_verdict_on_training_looks_back_as_far_as_fifty_responses():
     """A last step of five answers, the rest of an epoch, called a run collapsed whose steps before were amber."""
-    from bnf_align.training.health import Metrics
+    from bnf_align.training.health import recent
 
-    metrics, said = Metrics(LOSSES["bnf"], 1.0, torch.device("cpu")), []
-    for count, shift in ((40, -3.0), (30, 0.1), (30, 0.2), (2, -1.0)):
-        reference = torch.full((count, 4), -2.0)
-        mask = torch.ones(count, 4, dtype=torch.bool)
-        label = torch.arange(count) % 2 == 0
-        metrics.add_completions(CompletionLogps(reference + shift, mask, reference), label, torch.full((count,), -1))
-        line = metrics.read(lambda sums: sums)
-        said.append((line["bnf/shift/chosen"], metrics.recent()["bnf/shift/chosen"]))
-    alone, together = zip(*said, strict=True)
-    assert alone == pytest.approx((-3.0, 0.1, 0.2, -1.0))
-    assert together == pytest.approx((-3.0, (20 * -3 + 15 * 0.1) / 35, 0.15, (15 * 0.1 + 15 * 0.2 - 1) / 31))
+    lines = [{"bnf/responses": count, "bnf/shift/chosen": shift} for count, shift in ((40, -3), (30, 0.1), (30, 0.2))]
+    lines += [{"eval_loss": 7.0}, {"bnf/responses": 2, "bnf/shift/chosen": -1.0, "bnf/shift/rejected": -2.0}]
+    said = [recent(lines[: end + 1]) for end in range(len(lines))]
+    means = [-3, (40 * -3 + 30 * 0.1) / 70, 0.15, 0.15, (30 * 0.1 + 30 * 0.2 - 2) / 62]
+    assert [one["bnf/shift/chosen"] for one in said] == pytest.approx(means)
+    assert said[-1]["bnf/shift/rejected"] == -2.0  # of the only line that had any
+    assert recent([{"loss": 1.0}]) == {}
 
 
 def test_the_verdict_of_a_run_is_about_its_last_steps_together(tmp_path):
     trainer = make_trainer(tmp_path, pairs(9), batch_size=8, logging_steps=1, learning_rate=3e-3, max_steps=2)
     trainer.train()
-    first, last = (line["bnf/shift/rejected"] for line in trainer.state.log_history if "bnf/shift/rejected" in line)
-    both = trainer.metrics.recent()["bnf/shift/rejected"]
-    assert min(first, last) < both < max(first, last)
+    lines = [line for line in trainer.state.log_history if "bnf/responses" in line]
+    assert [line["bnf/responses"] for line in lines] == [16, 2]
+    both = (16 * lines[0]["bnf/shift/rejected"] + 2 * lines[1]["bnf/shift/rejected"]) / 18
     assert f"rejected {both:+.4f}" in trainer.record.health().text
 
 

@@ -154,12 +154,8 @@ def read(
         if not _whole(count) or count < (name != "split_seed"):
             faults.add(f"a whole number from {int(name != 'split_seed')} on is needed, not {count!r}.", name)
     seeds = found.get("seeds", list(Plan.seeds))
-    if (
-        not isinstance(seeds, list)
-        or not seeds
-        or not all(_whole(one) and one >= 0 for one in seeds)
-        or len({*seeds}) < len(seeds)
-    ):
+    whole = isinstance(seeds, list) and all(_whole(seed) and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len({*seeds}) < len(seeds):
         faults.add(f"a list of different whole numbers from 0 on is needed, not {seeds!r}.", "seeds")
     elif _whole(plain["tuning_seeds"]) and plain["tuning_seeds"] > len(seeds):
         faults.add(f"{plain['tuning_seeds']} of {len(seeds)} seeds cannot be had.", "tuning_seeds")

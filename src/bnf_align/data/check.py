@@ -152,8 +152,8 @@ class RowChecker:
             if texts["chosen"] == texts["rejected"]:
                 return Reason("equal_answers")
             # Conversations hold their prompt, beside which (as in UltraFeedback) a plain copy may stand.
-            guessed = texts["prompt"] is None and isinstance(texts["chosen"], str)
-            if guessed and self._columns.prompted:
+            empty = "prompt" in row and texts["prompt"] is None
+            if empty and self._columns.prompted and isinstance(texts["chosen"], str):
                 return Reason("missing_column", columns="`prompt`")
             if not isinstance(texts["prompt"], list) and (at := shared_prompt(**texts)):
                 if texts["prompt"] is None:

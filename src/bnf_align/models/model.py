@@ -127,16 +127,23 @@ def prepare_quantised(model: Any, config: PreferenceConfig) -> Any:
     return model
 
 
+def evaluated(model: Any) -> Any:
+    """The model in evaluation mode, but for its quantised layers, which stay in training mode.
+
+    Outside it they take other kernels: policy and reference would differ from the first step on, and on a CPU with
+    AVX-512 in bfloat16 bitsandbytes repacks the weights, for good, for a kernel that has no gradient, rounds more and
+    takes no narrow layer.
+    """
+    for module in model.modules():
+        module.training = type(module).__module__.startswith("bitsandbytes")
+    return model
+
+
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, quantised layers in training mode; afterwards every module in the mode it was in.
-
-    Outside training mode they take other kernels: policy and reference would differ from the first step on, and on a
-    CPU with AVX-512 bitsandbytes repacks the weights for a kernel that has no gradient, for good.
-    """
+    """`evaluated` inside; afterwards every module in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        module.training = type(module).__module__.startswith("bitsandbytes")
+    evaluated(model)
     try:
         yield
     finally:

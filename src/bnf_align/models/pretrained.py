@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from bnf_align.models.model import evaluated
 from bnf_align.records import BadInput, did_you_mean
 from bnf_align.upstream import commit_of
 
@@ -135,7 +136,7 @@ def load(
             model = PeftModel.from_pretrained(
                 model, source.adapter, is_trainable=trainable, revision=source.adapter_revision
             )
-    return Loaded(model.eval(), tokenizer, source)
+    return Loaded(evaluated(model), tokenizer, source)
 
 
 def _base(source: Source, trust_remote_code: bool, dtype: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ FEW = 50
 """Responses below which a mean over them is one of few: of held-out ones it is said, and a verdict on training looks
 further back than its last log line."""
 COLOURS = ("green", "amber", "red")
+JUDGED = ("bnf/shift/chosen", "bnf/shift/rejected", "bnf/saturated", "loss")
+"""The metrics that a verdict is about."""
 
 
 class Metrics:
@@ -35,7 +37,7 @@ class Metrics:
     TRL's names: `logps/*` (sums over a completion, nats), `rewards/*` (beta times the log-ratio; beta is 1 for losses
     without one), `kl`, `delta` (BCO). Ours: `bnf/weight/*` (mean w over tokens), `bnf/saturated` (share of w < 0.1),
     `bnf/shift/*` (log-ratio per token), `bnf/length/*` (scored tokens), `bnf/end_probability/*` (of the end token,
-    where the completion was not cut). A loss without reference has no weights, shifts and rewards.
+    where the completion was not cut), `bnf/responses` (how many all this is about). A loss without reference has no weights, shifts and rewards.
     """
 
     def __init__(self, spec: LossSpec, beta: float, device: torch.device) -> None:
@@ -44,8 +46,6 @@ class Metrics:
         self.zero = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         self.sums: dict[str, Tensor] = {}
         """Of each metric its sum and count: on every rank the same ones, for all run as many micro-batches."""
-        self.lines: list[dict[str, list[float]]] = []
-        """The same of the last readings, over all ranks: as many of them as have `FEW` responses."""
 
     def add(self, name: str, values: Tensor, where: Tensor | None = None) -> None:
         """Add `values` (any shape), those at `where` (bool, same shape) only."""
@@ -85,31 +85,13 @@ class Metrics:
         if not self.sums:
             return {}
         sums = reduce(torch.stack(list(self.sums.values()))).tolist()
-        self.lines.append(dict(zip(self.sums, sums, strict=True)))
-        while _responses(self.lines[1:]) >= FEW:
-            del self.lines[0]
+        means = {name: total / count for name, (total, count) in zip(self.sums, sums, strict=True) if count}
+        counts = {name: count for name, (_, count) in zip(self.sums, sums, strict=True)}
+        means["bnf/responses"] = sum(counts.get(f"logps/{side}", 0) for side in ("chosen", "rejected"))
+        if {"rewards/chosen", "rewards/rejected"} <= means.keys():
+            means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
         self.sums = {}
-        return _means(self.lines[-1:])
-
-    def recent(self) -> dict[str, float]:
-        """The means over the last readings that together have `FEW` responses: a last step may be of three."""
-        return _means(self.lines)
-
-
-def _responses(lines: list[dict[str, list[float]]]) -> float:
-    return sum(line[name][1] for line in lines for name in ("logps/chosen", "logps/rejected") if name in line)
-
-
-def _means(lines: list[dict[str, list[float]]]) -> dict[str, float]:
-    sums: dict[str, list[float]] = {}
-    for line in lines:
-        for name, (total, count) in line.items():
-            before = sums.get(name, [0.0, 0.0])
-            sums[name] = [before[0] + total, before[1] + count]
-    means = {name: total / count for name, (total, count) in sums.items() if count}
-    if {"rewards/chosen", "rewards/rejected"} <= means.keys():
-        means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
-    return means
+        return means
 
 
 @dataclass(frozen=True)
@@ -122,6 +104,24 @@ class Health:
     """Why, in plain words."""
 
 
+def recent(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What `health` judges, over the last log lines that together have `FEW` responses: the last step may have three.
+
+    A line counts by its responses.
+    """
+    sums: dict[str, tuple[float, float]] = {}
+    seen = 0.0
+    for line in reversed(history):
+        responses = line.get("bnf/responses", 0)
+        for name in (name for name in JUDGED if name in line and responses):
+            total, count = sums.get(name, (0.0, 0.0))
+            sums[name] = total + line[name] * responses, count + responses
+        seen += responses
+        if seen >= FEW:
+            break
+    return {name: total / count for name, (total, count) in sums.items()}
+
+
 def health(metrics: Mapping[str, Any], held_out: int = 0) -> Health:
     """A run from the metrics of its last evaluation on so many `held_out` responses, or of its last training steps.
 
@@ -129,13 +129,12 @@ def health(metrics: Mapping[str, Any], held_out: int = 0) -> Health:
     tokens that hardly train any more. `healthy` is said only where every quantity it speaks of is there and finite.
     `docs/health.md` says where the thresholds come from.
     """
-    names = ("bnf/shift/chosen", "bnf/shift/rejected", "bnf/saturated", "loss")
-    found = {name: metrics[name] for name in names if name in metrics}
+    found = {name: metrics[name] for name in JUDGED if name in metrics}
     if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
         return Health(
             "red", f"Not healthy: {', '.join(wrong)} is NaN or infinite, so nothing can be said of the model."
         )
-    up, down, saturated = (found.get(name) for name in names[:3])
+    up, down, saturated = (found.get(name) for name in JUDGED[:3])
     if up is None and down is None:
         return Health("green", "No reference was used, so there is no shift to judge.")
     colour = "green"

@@ -15,7 +15,7 @@ import torch
 from bnf_align.outputs import write_json, write_text
 from bnf_align.plan.plan import plan_of_run, resident_bytes
 from bnf_align.records import DataReport
-from bnf_align.training.health import COLOURS, Health, health, samples_health
+from bnf_align.training.health import COLOURS, Health, health, recent, samples_health
 
 if TYPE_CHECKING:
     from bnf_align.training.trainer import PreferenceTrainer
@@ -81,7 +81,7 @@ class RunRecord:
             found = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
             if found:
                 judged.append((f"{name}: " if name else "", health(found, len(steps.responses))))
-        judged = judged or [("", health(metrics | self.trainer.metrics.recent()))]
+        judged = judged or [("", health(metrics | recent(self.trainer.state.log_history)))]
         judged += [("", one) for one in samples_health(metrics)]
         colour = max((one.colour for _, one in judged), key=COLOURS.index)
         return Health(colour, " ".join(title + one.text for title, one in judged))

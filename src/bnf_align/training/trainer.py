@@ -33,7 +33,7 @@ from bnf_align.records import BadInput, rows_text
 from bnf_align.reference.step0 import StepZero, compare, not_the_reference, tolerance_of
 from bnf_align.training.callbacks import LineCallback
 from bnf_align.training.checkpoints import WriteCard, checkpoint_to_resume, date_of_the_run, rewards_until
-from bnf_align.training.health import COLOURS, Metrics, health
+from bnf_align.training.health import COLOURS, Metrics, health, recent
 from bnf_align.training.prepare import named_sources, starting_point
 from bnf_align.training.record import RunRecord
 from bnf_align.training.sharding import check_sharding
@@ -422,7 +422,7 @@ class PreferenceTrainer(OpenTrainer):
         if "loss" in logs or "train_runtime" in logs:  # Trainer has the loss itself
             means = self.metrics.read(self.accelerator.reduce)
             logs |= {name: value for name, value in means.items() if name != "loss"}
-        found = health(logs | (self.metrics.recent() if "bnf/saturated" in logs else {}))
+        found = health(logs | (recent([*self.state.log_history, logs]) if "bnf/saturated" in logs else {}))
         if "bnf/saturated" in logs:
             logs["bnf/health"] = COLOURS.index(found.colour)
         super().log(logs, start_time)
@@ -453,7 +453,6 @@ class PreferenceTrainer(OpenTrainer):
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self)
         if checkpoint and self.spec.running_reward:
             self.rewards = self.rewards.new_tensor(rewards_until(checkpoint))
-        self.metrics.lines.clear()  # an earlier call's
         self.record.start()
         output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.record.finish()
