@@ -37,7 +37,8 @@ class Metrics:
     TRL's names: `logps/*` (sums over a completion, nats), `rewards/*` (beta times the log-ratio; beta is 1 for losses
     without one), `kl`, `delta` (BCO). Ours: `bnf/weight/*` (mean w over tokens), `bnf/saturated` (share of w < 0.1),
     `bnf/shift/*` (log-ratio per token), `bnf/length/*` (scored tokens), `bnf/end_probability/*` (of the end token,
-    where the completion was not cut), `bnf/responses` (how many all this is about). A loss without reference has no weights, shifts and rewards.
+    where the completion was not cut), `bnf/responses` (how many all this is about). A loss without reference has no
+    weights, shifts and rewards.
     """
 
     def __init__(self, spec: LossSpec, beta: float, device: torch.device) -> None:
