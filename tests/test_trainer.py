@@ -695,14 +695,14 @@ def test_a_collapse_is_logged_and_stops_the_run_where_that_is_asked_for(tmp_path
     assert trainer.record.as_dict()["health"] == "red"
 
 
-def test_a_verdict_on_training_looks_back_as_far_as_fifty_responses():
+def test_a_verdict_on_training_looks_back_as_far_as_sixteen_responses():
     """A last step of five answers, the rest of an epoch, called a run collapsed whose steps before were amber."""
     from bnf_align.training.health import recent
 
-    lines = [{"bnf/responses": count, "bnf/shift/chosen": shift} for count, shift in ((40, -3), (30, 0.1), (30, 0.2))]
+    lines = [{"bnf/responses": count, "bnf/shift/chosen": shift} for count, shift in ((8, -3), (10, 0.1), (20, 0.2))]
     lines += [{"eval_loss": 7.0}, {"bnf/responses": 2, "bnf/shift/chosen": -1.0, "bnf/shift/rejected": -2.0}]
     said = [recent(lines[: end + 1]) for end in range(len(lines))]
-    means = [-3, (40 * -3 + 30 * 0.1) / 70, 0.15, 0.15, (30 * 0.1 + 30 * 0.2 - 2) / 62]
+    means = [-3, (8 * -3 + 10 * 0.1) / 18, 0.2, 0.2, (20 * 0.2 - 2) / 22]
     assert [one["bnf/shift/chosen"] for one in said] == pytest.approx(means)
     assert said[-1]["bnf/shift/rejected"] == -2.0  # of the only line that had any
     assert recent([{"loss": 1.0}]) == {}

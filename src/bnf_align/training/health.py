@@ -24,8 +24,9 @@ MANY_SATURATED = 0.2
 MORE_ENDLESS, MORE_REPEATING = 0.1, 0.1
 """Further share of the sample answers that never end, or repeat themselves, which deserves a look."""
 FEW = 50
-"""Responses below which a mean over them is one of few: of held-out ones it is said, and a verdict on training looks
-further back than its last log line."""
+"""Held-out responses below which a mean over them is said to be one of few."""
+RECENT = 16
+"""Training responses that a verdict is about, at least: the last step of an epoch may have three."""
 COLOURS = ("green", "amber", "red")
 JUDGED = ("bnf/shift/chosen", "bnf/shift/rejected", "bnf/saturated", "loss")
 """The metrics that a verdict is about."""
@@ -106,7 +107,7 @@ class Health:
 
 
 def recent(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What `health` judges, over the last log lines that together have `FEW` responses: the last step may have three.
+    """What `health` judges, over the last log lines that together have `RECENT` responses.
 
     A line counts by its responses.
     """
@@ -118,7 +119,7 @@ def recent(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             total, count = sums.get(name, (0.0, 0.0))
             sums[name] = total + line[name] * responses, count + responses
         seen += responses
-        if seen >= FEW:
+        if seen >= RECENT:
             break
     return {name: total / count for name, (total, count) in sums.items()}
 
