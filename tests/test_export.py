@@ -84,6 +84,10 @@ def test_an_adapter_on_4_bits_is_merged_into_the_weights_it_was_trained_on(base,
     flags = ["--model", str(path), "--dtype", "float32"]
     assert main(["export", *flags, "--load_in_4bit", "--out", str(tmp_path / "merged")]) == 0
     trained = load(str(path), quantization_config=bits).model
+    # Outside training mode a CPU with AVX-512 in bfloat16 repacks them; others would not notice.
+    modes = [module.training for module in trained.modules() if type(module).__module__.startswith("bitsandbytes")]
+    assert modes
+    assert all(modes)
     tokenizer = chatml_tokenizer()
     expected = by_hand(trained, tokenizer)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
